@@ -1,0 +1,61 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, ValueEnum};
+
+use crate::verbs::Verb;
+
+/// Ahead-of-time compile farm for ML models, with an artifact registry.
+///
+/// Without --coordinator everything runs embedded: coordinator and worker inside this command, over SQLite and files
+/// in the data folder.
+#[derive(Debug, Parser)]
+#[command(
+    name = "aotfarm",
+    version,
+    max_term_width = 110,
+    after_help = "Exit codes: 0 done; 1 the job or check failed; 2 bad usage or input; 3 not found; 4 coordinator unreachable; 5 this host cannot run it; 6 storage; 70 a defect; 130 interrupted."
+)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+/// Options of every verb.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Global {
+    /// The coordinator to talk to, as in http://farm:7070; none: run embedded
+    #[arg(long, global = true, env = "AOTFARM_COORDINATOR", value_name = "URL")]
+    pub(crate) coordinator: Option<String>,
+    /// Where the embedded coordinator and registry keep their files [default: the XDG data folder/aotfarm]
+    #[arg(long, global = true, env = "AOTFARM_DATA_DIR", value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Print results as JSON
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// When to colour
+    #[arg(long, global = true, value_enum, default_value_t = Color::Auto, value_name = "WHEN")]
+    pub(crate) color: Color,
+    /// Log more (-v: info, -vv: debug); AOTFARM_LOG takes a tracing filter
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+}
+
+/// When to colour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Color {
+    /// On a terminal, unless NO_COLOR is set.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// Parses the command line; prints usage errors and exits with 2, as clap does.
+pub(crate) fn parse() -> Arguments {
+    Arguments::parse()
+}

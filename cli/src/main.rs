@@ -1,0 +1,24 @@
+//! The binary `aotfarm`: every role and every verb.
+#![deny(unsafe_code)]
+
+use std::process::ExitCode;
+
+mod args;
+mod context;
+mod embedded;
+mod failure;
+mod output;
+mod tensors;
+mod verbs;
+mod watch;
+
+fn main() -> ExitCode {
+    // Worker children re-execute this binary; they must not start a runtime or parse the user's arguments.
+    let mut words = std::env::args_os().skip(1);
+    if words.next().is_some_and(|word| word == "__child") {
+        return aotfarm_worker::child::main(words);
+    }
+    let args = args::parse();
+    let out = output::Output::new(args.global.json, args.global.color);
+    verbs::run(args, &out).unwrap_or_else(|error| failure::report(&error, &out))
+}

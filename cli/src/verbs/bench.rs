@@ -1,0 +1,195 @@
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use aotfarm_protocol::{ArtifactMetadata, DType, Dim, Quantiles};
+use aotfarm_runtime::{Model, Session, Tensor, TensorRef};
+use clap::Args;
+
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::output::{milliseconds, table};
+
+/// Time an artifact end to end
+#[derive(Debug, Args)]
+pub(crate) struct Bench {
+    /// The artifact, as `aotfarm pull` wrote it
+    artifact: PathBuf,
+    /// Sizes of a symbolic dimension, as in batch=1,8,32 [default: the smallest]
+    #[arg(long, value_name = "NAME=N,…", value_parser = parse_sizes)]
+    at: Vec<SizeList>,
+    /// Numbers of threads [default: all cores]
+    #[arg(long, value_delimiter = ',', value_name = "N,…", default_values_t = [0])]
+    threads: Vec<u32>,
+    /// Runs before the clock starts
+    #[arg(long, default_value_t = 3, value_name = "N")]
+    warmup: u32,
+    /// Time for each combination
+    #[arg(long, default_value = "2s", value_name = "TIME")]
+    time: humantime::Duration,
+    /// Print the median of each step, too
+    #[arg(long)]
+    steps: bool,
+}
+
+/// `name=1,2,3`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SizeList {
+    pub(crate) name: String,
+    pub(crate) sizes: Vec<i64>,
+}
+
+pub(crate) fn parse_sizes(text: &str) -> Result<SizeList, String> {
+    let parse = || {
+        let (name, list) = text.split_once('=')?;
+        let sizes: Option<Vec<i64>> = list.split(',').map(|n| n.trim().parse().ok().filter(|n| *n > 0)).collect();
+        Some(SizeList { name: name.to_owned(), sizes: sizes? })
+    };
+    parse().ok_or_else(|| "expected NAME=N or NAME=N,N…, as in batch=1,8".to_owned())
+}
+
+impl Bench {
+    pub(crate) fn run(self, cx: &Context) -> anyhow::Result<ExitCode> {
+        let model = Model::load(&self.artifact)?;
+        let metadata = model.metadata();
+        let mut rows = Vec::new();
+        for &threads in &self.threads {
+            let mut session = Session::new(&model, threads)?;
+            for point in points(metadata, &self.at)? {
+                let inputs = random_inputs(metadata, &point)?;
+                let views: Vec<TensorRef<'_>> = inputs.iter().map(Tensor::view).collect();
+                let samples = aotfarm_runtime::bench(&mut session, &views, self.warmup, self.time.into())?;
+                let Some(q) = Quantiles::of(&samples) else { continue };
+                let name = point.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(" ");
+                let steps = if self.steps { step_medians(&mut session, &views, self.time.into())? } else { Vec::new() };
+                if cx.out.json {
+                    cx.out.json_line(&serde_json::json!({ "point": point, "threads": threads, "latency": q, "samples": samples, "steps": steps }));
+                }
+                let threads = if threads == 0 { "all".to_owned() } else { threads.to_string() };
+                rows.push(vec![
+                    name,
+                    threads,
+                    milliseconds(q.min),
+                    milliseconds(q.p10),
+                    milliseconds(q.p50),
+                    milliseconds(q.p90),
+                    samples.len().to_string(),
+                ]);
+                for (label, seconds) in steps {
+                    rows.push(vec![
+                        format!("  {label}"),
+                        String::new(),
+                        String::new(),
+                        String::new(),
+                        milliseconds(seconds),
+                        String::new(),
+                        String::new(),
+                    ]);
+                }
+            }
+        }
+        if !cx.out.json {
+            cx.out.data(table(&["POINT", "THREADS", "MIN", "P10", "P50", "P90", "N"], &rows, &[1, 2, 3, 4, 5, 6]));
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Median seconds of each step, by label.
+fn step_medians(session: &mut Session, inputs: &[TensorRef<'_>], budget: Duration) -> anyhow::Result<Vec<(String, f64)>> {
+    let labels: Vec<String> = session.model().metadata().steps.iter().map(|s| s.label.clone()).collect();
+    let mut samples: Vec<Vec<f64>> = vec![Vec::new(); labels.len()];
+    let start = std::time::Instant::now();
+    while samples.first().is_some_and(Vec::is_empty) || start.elapsed() < budget {
+        let (_, seconds) = session.run_timed(inputs)?;
+        samples.iter_mut().zip(seconds).for_each(|(s, t)| s.push(t));
+        if labels.is_empty() {
+            break;
+        }
+    }
+    Ok(labels.into_iter().zip(samples.iter().filter_map(|s| Some(Quantiles::of(s)?.p50))).collect())
+}
+
+/// Every combination of the wanted sizes; dimensions that are not named take their smallest.
+fn points(metadata: &ArtifactMetadata, at: &[SizeList]) -> anyhow::Result<Vec<BTreeMap<String, i64>>> {
+    if let Some(unknown) = at.iter().find(|l| !metadata.dims.iter().any(|d| d.name == l.name)) {
+        let names: Vec<_> = metadata.dims.iter().map(|d| format!("{} ({}..{})", d.name, d.min, d.max)).collect();
+        return Err(Failure::input(format!("the artifact has no dimension `{}`", unknown.name))
+            .hint(format!("its dimensions are: {}", names.join(", ")))
+            .into());
+    }
+    let mut points = vec![BTreeMap::new()];
+    for dim in &metadata.dims {
+        let smallest = [dim.min];
+        let sizes = at.iter().find(|l| l.name == dim.name).map_or(&smallest[..], |l| &l.sizes);
+        points = points
+            .iter()
+            .flat_map(|p| {
+                sizes.iter().map(|&n| p.iter().map(|(k, v)| (String::clone(k), *v)).chain([(dim.name.clone(), n)]).collect())
+            })
+            .collect();
+    }
+    Ok(points)
+}
+
+/// Inputs of the artifact at the given sizes: normal numbers for floats, small counting numbers for integers.
+pub(crate) fn random_inputs(metadata: &ArtifactMetadata, sizes: &BTreeMap<String, i64>) -> anyhow::Result<Vec<Tensor>> {
+    let mut state = 0x9E37_79B9_7F4A_7C15u64;
+    metadata
+        .inputs
+        .iter()
+        .map(|port| {
+            let shape: Option<Vec<i64>> = port
+                .dims
+                .iter()
+                .map(|d| match d {
+                    Dim::Size(n) => Some(*n),
+                    Dim::Expr(name) => sizes.get(name).copied(),
+                })
+                .collect();
+            let shape = shape.ok_or_else(|| {
+                Failure::input(format!("input `{}` has a size that is an expression; give it with --input", port.name))
+            })?;
+            let count: i64 = shape.iter().product();
+            let bytes: Vec<u8> = (0..count).flat_map(|_| element(port.dtype, &mut state)).collect();
+            Ok(Tensor::new(port.dtype, shape, bytes)?)
+        })
+        .collect()
+}
+
+/// SplitMix64 (Steele, Lea and Flood, 2014): enough for inputs whose values do not matter.
+fn next(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    let mut z = *state;
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
+}
+
+fn element(dtype: DType, state: &mut u64) -> Vec<u8> {
+    // The sum of twelve uniform numbers less six is close to normal.
+    let mut normal = || (0..12).map(|_| (next(state) >> 11) as f64 / (1u64 << 53) as f64).sum::<f64>() - 6.0;
+    match dtype {
+        DType::F32 => (normal() as f32).to_le_bytes().to_vec(),
+        DType::F64 => normal().to_le_bytes().to_vec(),
+        DType::F16 => half::f16::from_f64(normal()).to_le_bytes().to_vec(),
+        DType::Bf16 => half::bf16::from_f64(normal()).to_le_bytes().to_vec(),
+        DType::Bool => vec![(next(state) & 1) as u8],
+        // Integers are mostly indices; small ones are inside every table.
+        DType::I8 | DType::U8 | DType::I16 | DType::I32 | DType::I64 => (next(state) % 16).to_le_bytes()[..dtype.size()].to_vec(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_parse() {
+        assert_eq!(parse_sizes("batch=1,8"), Ok(SizeList { name: "batch".into(), sizes: vec![1, 8] }));
+        for bad in ["batch", "batch=", "batch=0", "batch=a", "batch=1,,2"] {
+            assert!(parse_sizes(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,26 @@
+use std::process::ExitCode;
+
+use aotfarm_protocol::{JobId, JobStatus};
+use clap::Args;
+
+use crate::context::Context;
+
+/// Cancel a job
+#[derive(Debug, Args)]
+pub(crate) struct Cancel {
+    /// The job
+    id: JobId,
+}
+
+impl Cancel {
+    pub(crate) async fn run(self, cx: &Context) -> anyhow::Result<ExitCode> {
+        let farm = cx.farm().await?;
+        let job: JobStatus = farm.client.post(&format!("/v1/jobs/{}/cancel", self.id), &()).await?;
+        if cx.out.json {
+            cx.out.json_line(&job);
+        } else {
+            cx.out.data(format!("{} {}", job.id, job.state));
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}

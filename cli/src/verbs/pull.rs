@@ -1,0 +1,54 @@
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use aotfarm_protocol::{ApiError, Reference};
+use aotfarm_registry::pull::{self, PullError, PullOptions, Pulled};
+use clap::Args;
+
+use crate::context::{Context, Farm};
+use crate::output::bytes;
+
+/// Fetch the best variant that this host can run
+#[derive(Debug, Args)]
+pub(crate) struct Pull {
+    /// NAME[@vN|@TAG|@sha256:HEX][/TARGET]
+    pub(crate) reference: Reference,
+    /// Folder to write NAME.so and NAME.json to
+    #[arg(short, long, default_value = ".", value_name = "DIR")]
+    pub(crate) output: PathBuf,
+}
+
+impl Pull {
+    pub(crate) async fn run(self, cx: &Context) -> anyhow::Result<ExitCode> {
+        let farm = cx.farm().await?;
+        let pulled = fetch(&farm, &self.reference, &self.output).await?;
+        if cx.out.json {
+            let Pulled { path, record_path, version, variant, downloaded, .. } = &pulled;
+            let json = serde_json::json!({
+                "path": path, "record": record_path, "name": version.name, "version": version.version, "target": variant.target,
+                "artifact": variant.artifact, "bytes": variant.bytes, "downloaded": downloaded,
+            });
+            cx.out.json_line(&json);
+        } else {
+            cx.out.data(pulled.path.display());
+            cx.out.say(describe(&pulled));
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Pulls into `folder` the best variant that this host can run.
+pub(crate) async fn fetch(farm: &Farm, reference: &Reference, folder: &Path) -> anyhow::Result<Pulled> {
+    let pulled = pull::pull(&farm.client, reference, &aotfarm_runtime::host_targets(), folder, PullOptions::default()).await;
+    pulled.map_err(|error| match error {
+        // That nobody answered is no error of the API.
+        PullError::Client(error) => error.into(),
+        PullError::Unsupported(_) | PullError::Damaged(_) => ApiError::from(error).into(),
+    })
+}
+
+/// `resnet18@v3 cpu-x86_64-v3, 46.8 MB`.
+pub(crate) fn describe(pulled: &Pulled) -> String {
+    let how = if pulled.downloaded { "" } else { " (already here)" };
+    format!("{}@v{} {}, {}{how}", pulled.version.name, pulled.version.version, pulled.variant.target, bytes(pulled.variant.bytes))
+}

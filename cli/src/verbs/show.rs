@@ -1,0 +1,53 @@
+use std::process::ExitCode;
+
+use aotfarm_protocol::{HistoryEntry, Reference};
+use clap::Args;
+
+use crate::context::Context;
+use crate::output::{bytes, milliseconds, when};
+use crate::watch::point;
+
+/// Show one version: variants, digests, tags, performance
+#[derive(Debug, Args)]
+pub(crate) struct Show {
+    /// NAME[@vN|@TAG|@sha256:HEX]
+    reference: Reference,
+}
+
+impl Show {
+    pub(crate) async fn run(self, cx: &Context) -> anyhow::Result<ExitCode> {
+        let farm = cx.farm().await?;
+        let version = farm.resolve(&self.reference).await?;
+        let history = farm.history(&version.name).await?;
+        let profiles = history.into_iter().find(|e| e.version.version == version.version).map(|e| e.profiles).unwrap_or_default();
+        if cx.out.json {
+            cx.out.json_line(&HistoryEntry { version, profiles });
+            return Ok(ExitCode::SUCCESS);
+        }
+        cx.out.data(format!("{}@v{}", version.name, version.version));
+        cx.out.data(format!("  published  {}", when(version.at)));
+        cx.out.data(format!("  index      {}", version.index));
+        cx.out.data(format!("  graph      {}", version.graph));
+        if !version.tags.is_empty() {
+            cx.out.data(format!("  tags       {}", version.tags.join(" ")));
+        }
+        for variant in &version.variants {
+            cx.out.data(format!("  {}  {}", variant.target, bytes(variant.bytes)));
+            cx.out.data(format!("    artifact {}", variant.artifact));
+            for p in profiles.iter().filter(|p| p.target == variant.target) {
+                let q = &p.latency;
+                cx.out.data(format!(
+                    "    {:10} {} threads  p50 {}  p10 {}  p90 {}  n {}  {}",
+                    point(p),
+                    p.threads,
+                    milliseconds(q.p50),
+                    milliseconds(q.p10),
+                    milliseconds(q.p90),
+                    p.samples.len(),
+                    p.device.name
+                ));
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}

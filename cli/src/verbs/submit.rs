@@ -1,0 +1,191 @@
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use aotfarm_protocol::{DimRange, JobRequest, JobStatus, Reference, Target, TuneMode};
+use clap::{Args, ValueEnum};
+
+use crate::context::{Context, Farm};
+use crate::failure::Failure;
+use crate::{tensors, watch};
+
+/// Compile a model on the farm, tune it, and publish it as the next version
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Submit {
+    /// The model: .graph, .pt2 (torch.export.save) or .onnx
+    pub(crate) file: PathBuf,
+    /// The model's name in the registry [default: the file's name without ending]
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// What to compile for: `cpu` is the best target of this host
+    #[arg(long, default_value = "cpu", value_name = "DEVICE")]
+    pub(crate) device: String,
+    /// Compile for these targets instead, as in cpu-x86_64-v3,cpu-x86_64-v4
+    #[arg(long, value_delimiter = ',', value_name = "TARGET", conflicts_with = "device")]
+    pub(crate) target: Vec<Target>,
+    /// Allow other sizes of a symbolic dimension, as in batch=1..64
+    #[arg(long, value_name = "NAME=MIN..MAX", value_parser = parse_dim)]
+    pub(crate) dim: Vec<DimRange>,
+    /// How much to tune
+    #[arg(long, value_enum, default_value_t = Tune::Quick)]
+    pub(crate) tune: Tune,
+    /// Most candidates for one task [default: the tuning mode's]
+    #[arg(long, value_name = "N")]
+    pub(crate) trials: Option<u32>,
+    /// Time that measuring may take in all, as in 60s or 5m [default: the tuning mode's]
+    #[arg(long, value_name = "TIME")]
+    pub(crate) budget: Option<humantime::Duration>,
+    /// Sizes of the dynamic dimension to tune at [default: the ends of its range and the exporter's hint]
+    #[arg(long, value_delimiter = ',', value_name = "N")]
+    pub(crate) tune_at: Vec<i64>,
+    /// Threads to tune and profile with [default: the measuring device's cores]
+    #[arg(long, value_name = "N")]
+    pub(crate) threads: Option<u32>,
+    /// Return when the job is queued
+    #[arg(short, long)]
+    pub(crate) detach: bool,
+    /// Do not print the AUTOTUNE tables
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+}
+
+/// How much to tune.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Tune {
+    /// Measure nothing: known records, else defaults.
+    None,
+    /// A bounded search.
+    Quick,
+    /// The whole space, as far as the budget goes.
+    Full,
+}
+
+impl Submit {
+    /// A submission of `file` as `name` with the defaults of the command line.
+    pub(crate) fn of(file: &std::path::Path, name: &str, quiet: bool) -> Self {
+        Self {
+            file: file.to_owned(),
+            name: Some(name.to_owned()),
+            device: "cpu".to_owned(),
+            target: Vec::new(),
+            dim: Vec::new(),
+            tune: Tune::Quick,
+            trials: None,
+            budget: None,
+            tune_at: Vec::new(),
+            threads: None,
+            detach: false,
+            quiet,
+        }
+    }
+
+    pub(crate) async fn run(self, cx: &Context) -> anyhow::Result<ExitCode> {
+        if self.detach && cx.global.coordinator.is_none() {
+            return Err(Failure::input("--detach needs a coordinator that outlives this command")
+                .hint("start `aotfarm coordinator` and a worker, and pass --coordinator URL")
+                .into());
+        }
+        let request = self.prepare()?;
+        let farm = cx.working_farm().await?;
+        let done = self.submit(cx, &farm, request).await;
+        if let Some(embedded) = farm.embedded.and_then(std::sync::Arc::into_inner) {
+            embedded.finish(&cx.out).await?;
+        }
+        done
+    }
+
+    /// Reads and checks everything before anything is started or sent.
+    pub(crate) fn prepare(&self) -> anyhow::Result<(JobRequest, Vec<u8>)> {
+        let name = match &self.name {
+            Some(name) => name.clone(),
+            None => self.file.file_stem().unwrap_or_default().to_string_lossy().to_ascii_lowercase(),
+        };
+        if !Reference::is_name(&name) {
+            return Err(Failure::input(format!("`{name}` cannot name a model (a-z, 0-9, `.`, `_`, `-`; at most 128)"))
+                .hint("choose one with --name")
+                .into());
+        }
+        let targets = if self.target.is_empty() { vec![device_target(&self.device)?] } else { self.target.clone() };
+        let graph = tensors::load_graph(&self.file)?;
+        let file = aotfarm_compiler::import::graph::write(&graph);
+        let budget_s = self.budget.map(|b| u32::try_from(b.as_secs().max(1)).unwrap_or(u32::MAX));
+        let tune = match self.tune {
+            Tune::None => TuneMode::None,
+            Tune::Quick => TuneMode::Quick,
+            Tune::Full => TuneMode::Full,
+        };
+        let request = JobRequest {
+            name,
+            graph: aotfarm_protocol::Digest::of(&file),
+            targets,
+            dims: self.dim.clone(),
+            tune,
+            trials: self.trials,
+            budget_s,
+            tune_at: self.tune_at.clone(),
+            threads: self.threads,
+        };
+        Ok((request, file))
+    }
+
+    /// Sends the job and follows it.
+    pub(crate) async fn submit(
+        &self,
+        cx: &Context,
+        farm: &Farm,
+        (request, file): (JobRequest, Vec<u8>),
+    ) -> anyhow::Result<ExitCode> {
+        farm.client.put_blob(file).await.context("failed to upload the graph")?;
+        let job: JobStatus = farm.client.post("/v1/jobs", &request).await?;
+        if self.detach {
+            if cx.out.json {
+                cx.out.json_line(&job);
+            } else {
+                cx.out.data(job.id);
+                cx.out.say(format!("follow it with `aotfarm job {}`", job.id));
+            }
+            return Ok(ExitCode::SUCCESS);
+        }
+        let published = watch::Watch::new(&cx.out, !self.quiet).follow(&farm.client, job.id).await?;
+        if !cx.out.json {
+            cx.out.data(watch::outcome(&request.name, &published, &cx.out));
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn device_target(device: &str) -> anyhow::Result<Target> {
+    match device {
+        "cpu" => aotfarm_runtime::host_targets().first().copied().ok_or_else(|| {
+            Failure::input("this host's CPU is below every target (it needs AVX2 and FMA, or aarch64)")
+                .hint("name one with --target")
+                .into()
+        }),
+        other => Err(Failure::input(format!("`{other}` is not a device that can be compiled for: expected cpu"))
+            .hint("--target takes exact targets")
+            .into()),
+    }
+}
+
+fn parse_dim(text: &str) -> Result<DimRange, String> {
+    let parse = || {
+        let (name, range) = text.split_once('=')?;
+        let (min, max) = range.split_once("..")?;
+        let (min, max) = (min.trim().parse::<i64>().ok()?, max.trim().parse::<i64>().ok()?);
+        (1 <= min && min <= max && !name.is_empty()).then(|| DimRange { name: name.to_owned(), min, max })
+    };
+    parse().ok_or_else(|| "expected NAME=MIN..MAX with 1 ≤ MIN ≤ MAX, as in batch=1..32".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dims_parse_and_refuse_empty_ranges() {
+        assert_eq!(parse_dim("batch=1..32"), Ok(DimRange { name: "batch".into(), min: 1, max: 32 }));
+        for bad in ["", "batch", "batch=", "batch=3", "batch=3..1", "batch=0..4", "=1..2", "b=1..x"] {
+            assert!(parse_dim(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,46 @@
+use std::process::ExitCode;
+
+use aotfarm_protocol::{Reference, TagRequest, VersionInfo};
+use clap::Args;
+
+use crate::context::Context;
+use crate::failure::Failure;
+
+/// Point a tag at a version, as in `aotfarm tag resnet18@v3 prod`
+#[derive(Debug, Args)]
+pub(crate) struct Tag {
+    /// NAME[@vN|@TAG|@sha256:HEX]
+    reference: Reference,
+    /// The tag
+    tag: String,
+    /// Remove the tag instead
+    #[arg(long)]
+    delete: bool,
+}
+
+impl Tag {
+    pub(crate) async fn run(self, cx: &Context) -> anyhow::Result<ExitCode> {
+        if !Reference::is_tag(&self.tag) {
+            return Err(Failure::input(format!(
+                "`{}` cannot be a tag (a-z, 0-9, `.`, `_`, `-`, and not like a version)",
+                self.tag
+            ))
+            .into());
+        }
+        let farm = cx.farm().await?;
+        let version = farm.resolve(&self.reference).await?;
+        let path = format!("/v1/models/{}/tags/{}", version.name, self.tag);
+        let version: VersionInfo = if self.delete {
+            farm.client.delete(&path).await?
+        } else {
+            farm.client.put(&path, &TagRequest { version: version.version }).await?
+        };
+        if cx.out.json {
+            cx.out.json_line(&version);
+        } else {
+            let tags = if version.tags.is_empty() { "no tags".to_owned() } else { format!("tags {}", version.tags.join(" ")) };
+            cx.out.data(format!("{}@v{}: {tags}", version.name, version.version));
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}

@@ -1,0 +1,48 @@
+//! Example convolutions; their own tests are beside their families.
+#![cfg(test)]
+
+use aotfarm_protocol::{DType, Target};
+
+use super::{image, plain, task};
+use crate::ir::{UnaryOp, Window};
+use crate::task::{ConvSpec, EpilogueStep, Layout, TaskKind, TuningTask};
+
+/// A convolution of two images of `size` x `size` with bias and ReLU, padded so that the picture keeps its size at stride 1.
+fn convolution(target: Target, channels: [i64; 2], size: i64, kernel: i64, stride: i64, groups: i64) -> TuningTask {
+    let [from, to] = channels;
+    let pad = kernel / 2;
+    let window = Window { kernel: [kernel; 2], stride: [stride; 2], pad: [[pad; 2]; 2], dilation: [1; 2] };
+    let epilogue = vec![EpilogueStep::Bias(1), EpilogueStep::Unary(UnaryOp::Relu)];
+    let out = (size + 2 * pad - kernel) / stride + 1;
+    let weights = vec![plain(DType::F32, &[to, from / groups, kernel, kernel]), plain(DType::F32, &[to])];
+    let halo = [pad as u32; 4];
+    let kind = TaskKind::Conv(ConvSpec { window, groups, epilogue });
+    task(target, kind, vec![image(target, [from, size, size], halo)], weights, image(target, [to, out, out], [1; 4]), &[2])
+}
+
+/// The first convolution of a network: from row-major pictures of three channels.
+fn stem(target: Target) -> TuningTask {
+    let mut task = convolution(target, [3, 32], 20, 7, 2, 1);
+    task.spec.inputs[0].layout = Layout::Plain;
+    task
+}
+
+/// A 1x1 convolution of a picture that stays row-major, as in excitation blocks and heads.
+fn row_major(target: Target) -> TuningTask {
+    let mut task = convolution(target, [32, 20], 5, 1, 1, 1);
+    task.spec.inputs[0].layout = Layout::Plain;
+    task.spec.outputs[0].layout = Layout::Plain;
+    task
+}
+
+pub(super) fn examples(target: Target) -> Vec<TuningTask> {
+    vec![
+        stem(target),
+        row_major(target),
+        convolution(target, [32, 32], 12, 3, 1, 1),
+        convolution(target, [32, 48], 12, 3, 2, 1),
+        convolution(target, [32, 16], 7, 1, 1, 1),
+        convolution(target, [32, 32], 9, 3, 1, 32),
+        convolution(target, [20, 24], 6, 5, 1, 4),
+    ]
+}

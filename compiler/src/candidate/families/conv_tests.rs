@@ -1,0 +1,260 @@
+//! Every convolution family against the oracle: sizes that fill tiles, miss them by one, and are one; channels that do not fill
+//! blocks; batches, halos and all kinds of fused steps.
+
+use aotfarm_protocol::{CpuIsa, DType, Target};
+
+use crate::candidate::testing::{check_points, random};
+use crate::candidate::{CandidateFamily, FAMILIES};
+use crate::ir::{BinaryOp, UnaryOp, Window};
+use crate::task::{ConvSpec, EpilogueStep, Layout, Size, TaskKind, TaskSpec, TensorSpec, TuningTask};
+
+/// A convolution in words; `task` makes the task.
+#[derive(Debug, Clone)]
+struct Case {
+    batch: i64,
+    channels: i64,
+    size: [i64; 2],
+    out: i64,
+    kernel: i64,
+    stride: i64,
+    pad: i64,
+    dilation: i64,
+    groups: i64,
+    plain_input: bool,
+    plain_output: bool,
+    steps: Vec<EpilogueStep>,
+    /// Zeros beyond what the padding needs.
+    extra: u32,
+}
+
+const BIAS: EpilogueStep = EpilogueStep::Bias(1);
+const RELU: EpilogueStep = EpilogueStep::Unary(UnaryOp::Relu);
+const ADD: EpilogueStep = EpilogueStep::Residual(BinaryOp::Add, 1);
+
+fn case(channels: i64, size: [i64; 2], out: i64, kernel: i64, stride: i64, pad: i64) -> Case {
+    Case {
+        batch: 1,
+        channels,
+        size,
+        out,
+        kernel,
+        stride,
+        pad,
+        dilation: 1,
+        groups: 1,
+        plain_input: false,
+        plain_output: false,
+        steps: vec![BIAS, RELU],
+        extra: 0,
+    }
+}
+
+impl Case {
+    fn batch(self, batch: i64) -> Self {
+        Self { batch, ..self }
+    }
+
+    fn steps(self, steps: &[EpilogueStep]) -> Self {
+        Self { steps: steps.to_vec(), ..self }
+    }
+
+    fn groups(self, groups: i64) -> Self {
+        Self { groups, ..self }
+    }
+
+    fn dilation(self, dilation: i64) -> Self {
+        Self { dilation, ..self }
+    }
+
+    fn plain_input(self) -> Self {
+        Self { plain_input: true, ..self }
+    }
+
+    fn plain_output(self) -> Self {
+        Self { plain_output: true, ..self }
+    }
+
+    fn extra(self, extra: u32) -> Self {
+        Self { extra, ..self }
+    }
+
+    fn task(&self, isa: CpuIsa) -> TuningTask {
+        let target = Target::Cpu(isa);
+        let block = target.f32_lanes() as u32;
+        let tensor = |shape: &[i64], layout| TensorSpec {
+            dtype: DType::F32,
+            shape: std::iter::once(Size::Dim(0)).chain(shape.iter().map(|n| Size::Const(*n))).collect(),
+            layout,
+        };
+        let constant = |shape: &[i64]| TensorSpec {
+            dtype: DType::F32,
+            shape: shape.iter().map(|n| Size::Const(*n)).collect(),
+            layout: Layout::Plain,
+        };
+        let out = self.size.map(|n| (n + 2 * self.pad - self.dilation * (self.kernel - 1) - 1) / self.stride + 1);
+        // As the plan does it: whole tiles of four outputs for 3x3 kernels.
+        let after = |axis: usize| {
+            let mut read = (out[axis] - 1) * self.stride + (self.kernel - 1) * self.dilation + 1;
+            if self.kernel == 3 {
+                let tiles = (out[axis] + 3) / 4;
+                read = read.max(if self.stride == 1 { tiles * 4 + 2 } else { tiles * 8 + 1 });
+            }
+            u32::try_from((read - self.pad - self.size[axis]).max(0)).expect("small") + self.extra
+        };
+        let before = self.pad as u32 + self.extra;
+        let input = match self.plain_input {
+            true => Layout::Plain,
+            false => Layout::Image { block, halo: [before, after(0), before, after(1)] },
+        };
+        let output = match self.plain_output {
+            true => Layout::Plain,
+            false => Layout::Image { block, halo: [1, 2, 3, 0] },
+        };
+        let mut inputs = vec![tensor(&[self.channels, self.size[0], self.size[1]], input)];
+        let mut weights = vec![constant(&[self.out, self.channels / self.groups, self.kernel, self.kernel])];
+        for step in &self.steps {
+            match step {
+                EpilogueStep::Bias(_) => weights.push(constant(&[self.out])),
+                EpilogueStep::Residual(..) => inputs.push(tensor(&[self.out, out[0], out[1]], output.clone())),
+                EpilogueStep::Unary(_) => {}
+            }
+        }
+        let window =
+            Window { kernel: [self.kernel; 2], stride: [self.stride; 2], pad: [[self.pad; 2]; 2], dilation: [self.dilation; 2] };
+        let conv = ConvSpec { window, groups: self.groups, epilogue: self.steps.clone() };
+        TuningTask {
+            spec: TaskSpec {
+                kind: TaskKind::Conv(conv),
+                inputs,
+                weights,
+                outputs: vec![tensor(&[self.out, out[0], out[1]], output)],
+                dims: 1,
+            },
+            target,
+            point: vec![self.batch],
+        }
+    }
+}
+
+const ISAS: [CpuIsa; 2] = [CpuIsa::X86_64V3, CpuIsa::X86_64V4];
+
+fn family(id: &str) -> &'static dyn CandidateFamily {
+    *FAMILIES.iter().find(|f| f.id() == id).expect("the family is listed")
+}
+
+/// Checks the family on all cases, which alternate between the two ISAs: `points` of each of `shapes`, and one of each kind of
+/// fused steps on `fused`.
+fn check_all(id: &str, points: usize, shapes: &[Case], fused: &Case) {
+    let cases = |from: usize, cases: &[Case]| -> Vec<_> {
+        let tasks = cases.iter().enumerate().map(|(k, case)| case.task(ISAS[(from + k) % 2]));
+        tasks.enumerate().map(|(k, task)| (task.clone(), random(&task, k as u64))).collect()
+    };
+    check_points(family(id), &cases(0, shapes), points);
+    check_points(family(id), &cases(shapes.len(), &epilogues(fused)), 1);
+}
+
+/// One case for every kind of fused step; the last ones do not keep zero, so the lanes past the channels would show.
+fn epilogues(base: &Case) -> Vec<Case> {
+    let unary = EpilogueStep::Unary;
+    let chains: Vec<Vec<EpilogueStep>> = vec![
+        vec![],
+        vec![BIAS, ADD, RELU],
+        vec![EpilogueStep::Residual(BinaryOp::Mul, 1), BIAS],
+        vec![BIAS, unary(UnaryOp::Clamp { low: 0.5, high: 6.0 })],
+        vec![BIAS, EpilogueStep::Residual(BinaryOp::Sub, 1), unary(UnaryOp::Sigmoid)],
+        vec![BIAS, unary(UnaryOp::Silu), EpilogueStep::Residual(BinaryOp::Max, 1), EpilogueStep::Bias(2)],
+        vec![unary(UnaryOp::Hardsigmoid), ADD, unary(UnaryOp::Gelu)],
+        vec![BIAS, ADD, EpilogueStep::Residual(BinaryOp::Mul, 2), unary(UnaryOp::Cos)],
+    ];
+    chains.iter().map(|steps| base.clone().steps(steps)).collect()
+}
+
+#[test]
+fn naive() {
+    let shapes = [
+        case(3, [9, 11], 5, 3, 2, 1).plain_input(),
+        case(3, [9, 70], 5, 3, 1, 2).plain_input().plain_output(),
+        case(20, [6, 5], 10, 3, 1, 1).plain_output().batch(2).dilation(2),
+        case(12, [7, 7], 12, 5, 1, 2).groups(12),
+        case(12, [7, 7], 18, 1, 1, 0).groups(6).plain_input().plain_output(),
+        case(1, [1, 1], 1, 1, 1, 0),
+        case(2, [1, 1], 3, 3, 1, 3).batch(3),
+    ];
+    check_all("conv_naive@1", 1, &shapes, &case(5, [4, 6], 7, 3, 1, 1));
+}
+
+#[test]
+fn direct() {
+    let shapes = [
+        case(32, [14, 14], 64, 3, 1, 1),
+        case(32, [13, 15], 64, 3, 1, 1).batch(2).extra(2),
+        case(33, [7, 7], 31, 3, 2, 1).batch(3),
+        case(16, [5, 29], 48, 1, 1, 0),
+        case(16, [6, 6], 80, 1, 2, 0).batch(2),
+        case(20, [9, 9], 24, 5, 1, 2),
+        case(8, [12, 12], 8, 3, 1, 2).dilation(2),
+        case(64, [4, 3], 96, 3, 1, 1).groups(2).batch(2),
+        case(1, [1, 1], 1, 1, 1, 0),
+        case(17, [1, 1], 40, 1, 1, 0).batch(3),
+        case(16, [2, 56], 16, 3, 1, 1),
+    ];
+    check_all("conv_direct@1", 3, &shapes, &case(9, [5, 6], 21, 3, 1, 1).batch(2));
+}
+
+#[test]
+fn winograd() {
+    let shapes = [
+        case(32, [14, 14], 64, 3, 1, 1),
+        case(16, [13, 8], 48, 3, 1, 1).batch(2).extra(1),
+        case(20, [7, 7], 31, 3, 1, 1).batch(3),
+        case(16, [9, 6], 16, 3, 1, 0).batch(2),
+        case(32, [14, 14], 64, 3, 2, 1),
+        case(20, [13, 30], 24, 3, 2, 1).batch(2),
+        case(1, [1, 1], 1, 3, 1, 1),
+        case(1, [2, 3], 17, 3, 2, 1).batch(3),
+    ];
+    check_all("conv_winograd@1", 3, &shapes, &case(9, [6, 5], 21, 3, 1, 1).batch(2));
+}
+
+#[test]
+fn depthwise() {
+    let shapes = [
+        case(32, [14, 14], 32, 3, 1, 1).groups(32),
+        case(20, [13, 15], 20, 3, 2, 1).groups(20).batch(2).extra(1),
+        case(16, [7, 7], 16, 5, 1, 2).groups(16).batch(3),
+        case(8, [9, 9], 8, 3, 1, 2).groups(8).dilation(2),
+        case(40, [1, 1], 40, 1, 1, 0).groups(40),
+        case(1, [1, 1], 1, 7, 1, 3),
+        case(3, [5, 57], 3, 7, 1, 3).groups(3),
+    ];
+    check_all("conv_depthwise@1", 2, &shapes, &case(21, [6, 5], 21, 3, 1, 1).groups(21).batch(2));
+}
+
+#[test]
+fn stem() {
+    let shapes = [
+        case(3, [30, 34], 64, 7, 2, 3),
+        case(3, [15, 17], 24, 3, 2, 1).batch(3),
+        case(1, [28, 28], 20, 5, 1, 0).batch(2),
+        case(4, [9, 13], 48, 3, 1, 2).dilation(2),
+        case(2, [1, 1], 5, 3, 1, 3),
+        case(20, [6, 5], 16, 1, 1, 0).batch(2),
+        case(3, [16, 16], 40, 4, 4, 0),
+    ];
+    let fused = case(3, [6, 9], 21, 3, 2, 1).batch(2).plain_input();
+    check_all("conv_stem@1", 2, &shapes.map(Case::plain_input), &fused);
+}
+
+#[test]
+fn im2col() {
+    let shapes = [
+        case(3, [30, 34], 64, 7, 2, 3).plain_input(),
+        case(32, [9, 7], 32, 3, 1, 1).groups(8).plain_input().batch(2),
+        case(12, [9, 13], 30, 3, 1, 2).groups(6).dilation(2),
+        case(20, [6, 5], 16, 1, 1, 0).batch(3),
+        case(2, [1, 1], 5, 3, 1, 3).plain_input(),
+        case(5, [8, 4], 1, 3, 2, 1).extra(1),
+    ];
+    let fused = case(5, [6, 9], 21, 3, 2, 1).batch(2).plain_output();
+    check_all("conv_im2col@1", 2, &shapes.map(Case::plain_output), &fused);
+}

@@ -1,0 +1,39 @@
+//! The families, in order: earlier families win ties.
+
+use super::CandidateFamily;
+
+mod conv_depthwise;
+mod conv_direct;
+mod conv_geometry;
+mod conv_im2col;
+mod conv_naive;
+mod conv_stem;
+#[cfg(test)]
+mod conv_tests;
+mod conv_winograd;
+mod loops;
+mod matmul;
+mod matmul_gemm;
+mod matmul_gemv;
+mod matmul_naive;
+mod pool;
+mod rows;
+
+/// Every family. Order is input to tie-breaks, and the first family that supports a task is its naive one.
+pub static FAMILIES: &[&dyn CandidateFamily] = &[
+    &conv_naive::ConvNaive,
+    &conv_direct::ConvDirect,
+    &conv_winograd::ConvWinograd,
+    &conv_depthwise::ConvDepthwise,
+    &conv_stem::ConvStem,
+    &conv_im2col::ConvIm2col,
+    &loops::Loops,
+    &loops::LoopsLanes,
+    &matmul_naive::MatMulNaive,
+    &matmul_gemm::MatMulGemm,
+    &matmul_gemv::MatMulGemv,
+    &pool::PoolNaive,
+    &pool::PoolImage,
+    &rows::RowsNaive,
+    &rows::RowsVec,
+];

@@ -1,0 +1,183 @@
+use std::fmt;
+use std::sync::Arc;
+
+use aotfarm_protocol::DType;
+
+use super::{Expr, Op, Sym};
+
+/// Index of a value in [`Graph::values`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ValueId(pub u32);
+
+impl ValueId {
+    /// As an index.
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// Element type and shape.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorType {
+    /// Element type.
+    pub dtype: DType,
+    /// Size of each dimension.
+    pub shape: Vec<Expr>,
+}
+
+/// The elements of a weight: little-endian, row-major, contiguous. Cheap to clone.
+#[derive(Clone)]
+pub struct TensorData {
+    bytes: Arc<dyn AsRef<[u8]> + Send + Sync>,
+    start: usize,
+    len: usize,
+}
+
+impl TensorData {
+    /// Owns `bytes`.
+    pub fn new(bytes: Vec<u8>) -> Self {
+        let len = bytes.len();
+        Self { bytes: Arc::new(bytes), start: 0, len }
+    }
+
+    /// A part of a larger shared buffer, such as a mapped file. Panics when the range is outside.
+    pub fn slice_of(bytes: Arc<dyn AsRef<[u8]> + Send + Sync>, start: usize, len: usize) -> Self {
+        assert!(start.checked_add(len).is_some_and(|end| end <= (*bytes).as_ref().len()), "a weight outside its buffer");
+        Self { bytes, start, len }
+    }
+
+    /// A part of this data, shared with it. Panics when the range is outside.
+    pub fn slice(&self, start: usize, len: usize) -> Self {
+        assert!(start.checked_add(len).is_some_and(|end| end <= self.len), "a part outside its data");
+        Self { bytes: self.bytes.clone(), start: self.start + start, len }
+    }
+
+    /// From f32 values.
+    pub fn from_f32(values: &[f32]) -> Self {
+        Self::new(bytemuck::cast_slice(values).to_vec())
+    }
+
+    /// The raw bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &(*self.bytes).as_ref()[self.start..self.start + self.len]
+    }
+
+    /// The values of an f32 tensor (copied, as the bytes may be unaligned).
+    pub fn to_f32(&self) -> Vec<f32> {
+        self.bytes().as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
+    }
+}
+
+impl fmt::Display for TensorType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.dtype, super::infer::shape_text(&self.shape))
+    }
+}
+
+impl TensorType {
+    /// A type; sizes may be integers or expressions.
+    pub fn new<D: Into<Expr>>(dtype: DType, shape: impl IntoIterator<Item = D>) -> Self {
+        Self { dtype, shape: shape.into_iter().map(Into::into).collect() }
+    }
+
+    /// The number of elements.
+    pub fn elements(&self) -> Expr {
+        self.shape.iter().product()
+    }
+
+    /// The sizes, when all are constant.
+    pub fn const_shape(&self) -> Option<Vec<i64>> {
+        self.shape.iter().map(Expr::as_const).collect()
+    }
+}
+
+impl fmt::Debug for TensorData {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TensorData({} bytes)", self.len)
+    }
+}
+
+/// Where a value comes from.
+#[derive(Debug, Clone)]
+pub enum Def {
+    /// The model's input of this position.
+    Input(usize),
+    /// A named weight or constant; the value's name is the weight's.
+    Weight(TensorData),
+    /// The output of the node of this index in [`Graph::nodes`].
+    Node(usize),
+}
+
+/// A tensor of the graph.
+#[derive(Debug, Clone)]
+pub struct Value {
+    /// Unique in the graph.
+    pub name: String,
+    /// Type.
+    pub ty: TensorType,
+    /// Origin.
+    pub def: Def,
+}
+
+/// One operator application. Every node has one output.
+#[derive(Debug, Clone)]
+pub struct Node {
+    /// What it computes.
+    pub op: Op,
+    /// Operands in the order that [`Op`] documents.
+    pub inputs: Vec<ValueId>,
+    /// The result.
+    pub output: ValueId,
+    /// The node of the source model it came from (`conv2d_3: aten.conv2d.default`), for messages.
+    pub source: String,
+}
+
+/// A symbolic dimension of the model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GraphDim {
+    /// Its symbol.
+    pub sym: Sym,
+    /// Smallest size.
+    pub min: i64,
+    /// Largest size.
+    pub max: i64,
+    /// A typical size (the exporter's example input), when known.
+    pub hint: Option<i64>,
+}
+
+impl fmt::Display for GraphDim {
+    /// `batch = 1..32 hint 8`, as in the text form.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} = {}..{}", self.sym, self.min, self.max)?;
+        self.hint.map_or(Ok(()), |hint| write!(f, " hint {hint}"))
+    }
+}
+
+/// The imported model. Nodes are in topological order: a node uses only inputs, weights and outputs of earlier nodes.
+#[derive(Debug, Clone, Default)]
+pub struct Graph {
+    /// The model's name, from the file.
+    pub name: String,
+    /// Symbolic dimensions.
+    pub dims: Vec<GraphDim>,
+    /// All tensors.
+    pub values: Vec<Value>,
+    /// Operators in order.
+    pub nodes: Vec<Node>,
+    /// The model's inputs, in order.
+    pub inputs: Vec<ValueId>,
+    /// The model's outputs, in order.
+    pub outputs: Vec<ValueId>,
+}
+
+impl Graph {
+    /// A tensor.
+    pub fn value(&self, id: ValueId) -> &Value {
+        &self.values[id.index()]
+    }
+
+    /// A tensor's type.
+    pub fn ty(&self, id: ValueId) -> &TensorType {
+        &self.value(id).ty
+    }
+}

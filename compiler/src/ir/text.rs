@@ -1,0 +1,95 @@
+//! The text form of a Graph: one line per declaration, weights by name only.
+//!
+//! ```text
+//! graph resnet18
+//! dim batch = 1..32 hint 8
+//! input %x : f32[batch, 3, 224, 224]
+//! weight %conv1.weight : f32[64, 3, 7, 7]
+//! %conv1 = conv %x, %conv1.weight {stride=[2, 2], pad=[[3, 3], [3, 3]]} : f32[batch, 64, 112, 112]  ; conv2d: aten.conv2d.default
+//! output %conv1
+//! ```
+//!
+//! A line that starts with `;` is a comment. Attributes at their default (stride 1, no padding …) are left out; what the type of the
+//! result says (the shape of a `reshape`, the element type of a `cast`) is not repeated. `parse(print(g))` is `g` but for the numbering of
+//! its values: inputs, then weights, then nodes.
+
+mod attrs;
+mod cursor;
+mod parse;
+
+use std::fmt::{self, Write};
+
+use super::{Def, Graph, ValueId};
+
+pub use parse::{parse, parse_with};
+
+/// Where a text is not a Graph, and why.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("line {line}, column {column}: {what}")]
+pub struct TextError {
+    /// From 1; 0 for what no line is to blame for.
+    pub line: usize,
+    /// From 1, in characters.
+    pub column: usize,
+    /// What is wrong.
+    pub what: String,
+}
+
+/// A name, in quotes unless it is plain.
+struct Name<'a>(&'a str);
+
+fn is_plain(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '/' | '-')
+}
+
+impl fmt::Display for Name<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.0.is_empty() && self.0.chars().all(is_plain) { f.write_str(self.0) } else { write!(f, "{:?}", self.0) }
+    }
+}
+
+/// The text form of a graph.
+pub fn print(graph: &Graph) -> String {
+    let mut text = String::new();
+    write_graph(&mut text, graph).expect("writing to a String cannot fail");
+    text
+}
+
+fn write_graph(out: &mut String, graph: &Graph) -> fmt::Result {
+    let name = |id: &ValueId| Name(&graph.value(*id).name);
+    writeln!(out, "graph {}", Name(&graph.name))?;
+    for dim in &graph.dims {
+        writeln!(out, "dim {dim}")?;
+    }
+    for id in &graph.inputs {
+        writeln!(out, "input %{} : {}", name(id), graph.ty(*id))?;
+    }
+    for value in graph.values.iter().filter(|v| matches!(v.def, Def::Weight(_))) {
+        writeln!(out, "weight %{} : {}", Name(&value.name), value.ty)?;
+    }
+    for node in &graph.nodes {
+        write!(out, "%{} = {}", name(&node.output), node.op.name())?;
+        for (i, id) in node.inputs.iter().enumerate() {
+            write!(out, "{} %{}", if i == 0 { "" } else { "," }, name(id))?;
+        }
+        let attributes = attrs::print(&node.op);
+        if !attributes.is_empty() {
+            write!(out, " {{{}}}", attributes.join(", "))?;
+        }
+        write!(out, " : {}", graph.ty(node.output))?;
+        let source = &node.source;
+        if source.trim() != source || source.starts_with('"') || source.chars().any(char::is_control) {
+            write!(out, "  ; {source:?}")?;
+        } else if !source.is_empty() {
+            write!(out, "  ; {source}")?;
+        }
+        out.push('\n');
+    }
+    for id in &graph.outputs {
+        writeln!(out, "output %{}", name(id))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

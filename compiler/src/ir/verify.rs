@@ -1,0 +1,132 @@
+//! The invariants of a Graph, checked after import and after every pass.
+
+use std::collections::HashSet;
+
+use super::builder::{check_dim, check_weight};
+use super::infer::{check_ranges, check_sizes};
+use super::{Def, Graph, InferError, Node, TensorType, ValueId, infer};
+
+/// A broken invariant. `node` is `%result = op (source)`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages document the fields")]
+pub enum VerifyError {
+    /// A dimension's range is unusable, or declared twice.
+    #[error("dimension `{dim}`: {what}")]
+    Dim { dim: String, what: String },
+    /// An id beyond the list of values.
+    #[error("{place} refers to value {id}, but there are {values} values")]
+    NoSuchValue { place: String, id: u32, values: usize },
+    /// Two values of one name, or none.
+    #[error("the name `{0}` is used by two values")]
+    DuplicateName(String),
+    /// A value without a name.
+    #[error("value {0} has no name")]
+    Unnamed(u32),
+    /// A value and the list that defines it disagree.
+    #[error("value `{name}` is not what defines it says: {what}")]
+    Definition { name: String, what: String },
+    /// An operand that is defined by the node itself or a later one.
+    #[error("node {node} uses `{operand}`, which is computed {when}: the nodes form a cycle or are out of order")]
+    Order { node: String, operand: String, when: &'static str },
+    /// A shape rule does not hold.
+    #[error("node {node}: {error}")]
+    Rule { node: String, error: InferError },
+    /// The stored type differs from the inferred one.
+    #[error("node {node} is declared {declared}, but its operands give {inferred}")]
+    Type { node: String, declared: TensorType, inferred: TensorType },
+    /// An input or weight has an unusable type or data.
+    #[error("tensor `{name}`: {what}")]
+    Tensor { name: String, what: String },
+    /// Nothing is computed.
+    #[error("the graph `{0}` has no outputs")]
+    NoOutputs(String),
+}
+
+/// Checks every invariant of a graph: ranges, names, definitions, topological order, types, weight data.
+pub fn verify(graph: &Graph) -> Result<(), VerifyError> {
+    let mut syms = HashSet::new();
+    for dim in &graph.dims {
+        let error = |what| VerifyError::Dim { dim: dim.sym.to_string(), what };
+        check_dim(dim).map_err(error)?;
+        if !syms.insert(&dim.sym) {
+            return Err(error("declared twice".into()));
+        }
+    }
+    check_ids(graph)?;
+    let mut names = HashSet::new();
+    for (i, value) in graph.values.iter().enumerate() {
+        let id = ValueId(i as u32);
+        if value.name.is_empty() {
+            return Err(VerifyError::Unnamed(id.0));
+        }
+        if !names.insert(value.name.as_str()) {
+            return Err(VerifyError::DuplicateName(value.name.clone()));
+        }
+        let tensor = |what| VerifyError::Tensor { name: value.name.clone(), what };
+        let defined = match &value.def {
+            Def::Input(position) => {
+                check_sizes(&value.ty, &graph.dims).map_err(tensor)?;
+                graph.inputs.get(*position) == Some(&id)
+            }
+            Def::Weight(data) => {
+                check_weight(&value.ty, data.bytes().len()).map_err(tensor)?;
+                true
+            }
+            Def::Node(index) => graph.nodes.get(*index).is_some_and(|node| node.output == id),
+        };
+        if !defined {
+            let what = format!("{:?}", value.def);
+            return Err(VerifyError::Definition { name: value.name.clone(), what });
+        }
+    }
+    for (position, &id) in graph.inputs.iter().enumerate() {
+        if !matches!(graph.value(id).def, Def::Input(p) if p == position) {
+            let what = format!("listed as input {position}");
+            return Err(VerifyError::Definition { name: graph.value(id).name.clone(), what });
+        }
+    }
+    for (index, node) in graph.nodes.iter().enumerate() {
+        check_node(graph, index, node)?;
+    }
+    if graph.outputs.is_empty() { Err(VerifyError::NoOutputs(graph.name.clone())) } else { Ok(()) }
+}
+
+fn check_ids(graph: &Graph) -> Result<(), VerifyError> {
+    let values = graph.values.len();
+    let check = |id: &ValueId, place: &dyn Fn() -> String| {
+        if id.index() < values { Ok(()) } else { Err(VerifyError::NoSuchValue { place: place(), id: id.0, values }) }
+    };
+    graph.inputs.iter().try_for_each(|id| check(id, &|| "the list of inputs".into()))?;
+    graph.outputs.iter().try_for_each(|id| check(id, &|| "the list of outputs".into()))?;
+    for (index, node) in graph.nodes.iter().enumerate() {
+        let place = || format!("node {index} ({})", node.source);
+        check(&node.output, &place)?;
+        node.inputs.iter().try_for_each(|id| check(id, &place))?;
+    }
+    Ok(())
+}
+
+fn check_node(graph: &Graph, index: usize, node: &Node) -> Result<(), VerifyError> {
+    let title = || format!("`%{} = {}` ({})", graph.value(node.output).name, node.op.name(), node.source);
+    if !matches!(graph.value(node.output).def, Def::Node(at) if at == index) {
+        let what = format!("computed by node {}, but defined as {:?}", title(), graph.value(node.output).def);
+        return Err(VerifyError::Definition { name: graph.value(node.output).name.clone(), what });
+    }
+    for &operand in &node.inputs {
+        if let Def::Node(at) = graph.value(operand).def
+            && at >= index
+        {
+            let when = if at == index { "by itself" } else { "later" };
+            return Err(VerifyError::Order { node: title(), operand: graph.value(operand).name.clone(), when });
+        }
+    }
+    let types: Vec<&TensorType> = node.inputs.iter().map(|&id| graph.ty(id)).collect();
+    let rule = |error| VerifyError::Rule { node: title(), error };
+    let inferred = infer(&node.op, &types).map_err(rule)?;
+    check_ranges(&node.op, &types, &inferred, &graph.dims).map_err(rule)?;
+    let declared = graph.ty(node.output);
+    if *declared != inferred {
+        return Err(VerifyError::Type { node: title(), declared: declared.clone(), inferred });
+    }
+    Ok(())
+}

@@ -1,0 +1,148 @@
+//! Plan + Selection + weights → the inputs of a Link item.
+//!
+//! An artifact is `glue` + kernel objects + one section of weights. This module writes the glue, a self-contained C file: the
+//! kernel ABI, the C ABI, the session runtime (`kernels/cpu/{team,runtime}.c`), and the tables of this plan. It also lays out the
+//! weight section. The recipe that makes a `.so` of these is the contract of [`aotfarm_protocol::LinkSpec`]; workers follow it
+//! without knowing anything of this crate.
+//!
+//! What the glue holds:
+//! * `glue_values`: every size that the artifact needs at run time (dimensions, buffer lengths, kernel dims), computed from the
+//!   symbolic dimensions by the canonical expressions of the plan. Tables refer to sizes by their index in it.
+//! * for each step one kernel per tuned point; at run time the nearest point wins, by the product of the ratios of the dimensions.
+//! * offsets into `aotfarm_weights`, the section that the worker fills by [`Linkage::copies`] and [`Linkage::packs`].
+//!
+//! The text depends only on the arguments: the same plan, choices and info give the same bytes.
+
+use aotfarm_protocol::{ArtifactMetadata, CopyStep, Digest, PackStep, Target};
+
+use crate::candidate::{Candidate, FAMILIES, Needs};
+use crate::ir::Bindings;
+use crate::plan::Plan;
+use crate::task::TuningTask;
+
+mod glue;
+mod ports;
+mod section;
+mod steps;
+mod values;
+
+/// The largest weight section: code must reach its end with 32-bit displacements.
+const MAX_SECTION: u64 = (2 << 30) - (64 << 20);
+
+/// What was selected for one spec of a plan.
+#[derive(Debug, Clone)]
+pub struct SpecChoice {
+    /// Index into [`Plan::specs`].
+    pub spec: usize,
+    /// The winner at each tuned point, at least one.
+    pub by_point: Vec<(Bindings, Candidate)>,
+}
+
+/// What an artifact tells of its origin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ArtifactInfo {
+    /// Digest of the graph.
+    pub graph: Digest,
+    /// Version of the compiler.
+    pub compiler: String,
+}
+
+/// All that a Link item needs, but for the objects' digests.
+#[derive(Debug, Clone)]
+pub struct Linkage {
+    /// The glue: one self-contained C translation unit.
+    pub glue: String,
+    /// The raw weights, one blob. It depends on the plan alone.
+    pub weights: Vec<u8>,
+    /// The kernel units whose objects are linked, in order.
+    pub units: Vec<Digest>,
+    /// Bytes of the weight section.
+    pub section_bytes: u64,
+    /// Weights that kernels read packed.
+    pub packs: Vec<PackStep>,
+    /// Weights that kernels read raw.
+    pub copies: Vec<CopyStep>,
+    /// What the artifact's `metadata` says.
+    pub metadata: ArtifactMetadata,
+}
+
+/// Why a plan cannot be linked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LinkError {
+    /// A spec that a step uses has no selection.
+    #[error("no kernel is selected for step `{step}`")]
+    NoChoice {
+        /// The step's label.
+        step: String,
+    },
+    /// A candidate of a family that this compiler does not have.
+    #[error("the family `{0}` of a selected kernel is unknown to this compiler")]
+    UnknownFamily(String),
+    /// Two different units define one symbol.
+    #[error("two different kernels have the symbol `{0}`")]
+    SymbolClash(String),
+    /// A size may be beyond 64 bits.
+    #[error("{what} is `{expr}`, which has no bound within 64 bits: bound the symbolic dimensions, e.g. with --dim batch=1..64")]
+    Unbounded {
+        /// Whose size.
+        what: String,
+        /// The size.
+        expr: String,
+    },
+    /// A symbolic dimension that no input tells.
+    #[error("the size of `{0}` does not follow from any input: it must be a dimension of one, or a multiple plus a constant")]
+    Undetermined(String),
+    /// More weights than an artifact can hold.
+    #[error("the weights take {bytes} bytes as the selected kernels lay them out, but an artifact holds at most {MAX_SECTION}")]
+    TooManyWeights {
+        /// What they take.
+        bytes: u64,
+    },
+    /// A target that this linker does not serve.
+    #[error("artifacts for {0} cannot be linked")]
+    Target(Target),
+    /// The plan contradicts itself: a defect of the compiler.
+    #[error("defect in the plan: {0}")]
+    Plan(String),
+}
+
+/// Makes the inputs of the Link item of `plan` with the selected kernels.
+pub fn link(plan: &Plan, choices: &[SpecChoice], info: &ArtifactInfo) -> Result<Linkage, LinkError> {
+    link_with(plan, choices, info, &|task, candidate, dims| {
+        let family = FAMILIES.iter().find(|family| family.id() == candidate.family);
+        family.map(|family| family.needs(task, &candidate.params, dims))
+    })
+}
+
+/// Tells what a candidate needs at the given dims; `None` when its family is unknown.
+type NeedsOf<'a> = dyn Fn(&TuningTask, &Candidate, &[i64]) -> Option<Needs> + 'a;
+
+fn link_with(plan: &Plan, choices: &[SpecChoice], info: &ArtifactInfo, needs: &NeedsOf<'_>) -> Result<Linkage, LinkError> {
+    let mut values = values::Values::new(&plan.dims);
+    let mut section = section::Section::new(&plan.weights);
+    let ports = ports::Ports::new(plan, &mut values)?;
+    let steps = steps::Steps::new(plan, choices, needs, &mut values, &mut section)?;
+    let metadata = ArtifactMetadata {
+        target: plan.target,
+        graph: info.graph,
+        compiler: info.compiler.clone(),
+        dims: plan.dims.clone(),
+        inputs: plan.inputs.clone(),
+        outputs: plan.outputs.clone(),
+        steps: steps.info.clone(),
+    };
+    let glue = glue::print(plan, &values, &ports, &steps, &metadata)?;
+    let (weights, section) = section.finish()?;
+    Ok(Linkage {
+        glue,
+        weights,
+        units: steps.units,
+        section_bytes: section.bytes,
+        packs: section.packs,
+        copies: section.copies,
+        metadata,
+    })
+}
+
+#[cfg(test)]
+mod tests;

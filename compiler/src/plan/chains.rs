@@ -1,0 +1,232 @@
+//! Which element-wise nodes ride on which computation: the epilogues of convolutions and products, and what follows a reduction.
+
+use aotfarm_protocol::DType;
+
+use crate::ir::{BinaryOp, Def, Expr, Graph, Node, Op, TensorData, UnaryOp, ValueId};
+
+/// One fused step.
+#[derive(Debug, Clone)]
+pub(super) enum ChainStep {
+    /// Add a vector along the channels (convolution) or the last axis (product).
+    Bias {
+        /// For messages.
+        name: String,
+        /// f32 values.
+        data: TensorData,
+    },
+    /// `op(value, residual)`.
+    Residual(BinaryOp, ValueId),
+    /// A function.
+    Unary(UnaryOp),
+}
+
+/// A heavy node with the element-wise nodes that follow it.
+#[derive(Debug, Clone)]
+pub(super) struct Chain {
+    /// The heavy node.
+    pub(super) anchor: usize,
+    /// The last node: its output is what is stored.
+    pub(super) last: usize,
+    /// Epilogue of a convolution or product; empty for a reduction, whose followers are evaluated as part of its loop nest.
+    pub(super) steps: Vec<ChainStep>,
+}
+
+/// The edges that use each value.
+#[derive(Debug)]
+pub(super) struct Uses {
+    /// `(node, operand)` of each use.
+    pub(super) edges: Vec<Vec<(usize, usize)>>,
+    /// Whether the value is an output of the model.
+    pub(super) output: Vec<bool>,
+}
+
+/// Every chain, and the chain that each node belongs to.
+#[derive(Debug)]
+pub(super) struct Chains {
+    /// In the order of their anchors.
+    pub(super) all: Vec<Chain>,
+    /// By node.
+    pub(super) of: Vec<Option<usize>>,
+}
+
+impl Uses {
+    /// Finds all uses.
+    pub(super) fn of(graph: &Graph) -> Self {
+        let mut edges = vec![Vec::new(); graph.values.len()];
+        for (n, node) in graph.nodes.iter().enumerate() {
+            for (slot, input) in node.inputs.iter().enumerate() {
+                edges[input.index()].push((n, slot));
+            }
+        }
+        let mut output = vec![false; graph.values.len()];
+        for id in &graph.outputs {
+            output[id.index()] = true;
+        }
+        Self { edges, output }
+    }
+
+    /// The single use of a value that is not an output.
+    fn single(&self, id: ValueId) -> Option<(usize, usize)> {
+        match self.edges[id.index()].as_slice() {
+            [edge] if !self.output[id.index()] => Some(*edge),
+            _ => None,
+        }
+    }
+}
+
+impl Chains {
+    /// Assigns every element-wise node that can ride on an earlier computation, first come, first served.
+    pub(super) fn of(graph: &Graph, uses: &Uses) -> Self {
+        let mut chains = Self { all: Vec::new(), of: vec![None; graph.nodes.len()] };
+        for (n, node) in graph.nodes.iter().enumerate() {
+            if chains.of[n].is_some() {
+                continue;
+            }
+            let chain = match node.op {
+                Op::Conv { .. } => chains.epilogue(graph, uses, n, 1),
+                Op::Linear | Op::MatMul => chains.epilogue(graph, uses, n, graph.ty(node.output).shape.len() - 1),
+                Op::Reduce { .. } => chains.followers(graph, uses, n),
+                _ => continue,
+            };
+            chains.of[n] = Some(chains.all.len());
+            chains.all.push(chain);
+        }
+        chains
+    }
+
+    /// The chain whose last node this is.
+    pub(super) fn ending_at(&self, node: usize) -> Option<&Chain> {
+        self.of[node].map(|c| &self.all[c]).filter(|chain| chain.last == node)
+    }
+
+    /// The node at which the value of a node becomes available.
+    pub(super) fn is_inner(&self, node: usize) -> bool {
+        self.of[node].is_some_and(|c| self.all[c].last != node)
+    }
+
+    fn claim(&mut self, node: usize) {
+        self.of[node] = Some(self.all.len());
+    }
+
+    fn epilogue(&mut self, graph: &Graph, uses: &Uses, anchor: usize, axis: usize) -> Chain {
+        let node = &graph.nodes[anchor];
+        let shape = &graph.ty(node.output).shape;
+        let mut chain = Chain { anchor, last: anchor, steps: Vec::new() };
+        if let Some(bias) = node.inputs.get(2)
+            && let Some(data) = channel_vector(graph, *bias, shape, axis, true)
+        {
+            chain.steps.push(ChainStep::Bias { name: graph.value(*bias).name.clone(), data });
+        }
+        let mut value = node.output;
+        while let Some((next, slot)) = uses.single(value) {
+            if self.of[next].is_some() {
+                break;
+            }
+            let Some(step) = epilogue_step(graph, &graph.nodes[next], slot, axis, node) else { break };
+            chain.steps.push(step);
+            self.claim(next);
+            chain.last = next;
+            value = graph.nodes[next].output;
+        }
+        chain
+    }
+
+    /// A reduction takes with it single-use element-wise nodes that keep its type.
+    fn followers(&mut self, graph: &Graph, uses: &Uses, anchor: usize) -> Chain {
+        let mut chain = Chain { anchor, last: anchor, steps: Vec::new() };
+        let mut value = graph.nodes[anchor].output;
+        while let Some((next, _)) = uses.single(value) {
+            let node = &graph.nodes[next];
+            let rides = matches!(node.op, Op::Unary(_) | Op::Binary(_) | Op::Where)
+                && graph.ty(node.output) == graph.ty(value)
+                && self.of[next].is_none();
+            if !rides {
+                break;
+            }
+            self.claim(next);
+            chain.last = next;
+            value = node.output;
+        }
+        chain
+    }
+}
+
+fn epilogue_step(graph: &Graph, node: &Node, slot: usize, axis: usize, anchor: &Node) -> Option<ChainStep> {
+    let ty = graph.ty(node.output);
+    if ty.dtype != DType::F32 || ty.shape != graph.ty(anchor.output).shape {
+        return None;
+    }
+    match node.op {
+        Op::Unary(op) => Some(ChainStep::Unary(op)),
+        Op::Binary(op) => {
+            let other = node.inputs[1 - slot];
+            if let Some(data) = channel_vector(graph, other, &ty.shape, axis, false) {
+                let name = graph.value(other).name.clone();
+                return match (op, slot) {
+                    (BinaryOp::Add, _) => Some(ChainStep::Bias { name, data }),
+                    (BinaryOp::Sub, 0) => {
+                        let negated: Vec<f32> = data.to_f32().iter().map(|x| -x).collect();
+                        Some(ChainStep::Bias { name, data: TensorData::from_f32(&negated) })
+                    }
+                    _ => None,
+                };
+            }
+            let commutes = matches!(op, BinaryOp::Add | BinaryOp::Mul | BinaryOp::Max | BinaryOp::Min);
+            let whole = graph.ty(other).shape == ty.shape && has_own_elements(graph, other, matches!(anchor.op, Op::Conv { .. }));
+            (whole && (slot == 0 || commutes)).then_some(ChainStep::Residual(op, other))
+        }
+        _ => None,
+    }
+}
+
+/// Whether it pays to read a value as a residual: not a broadcast, and for images nothing that only exists row-major.
+fn has_own_elements(graph: &Graph, id: ValueId, image: bool) -> bool {
+    match &graph.value(id).def {
+        Def::Weight(_) => false,
+        Def::Input(_) => !image,
+        Def::Node(n) => match graph.nodes[*n].op {
+            Op::Expand { .. } | Op::Full { .. } | Op::Iota { .. } => false,
+            Op::Linear | Op::MatMul | Op::Softmax { .. } | Op::LayerNorm { .. } => !image,
+            _ => true,
+        },
+    }
+}
+
+/// The f32 vector that a constant adds along `axis` of `shape`, when it varies along no other. `own` is for an operator's own
+/// bias, which has rank 1 whatever the axis.
+fn channel_vector(graph: &Graph, id: ValueId, shape: &[Expr], axis: usize, own: bool) -> Option<TensorData> {
+    let value = graph.value(id);
+    let count = shape[axis].as_const()?;
+    if value.ty.dtype != DType::F32 {
+        return None;
+    }
+    match &value.def {
+        Def::Weight(data) => {
+            let from_end = if own { 0 } else { shape.len() - 1 - axis };
+            let rank = value.ty.shape.len();
+            if rank > shape.len() {
+                return None;
+            }
+            let mut along = 1;
+            for (k, size) in value.ty.shape.iter().enumerate() {
+                match size.as_const()? {
+                    1 => {}
+                    n if rank - 1 - k == from_end && n == count => along = n,
+                    _ => return None,
+                }
+            }
+            if along == count {
+                return Some(data.clone());
+            }
+            let scalar = *data.to_f32().first()?;
+            Some(TensorData::from_f32(&vec![scalar; usize::try_from(count).ok()?]))
+        }
+        Def::Node(n) => match &graph.nodes[*n].op {
+            Op::Full { value: scalar, .. } if value.ty.shape.iter().all(|size| size.as_const() == Some(1)) => {
+                Some(TensorData::from_f32(&vec![*scalar as f32; usize::try_from(count).ok()?]))
+            }
+            _ => None,
+        },
+        Def::Input(_) => None,
+    }
+}

@@ -1,0 +1,457 @@
+//! Graph → Plan: one step for every value that gets a buffer.
+
+use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher, Hash, RandomState};
+
+use aotfarm_protocol::{DType, Dim, DimRange, Port, Target};
+
+use crate::ir::{BinaryOp, Def, Expr, Graph, Node, Op, PoolOp, TensorData, UnaryOp, ValueId};
+use crate::task::{ConvSpec, EpilogueStep, Layout, MatMulSpec, PoolSpec, RowSpec, Size, TaskKind, TaskSpec, TensorSpec};
+
+use super::chains::{Chain, ChainStep, Chains, Uses};
+use super::forms::{Form, forms};
+use super::layouts::Layouts;
+use super::nest::{Context, Dims, Nest, Operands};
+use super::prepare::{Prepared, prepare};
+use super::{Buffer, BufferId, Place, Plan, PlanError, PlanWeight, Step, WeightId, arena};
+
+/// Channels that lie together in an image: a vector of f32, and on narrow vectors two of them.
+pub(super) fn image_block(target: Target) -> Option<i64> {
+    match target {
+        Target::Cpu(_) => Some(target.f32_lanes().max(8) as i64),
+        Target::Cuda { .. } => None,
+    }
+}
+
+/// Fuses, lays out and plans the memory of a graph that went through [`crate::passes::run`].
+pub fn lower(graph: Graph, target: Target) -> Result<Plan, PlanError> {
+    let block = image_block(target).ok_or(PlanError::Target(target))?;
+    let ports = |ids: &[ValueId]| ids.iter().map(|id| port(&graph, *id)).collect::<Vec<_>>();
+    let (inputs, outputs) = (ports(&graph.inputs), ports(&graph.outputs));
+    let Prepared { graph, transposed } = prepare(graph, block);
+    let uses = Uses::of(&graph);
+    let chains = Chains::of(&graph, &uses);
+    let layouts = Layouts::of(&graph, &uses, &chains, block);
+    let forms = forms(&graph, &uses, &chains, &layouts);
+    let mut lowering = Lowering {
+        graph: &graph,
+        chains: &chains,
+        layouts: &layouts,
+        forms: &forms,
+        transposed: &transposed,
+        plan: Plan {
+            target,
+            dims: graph.dims.iter().map(|d| DimRange { name: d.sym.to_string(), min: d.min, max: d.max }).collect(),
+            hints: graph.dims.iter().map(|d| d.hint).collect(),
+            inputs,
+            outputs,
+            specs: Vec::new(),
+            buffers: Vec::new(),
+            slots: Vec::new(),
+            weights: Vec::new(),
+            steps: Vec::new(),
+        },
+        planes: Vec::new(),
+        buffers: HashMap::new(),
+        weights: Weights::default(),
+        specs: HashMap::new(),
+    };
+    lowering.place_ends();
+    for n in 0..graph.nodes.len() {
+        lowering.node(n)?;
+    }
+    let Lowering { mut plan, planes, .. } = lowering;
+    arena::assign(&mut plan, &planes, &graph.dims);
+    super::verify::verify(&plan, &graph.dims)?;
+    Ok(plan)
+}
+
+fn port(graph: &Graph, id: ValueId) -> Port {
+    let value = graph.value(id);
+    let dim = |size: &Expr| size.as_const().map_or_else(|| Dim::Expr(size.to_string()), Dim::Size);
+    Port { name: value.name.clone(), dtype: value.ty.dtype, dims: value.ty.shape.iter().map(dim).collect() }
+}
+
+/// What of a buffer must stay zero: buffers of equal geometry can share a zeroed slot.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Plane {
+    block: u32,
+    /// Height and width with the halo.
+    padded: [i64; 2],
+    halo: [u32; 4],
+    /// The number of channels, where they do not fill the last block.
+    partial: Option<i64>,
+}
+
+struct Lowering<'a> {
+    graph: &'a Graph,
+    chains: &'a Chains,
+    layouts: &'a Layouts,
+    forms: &'a [Form],
+    transposed: &'a HashSet<ValueId>,
+    plan: Plan,
+    /// By buffer; `None` where nothing has to stay zero.
+    planes: Vec<Option<Plane>>,
+    buffers: HashMap<ValueId, BufferId>,
+    weights: Weights,
+    specs: HashMap<String, usize>,
+}
+
+/// Finds weights with equal bytes.
+#[derive(Default)]
+struct Weights {
+    hasher: RandomState,
+    known: HashMap<u64, Vec<WeightId>>,
+}
+
+/// A task under construction.
+struct Task {
+    dims: Dims,
+    kind: TaskKind,
+    inputs: Vec<(ValueId, Vec<Expr>)>,
+    weights: Vec<WeightId>,
+    output: (ValueId, Vec<Expr>),
+}
+
+impl Lowering<'_> {
+    /// Buffers for the caller's tensors.
+    fn place_ends(&mut self) {
+        for (i, id) in self.graph.inputs.iter().enumerate() {
+            self.new_buffer(*id, Place::Input(i));
+        }
+        for (i, id) in self.graph.outputs.iter().enumerate() {
+            let root = if let Form::Alias(root) = self.forms[id.index()] { root } else { *id };
+            self.new_buffer(root, Place::Output(i));
+        }
+    }
+
+    fn new_buffer(&mut self, id: ValueId, place: Place) -> BufferId {
+        let ty = self.graph.ty(id);
+        let (len, plane) = match (self.layouts.layout(id), ty.shape.as_slice()) {
+            (Layout::Image { block, halo }, [n, c, h, w]) => {
+                let [top, bottom, left, right] = halo.map(i64::from);
+                let lanes = Expr::from(i64::from(block));
+                let (height, width) = (h + (top + bottom), w + (left + right));
+                let partial = c.as_const().filter(|c| c % i64::from(block) != 0);
+                let plane = (halo != [0; 4] || partial.is_some()).then(|| Plane {
+                    block,
+                    padded: [&height, &width].map(|size| size.as_const().unwrap_or(-1)),
+                    halo,
+                    partial,
+                });
+                (n * (c + (i64::from(block) - 1)).floor_div(&lanes) * height * width * lanes, plane)
+            }
+            _ => (ty.elements(), None),
+        };
+        let buffer = BufferId(self.plan.buffers.len() as u32);
+        self.plan.buffers.push(Buffer { dtype: ty.dtype, len, place });
+        self.planes.push(plane);
+        self.buffers.insert(id, buffer);
+        buffer
+    }
+
+    /// The buffer that holds a value.
+    fn buffer(&mut self, id: ValueId) -> BufferId {
+        let id = if let Form::Alias(root) = self.forms[id.index()] { root } else { id };
+        match self.buffers.get(&id) {
+            Some(buffer) => *buffer,
+            None => self.new_buffer(id, Place::Slot(usize::MAX)),
+        }
+    }
+
+    fn error(&self, node: &Node, why: impl Into<String>) -> PlanError {
+        PlanError::Unsupported { op: node.op.name(), node: node.source.clone(), why: why.into() }
+    }
+
+    /// Emits the step that ends at a node, if one does.
+    fn node(&mut self, n: usize) -> Result<(), PlanError> {
+        let node = &self.graph.nodes[n];
+        if self.forms[node.output.index()] != Form::Buffer {
+            return Ok(());
+        }
+        if let Some(chain) = self.chains.ending_at(n) {
+            let anchor = &self.graph.nodes[chain.anchor];
+            return match &anchor.op {
+                Op::Conv { .. } => self.conv(anchor, chain),
+                Op::Linear | Op::MatMul => self.product(anchor, chain),
+                _ => self.nest(node, Some(chain)),
+            };
+        }
+        match &node.op {
+            Op::Pool { .. } => self.pool(node),
+            Op::Softmax { .. } | Op::LayerNorm { .. } => self.rows(node),
+            op if super::layouts::is_nestable(op) => self.nest(node, None),
+            _ => Err(self.error(node, "the passes should have replaced it; run passes::run before lowering")),
+        }
+    }
+
+    fn require_f32(&self, node: &Node) -> Result<(), PlanError> {
+        let others = node.inputs.iter().chain([&node.output]).map(|id| self.graph.ty(*id).dtype);
+        match others.into_iter().find(|dtype| *dtype != DType::F32) {
+            None => Ok(()),
+            Some(dtype) => {
+                Err(self.error(node, format!("CPU kernels compute it in f32 only, not {dtype}; cast the model to f32")))
+            }
+        }
+    }
+
+    fn constant(&mut self, node: &Node, id: ValueId, what: &str) -> Result<WeightId, PlanError> {
+        let value = self.graph.value(id);
+        let (Def::Weight(data), Some(shape)) = (&value.def, value.ty.const_shape()) else {
+            return Err(self.error(node, format!("its {what} `{}` must be a constant", value.name)));
+        };
+        Ok(self.weights.add(&mut self.plan.weights, &value.name, value.ty.dtype, shape, data))
+    }
+
+    /// The epilogue of a task, and the operands that it adds.
+    fn epilogue(&mut self, chain: &Chain, shape: &[Expr], task: &mut Task) -> Vec<EpilogueStep> {
+        let steps = chain.steps.iter().map(|step| match step {
+            ChainStep::Unary(op) => EpilogueStep::Unary(*op),
+            ChainStep::Residual(op, id) => {
+                task.inputs.push((*id, shape.to_vec()));
+                EpilogueStep::Residual(*op, task.inputs.len() - 1)
+            }
+            ChainStep::Bias { name, data } => {
+                let shape = vec![(data.bytes().len() / DType::F32.size()) as i64];
+                task.weights.push(self.weights.add(&mut self.plan.weights, name, DType::F32, shape, data));
+                EpilogueStep::Bias(task.weights.len() - 1)
+            }
+        });
+        steps.collect()
+    }
+
+    fn conv(&mut self, node: &Node, chain: &Chain) -> Result<(), PlanError> {
+        self.require_f32(node)?;
+        let Op::Conv { window, groups } = node.op else { return Err(self.error(node, "not a convolution")) };
+        let weight = self.constant(node, node.inputs[1], "weight")?;
+        if let Some(bias) = node.inputs.get(2) {
+            self.constant(node, *bias, "bias")?;
+        }
+        let (x, result) = (node.inputs[0], self.graph.nodes[chain.last].output);
+        let shape = self.graph.ty(result).shape.clone();
+        let mut task = Task {
+            dims: Dims::default(),
+            kind: TaskKind::Conv(ConvSpec { window, groups, epilogue: Vec::new() }),
+            inputs: vec![(x, self.graph.ty(x).shape.clone())],
+            weights: vec![weight],
+            output: (result, shape.clone()),
+        };
+        let epilogue = self.epilogue(chain, &shape, &mut task);
+        task.kind = TaskKind::Conv(ConvSpec { window, groups, epilogue });
+        self.emit(node, task);
+        Ok(())
+    }
+
+    fn product(&mut self, node: &Node, chain: &Chain) -> Result<(), PlanError> {
+        self.require_f32(node)?;
+        let (a, b, result) = (node.inputs[0], node.inputs[1], self.graph.nodes[chain.last].output);
+        let shape_of = |id: ValueId| self.graph.ty(id).shape.clone();
+        let (a_shape, b_shape, shape) = (shape_of(a), shape_of(b), shape_of(result));
+        let b_transposed = node.op == Op::Linear || self.transposed.contains(&node.output);
+        let b_is_weight = matches!(self.graph.value(b).def, Def::Weight(_));
+        if let Some(bias) = node.inputs.get(2) {
+            self.constant(node, *bias, "bias")?;
+        }
+        // Leading dimensions become rows when b is one matrix, else one batch.
+        let lead = if b_shape.len() == 2 { 1 } else { 2 };
+        let fold = |shape: &[Expr]| {
+            let at = shape.len() - lead;
+            let mut folded = vec![shape[..at].iter().product::<Expr>()];
+            folded.extend_from_slice(&shape[at..]);
+            folded
+        };
+        let mut task = Task {
+            dims: Dims::default(),
+            kind: TaskKind::MatMul(MatMulSpec { b_is_weight, b_transposed, epilogue: Vec::new() }),
+            inputs: vec![(a, fold(&a_shape))],
+            weights: Vec::new(),
+            output: (result, fold(&shape)),
+        };
+        if b_is_weight {
+            task.weights.push(self.constant(node, b, "weight")?);
+        } else {
+            task.inputs.push((b, if b_shape.len() == 2 { b_shape } else { fold(&b_shape) }));
+        }
+        let folded = task.output.1.clone();
+        let epilogue = self.epilogue(chain, &folded, &mut task);
+        task.kind = TaskKind::MatMul(MatMulSpec { b_is_weight, b_transposed, epilogue });
+        self.emit(node, task);
+        Ok(())
+    }
+
+    fn pool(&mut self, node: &Node) -> Result<(), PlanError> {
+        self.require_f32(node)?;
+        let Op::Pool { op, window } = node.op else { return Err(self.error(node, "not a pooling")) };
+        let shape_of = |id: ValueId| (id, self.graph.ty(id).shape.clone());
+        let task = Task {
+            dims: Dims::default(),
+            kind: TaskKind::Pool(PoolSpec { op, window }),
+            inputs: vec![shape_of(node.inputs[0])],
+            weights: Vec::new(),
+            output: shape_of(node.output),
+        };
+        self.emit(node, task);
+        Ok(())
+    }
+
+    fn rows(&mut self, node: &Node) -> Result<(), PlanError> {
+        self.require_f32(node)?;
+        let shape = &self.graph.ty(node.output).shape;
+        let rank = shape.len();
+        let (spec, axes) = match node.op {
+            Op::Softmax { axis } if axis + 1 == rank => (RowSpec::Softmax, 1),
+            Op::LayerNorm { axes, eps } => (RowSpec::LayerNorm { eps, affine: node.inputs.len() > 1 }, axes),
+            _ => return Err(self.error(node, "only the last axis is normalised; canonicalise moves others there")),
+        };
+        let mut weights = Vec::new();
+        for (id, what) in node.inputs[1..].iter().zip(["scale", "shift"]) {
+            weights.push(self.constant(node, *id, what)?);
+        }
+        let rows = vec![shape[..rank - axes].iter().product(), shape[rank - axes..].iter().product()];
+        let task = Task {
+            dims: Dims::default(),
+            kind: TaskKind::Rows(spec),
+            inputs: vec![(node.inputs[0], rows.clone())],
+            weights,
+            output: (node.output, rows),
+        };
+        self.emit(node, task);
+        Ok(())
+    }
+
+    fn nest(&mut self, node: &Node, chain: Option<&Chain>) -> Result<(), PlanError> {
+        let context = Context { graph: self.graph, layouts: self.layouts, forms: self.forms };
+        let nest = Nest::build(context, node.output, chain).map_err(|why| self.error(node, why))?;
+        let shape_of = |id: ValueId| (id, self.graph.ty(id).shape.clone());
+        // Operands are collected once without sizes, so that the task's dims come in the order of its operands' shapes.
+        let mut operands = Operands::default();
+        nest.finish(&mut Dims::default(), &mut operands);
+        let mut dims = Dims::default();
+        let output = shape_of(node.output);
+        let inputs: Vec<_> = operands.inputs.iter().map(|id| shape_of(*id)).collect();
+        for size in output.1.iter().chain(inputs.iter().flat_map(|(_, shape)| shape)) {
+            dims.size(size);
+        }
+        let mut weights = Vec::new();
+        for id in &operands.weights {
+            weights.push(self.constant(node, *id, "operand")?);
+        }
+        let kind = TaskKind::Loops(nest.finish(&mut dims, &mut operands));
+        self.emit(node, Task { dims, kind, inputs, weights, output });
+        Ok(())
+    }
+
+    fn emit(&mut self, node: &Node, task: Task) {
+        let Task { mut dims, kind, inputs, weights, output } = task;
+        let mut tensor = |layouts: &Layouts, graph: &Graph, id: ValueId, shape: &[Expr]| TensorSpec {
+            dtype: graph.ty(id).dtype,
+            shape: shape.iter().map(|size| dims.size(size)).collect(),
+            layout: layouts.layout(id),
+        };
+        let outputs = vec![tensor(self.layouts, self.graph, output.0, &output.1)];
+        let input_specs = inputs.iter().map(|(id, shape)| tensor(self.layouts, self.graph, *id, shape)).collect();
+        let weight_specs = weights
+            .iter()
+            .map(|id| {
+                let weight = &self.plan.weights[id.0 as usize];
+                let shape = weight.shape.iter().map(|n| Size::Const(*n)).collect();
+                TensorSpec { dtype: weight.dtype, shape, layout: Layout::Plain }
+            })
+            .collect();
+        let spec = TaskSpec { kind, inputs: input_specs, weights: weight_specs, outputs, dims: dims.0.len() };
+        let label = label(&spec, &dims.0, node);
+        // Steps share a spec only if their dims agree too, so that a spec is one task at every point.
+        let key = format!("{spec:?} {:?}", dims.0);
+        let spec = *self.specs.entry(key).or_insert_with(|| {
+            self.plan.specs.push(spec);
+            self.plan.specs.len() - 1
+        });
+        let inputs = inputs.iter().map(|(id, _)| self.buffer(*id)).collect();
+        let outputs = vec![self.buffer(output.0)];
+        self.plan.steps.push(Step { label, spec, inputs, weights, outputs, dims: dims.0 });
+    }
+}
+
+impl Weights {
+    /// The weight with these bytes; new ones are appended.
+    fn add(&mut self, all: &mut Vec<PlanWeight>, name: &str, dtype: DType, shape: Vec<i64>, data: &TensorData) -> WeightId {
+        let bytes = data.bytes();
+        // A sample finds the few that are worth comparing in full.
+        let sample = (bytes.len(), &bytes[..bytes.len().min(256)], &bytes[bytes.len() - bytes.len().min(256)..]);
+        let hash = {
+            let mut state = self.hasher.build_hasher();
+            (sample, dtype, &shape).hash(&mut state);
+            std::hash::Hasher::finish(&state)
+        };
+        let same = self.known.entry(hash).or_default();
+        let equal = |id: &&WeightId| {
+            let known = &all[id.0 as usize];
+            known.dtype == dtype && known.shape == shape && known.data.bytes() == bytes
+        };
+        if let Some(id) = same.iter().find(equal) {
+            return *id;
+        }
+        let id = WeightId(all.len() as u32);
+        all.push(PlanWeight { name: name.to_owned(), dtype, shape, data: data.clone() });
+        same.push(id);
+        id
+    }
+}
+
+/// `conv 3x3/2 16x28x28 -> 32x14x14 +bias +relu (conv2d_3: …)`, without the batch.
+fn label(spec: &TaskSpec, dims: &[Expr], node: &Node) -> String {
+    let shape = |tensor: &TensorSpec| {
+        let symbolic = |size: &Size| match size {
+            Size::Const(n) => n.to_string(),
+            Size::Dim(k) => dims.get(*k).map_or_else(|| format!("dim{k}"), ToString::to_string),
+        };
+        let skip = usize::from(tensor.shape.len() == 4);
+        tensor.shape[skip..].iter().map(symbolic).collect::<Vec<_>>().join("x")
+    };
+    let tail = |steps: &[EpilogueStep]| {
+        steps
+            .iter()
+            .map(|step| match step {
+                EpilogueStep::Bias(_) => " +bias".into(),
+                EpilogueStep::Residual(BinaryOp::Add, _) => " +residual".into(),
+                EpilogueStep::Residual(op, _) => format!(" +{}(residual)", op.name()),
+                EpilogueStep::Unary(UnaryOp::Clamp { low, high }) => format!(" +clamp({low}, {high})"),
+                EpilogueStep::Unary(op) => format!(" +{}", op.name()),
+            })
+            .collect::<String>()
+    };
+    let operands = |tensors: &[TensorSpec]| tensors.iter().map(&shape).collect::<Vec<_>>().join(", ");
+    let result = shape(&spec.outputs[0]);
+    let what = match &spec.kind {
+        TaskKind::Conv(conv) => {
+            let [kh, kw] = conv.window.kernel;
+            let [sh, sw] = conv.window.stride;
+            let stride = if [sh, sw] == [1, 1] {
+                String::new()
+            } else if sh == sw {
+                format!("/{sh}")
+            } else {
+                format!("/{sh}x{sw}")
+            };
+            let groups = if conv.groups == 1 { String::new() } else { format!(" groups {}", conv.groups) };
+            format!("conv {kh}x{kw}{stride}{groups} {} -> {result}{}", shape(&spec.inputs[0]), tail(&conv.epilogue))
+        }
+        TaskKind::MatMul(product) => {
+            let b = if product.b_is_weight { &spec.weights[0] } else { &spec.inputs[1] };
+            let t = if product.b_transposed { "ᵀ" } else { "" };
+            format!("matmul {} * {}{t}{}", shape(&spec.inputs[0]), shape(b), tail(&product.epilogue))
+        }
+        TaskKind::Pool(pool) => {
+            let [kh, kw] = pool.window.kernel;
+            let op = if pool.op == PoolOp::Max { "max pool" } else { "average pool" };
+            format!("{op} {kh}x{kw} {} -> {result}", shape(&spec.inputs[0]))
+        }
+        TaskKind::Rows(RowSpec::Softmax) => format!("softmax {result}"),
+        TaskKind::Rows(RowSpec::LayerNorm { .. }) => format!("layer norm {result}"),
+        TaskKind::Loops(nest) => {
+            let kind = if nest.reduction.is_some() { "reduction" } else { "loops" };
+            format!("{kind} {} -> {result}", operands(&spec.inputs))
+        }
+    };
+    format!("{what} ({})", node.source)
+}

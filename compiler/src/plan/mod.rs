@@ -1,0 +1,145 @@
+//! The Plan: the fused, laid-out, memory-planned graph, an ordered list of kernel calls.
+
+mod affine;
+mod arena;
+mod chains;
+#[cfg(test)]
+mod eval;
+mod forms;
+mod layouts;
+mod lower;
+#[cfg(test)]
+mod model_tests;
+mod nest;
+mod prepare;
+mod print;
+mod tasks;
+mod term;
+#[cfg(test)]
+mod tests;
+mod verify;
+
+use aotfarm_protocol::{DType, DimRange, Port, Target};
+
+use crate::ir::{Expr, TensorData};
+use crate::task::TaskSpec;
+
+pub use lower::lower;
+pub use tasks::PlanTask;
+pub use verify::VerifyError;
+
+/// Why a graph cannot be lowered.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// A node that no kernel computes.
+    #[error("cannot lower `{op}` of node `{node}`: {why}")]
+    Unsupported {
+        /// The operator.
+        op: &'static str,
+        /// The node of the source model.
+        node: String,
+        /// Why, and what to do.
+        why: String,
+    },
+    /// A target without kernels.
+    #[error("there are no kernels for {0} yet; choose one of cpu-x86_64-v3, cpu-x86_64-v4, cpu-aarch64")]
+    Target(Target),
+    /// A defect of this module.
+    #[error("the plan is inconsistent, which is a defect of the compiler")]
+    Verify(#[from] VerifyError),
+}
+
+/// Index of a buffer in [`Plan::buffers`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BufferId(pub u32);
+
+/// Index of a weight in [`Plan::weights`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WeightId(pub u32);
+
+/// Where a buffer lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// The caller's input tensor of this position.
+    Input(usize),
+    /// The caller's output tensor of this position.
+    Output(usize),
+    /// A slot of the session's arena; buffers that are never alive together share slots.
+    Slot(usize),
+}
+
+/// An activation buffer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Buffer {
+    /// Element type.
+    pub dtype: DType,
+    /// Elements, halo and padding included, in the plan's symbols.
+    pub len: Expr,
+    /// Where it lives.
+    pub place: Place,
+}
+
+/// A slot of the arena.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Slot {
+    /// Bytes: the largest of its buffers (an expression per buffer; the slot takes the maximum at run time).
+    pub bytes: Vec<Expr>,
+    /// Whether its buffers have a halo. Such a slot holds only buffers of one plane geometry, so that zeroing it when
+    /// the arena is made keeps every halo zero for good.
+    pub zeroed: bool,
+}
+
+/// A constant after folding.
+#[derive(Debug, Clone)]
+pub struct PlanWeight {
+    /// The graph's weight it comes from, for messages.
+    pub name: String,
+    /// Element type.
+    pub dtype: DType,
+    /// Shape.
+    pub shape: Vec<i64>,
+    /// Elements.
+    pub data: TensorData,
+}
+
+/// One kernel call.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Step {
+    /// What it computes, for people: the source node and the shapes.
+    pub label: String,
+    /// Index into [`Plan::specs`]: equal specs are stored once.
+    pub spec: usize,
+    /// The spec's inputs.
+    pub inputs: Vec<BufferId>,
+    /// The spec's weights.
+    pub weights: Vec<WeightId>,
+    /// The spec's outputs.
+    pub outputs: Vec<BufferId>,
+    /// The values of the spec's dims, in the plan's symbols.
+    pub dims: Vec<Expr>,
+}
+
+/// The fused, laid-out, memory-planned graph. It never mentions an instruction set beyond the vector width in its layouts.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// What it is made for.
+    pub target: Target,
+    /// Symbolic dimensions with ranges.
+    pub dims: Vec<DimRange>,
+    /// A typical size of each, when the model names one.
+    pub hints: Vec<Option<i64>>,
+    /// Model inputs.
+    pub inputs: Vec<Port>,
+    /// Model outputs.
+    pub outputs: Vec<Port>,
+    /// Distinct computations.
+    pub specs: Vec<TaskSpec>,
+    /// Buffers.
+    pub buffers: Vec<Buffer>,
+    /// Arena slots.
+    pub slots: Vec<Slot>,
+    /// Constants.
+    pub weights: Vec<PlanWeight>,
+    /// Kernel calls in order.
+    pub steps: Vec<Step>,
+}

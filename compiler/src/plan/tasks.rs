@@ -1,0 +1,62 @@
+//! What of a plan is tuned, and at which sizes.
+
+use std::collections::BTreeMap;
+
+use crate::ir::{Bindings, EvalError};
+use crate::task::TuningTask;
+
+use super::Plan;
+
+/// A distinct computation of the plan at one point.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PlanTask {
+    /// Index into [`Plan::specs`].
+    pub spec: usize,
+    /// The spec with its target and the sizes to tune at.
+    pub task: TuningTask,
+    /// How many steps compute it.
+    pub calls: u32,
+}
+
+impl Plan {
+    /// The points to tune at: `sizes` of the first symbolic dimension, or the ends of its range and its hint when there are none;
+    /// other dimensions stay at their hint, or at their largest size without one. Sizes outside the range are moved into it.
+    /// A plan without symbolic dimensions has one point.
+    pub fn tune_points(&self, sizes: &[i64]) -> Vec<Bindings> {
+        let typical = |k: usize| {
+            let dim = &self.dims[k];
+            self.hints[k].unwrap_or(dim.max).clamp(dim.min, dim.max)
+        };
+        let mut rest: Bindings = self.dims.iter().enumerate().map(|(k, dim)| (dim.name.as_str(), typical(k))).collect();
+        let Some(first) = self.dims.first() else { return vec![rest] };
+        let mut wanted: Vec<i64> =
+            if sizes.is_empty() { [first.min, first.max].into_iter().chain(self.hints[0]).collect() } else { sizes.to_vec() };
+        for size in &mut wanted {
+            *size = (*size).clamp(first.min, first.max);
+        }
+        wanted.sort_unstable();
+        wanted.dedup();
+        wanted
+            .into_iter()
+            .map(|size| {
+                rest.insert(first.name.as_str().into(), size);
+                rest.clone()
+            })
+            .collect()
+    }
+
+    /// The tasks at a point, one for each spec in order. A spec without dims gives the same task at every point.
+    pub fn tasks(&self, point: &Bindings) -> Result<Vec<PlanTask>, EvalError> {
+        let mut tasks: BTreeMap<usize, PlanTask> = BTreeMap::new();
+        for step in &self.steps {
+            if let Some(known) = tasks.get_mut(&step.spec) {
+                known.calls += 1;
+                continue;
+            }
+            let point = step.dims.iter().map(|d| d.eval(point)).collect::<Result<_, _>>()?;
+            let task = TuningTask { spec: self.specs[step.spec].clone(), target: self.target, point };
+            tasks.insert(step.spec, PlanTask { spec: step.spec, task, calls: 1 });
+        }
+        Ok(tasks.into_values().collect())
+    }
+}

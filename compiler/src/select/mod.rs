@@ -1,0 +1,172 @@
+//! Outcomes → Selection: per task, the winner and the reason each other candidate lost.
+
+use std::collections::HashMap;
+
+use aotfarm_protocol::{AutotuneRow, CandidateId, Measurement, Outcome};
+
+use crate::candidate::{Candidate, reference};
+use crate::task::TuningTask;
+
+mod operands;
+#[cfg(test)]
+mod tests;
+
+pub use operands::{measure_spec, operands, tolerance};
+
+/// What came of tuning one task.
+#[derive(Debug, Clone)]
+pub struct Selection {
+    /// What the artifact uses.
+    pub winner: Candidate,
+    /// Every candidate, best first, with its verdict.
+    pub rows: Vec<AutotuneRow>,
+    /// Candidates that were measured to the end.
+    pub measured: u32,
+    /// Candidates that were dropped while screening.
+    pub dropped: u32,
+    /// Candidates whose outcome is a failure.
+    pub failed: u32,
+}
+
+/// A Measurement whose result was compared with the reference and found right: the only thing that can win.
+struct Verified<'a> {
+    /// Position among the considered: earlier is simpler.
+    place: usize,
+    measurement: &'a Measurement,
+}
+
+impl<'a> Verified<'a> {
+    fn new(place: usize, measurement: &'a Measurement, tolerance: f64) -> Option<Self> {
+        // Written so that NaN is refused.
+        (measurement.error <= tolerance && !measurement.samples.is_empty()).then_some(Self { place, measurement })
+    }
+
+    /// The statistic that ranks: on a noisy host the 20th percentile of interleaved runs tells kernels apart best.
+    fn rank(&self) -> f64 {
+        self.measurement.quantile(0.2)
+    }
+
+    fn raced(&self) -> bool {
+        self.measurement.raced > 0
+    }
+
+    /// Relative error (95 %) of a ratio of 20th percentiles of `n` interleaved runs each: 4 % for 10, 2 % for 50, 1.5 % for 100.
+    fn noise(&self) -> f64 {
+        let n = if self.raced() { self.measurement.raced as usize } else { self.measurement.samples.len() };
+        0.15 / (n.max(1) as f64).sqrt()
+    }
+}
+
+/// How much slower than the fastest a candidate may be that shares its packed weights with another size's winner.
+const SHARING: f64 = 0.05;
+
+/// Picks the winner among `considered` (simplest first). Those without an outcome count as not measured. Candidates that reached the final
+/// race rank by it, before all that did not; within the noise of the fastest, the earliest wins. If nothing was measured, the first
+/// that is not of the naive family wins, provided that nothing speaks against it; in the end the naive one, which is always right.
+///
+/// `beside` is the winner at another size of the same computation: a candidate that reads the same packed weights as that one wins already within
+/// [`SHARING`] of the fastest, because the artifact then holds the weights once.
+pub fn select(
+    task: &TuningTask,
+    considered: &[Candidate],
+    outcomes: &[(CandidateId, Outcome)],
+    beside: Option<&Candidate>,
+) -> Selection {
+    let tolerance = tolerance(task);
+    let by_id: HashMap<CandidateId, &Outcome> = outcomes.iter().map(|(id, outcome)| (*id, outcome)).collect();
+    let mut verified: Vec<Verified<'_>> = Vec::new();
+    for (place, candidate) in considered.iter().enumerate() {
+        if let Some(Outcome::Measured(measurement)) = by_id.get(&candidate.id) {
+            verified.extend(Verified::new(place, measurement, tolerance));
+        }
+    }
+    verified.sort_by(|a, b| b.raced().cmp(&a.raced()).then(a.rank().total_cmp(&b.rank())).then(a.place.cmp(&b.place)));
+
+    let best = verified.first().map(|v| (v.place, v.rank(), v.noise(), v.raced()));
+    let tied = |v: &Verified<'_>| {
+        best.is_some_and(|(_, rank, noise, raced)| v.raced() == raced && v.rank() <= rank * (1.0 + noise.max(v.noise())))
+    };
+    let shares = |v: &Verified<'_>| {
+        let near =
+            best.is_some_and(|(_, rank, noise, raced)| v.raced() == raced && v.rank() <= rank * (1.0 + SHARING.max(noise)));
+        near && beside.is_some_and(|other| considered[v.place].shares_weights_with(other))
+    };
+    let sharing = verified.iter().filter(|v| shares(v)).min_by(|a, b| a.rank().total_cmp(&b.rank())).map(|v| v.place);
+    let winner_place = sharing.or_else(|| verified.iter().filter(|v| tied(v)).map(|v| v.place).min());
+    let winner = winner_place.map_or_else(|| untimed(task, considered, &by_id), |place| considered[place].clone());
+
+    let mut rows: Vec<(usize, AutotuneRow)> = Vec::with_capacity(considered.len());
+    for v in &verified {
+        let slower = best.map_or(1.0, |(_, rank, ..)| v.rank() / rank);
+        let verdict = match best {
+            Some((fastest, ..)) if Some(v.place) == winner_place && v.place == fastest => "fastest".to_owned(),
+            _ if Some(v.place) == winner_place && sharing.is_some() => {
+                "near the fastest, shares its weights with another size".to_owned()
+            }
+            _ if Some(v.place) == winner_place => "tie with the fastest, simpler wins".to_owned(),
+            _ if tied(v) => "tie, simpler wins".to_owned(),
+            Some((.., true)) if !v.raced() => format!("dropped after screening, {slower:.2}x slower"),
+            _ => format!("{slower:.2}x slower"),
+        };
+        rows.push((v.place, row(&considered[v.place], by_id[&considered[v.place].id], verdict)));
+    }
+    // The winner leads, also where a tie put a hair faster one before it.
+    if let Some(at) = rows.iter().position(|(place, _)| Some(*place) == winner_place) {
+        rows[..=at].rotate_right(1);
+    }
+    let (mut failed, mut unmeasured) = (Vec::new(), Vec::new());
+    for (place, candidate) in considered.iter().enumerate() {
+        if rows.iter().any(|(p, _)| *p == place) {
+            continue;
+        }
+        let untouched = Outcome::Unsupported { reason: "not measured".to_owned() };
+        match by_id.get(&candidate.id) {
+            Some(outcome) => failed.push(row(candidate, outcome, failure(outcome, tolerance))),
+            None if candidate.id == winner.id => {
+                unmeasured.insert(0, row(candidate, &untouched, "chosen without measuring".to_owned()));
+            }
+            None => unmeasured.push(row(candidate, &untouched, "not measured".to_owned())),
+        }
+    }
+    let raced_any = best.is_some_and(|(.., raced)| raced);
+    let measured = verified.iter().filter(|v| !raced_any || v.raced()).count();
+    Selection {
+        winner,
+        measured: measured as u32,
+        dropped: (verified.len() - measured) as u32,
+        failed: failed.len() as u32,
+        rows: rows.into_iter().map(|(_, row)| row).chain(unmeasured).chain(failed).collect(),
+    }
+}
+
+/// The choice when no candidate was measured.
+fn untimed(task: &TuningTask, considered: &[Candidate], outcomes: &HashMap<CandidateId, &Outcome>) -> Candidate {
+    let naive = reference(task);
+    let default = considered.iter().find(|c| c.family != naive.family && !outcomes.contains_key(&c.id));
+    default.cloned().unwrap_or(naive)
+}
+
+/// Why a candidate with this outcome cannot win.
+fn failure(outcome: &Outcome, tolerance: f64) -> String {
+    match outcome {
+        Outcome::Measured(m) if m.samples.is_empty() => "not timed: the budget was spent".to_owned(),
+        Outcome::Measured(m) => format!("wrong result: relative error {:.1e} is above {tolerance:.1e}", m.error),
+        Outcome::BuildFailed { log } => format!("does not build: {}", log.lines().next().unwrap_or("no message").trim()),
+        Outcome::Crashed { reason } => format!("crashed: {reason}"),
+        Outcome::TimedOut { limit_ms } => format!("took longer than {limit_ms} ms"),
+        Outcome::WrongResult { error: Some(error), reason } => format!("wrong result: {reason} (relative error {error:.1e})"),
+        Outcome::WrongResult { error: None, reason } => format!("wrong result: {reason}"),
+        Outcome::Unsupported { reason } => reason.clone(),
+    }
+}
+
+fn row(candidate: &Candidate, outcome: &Outcome, verdict: String) -> AutotuneRow {
+    let (outcome, seconds) = match outcome {
+        Outcome::Measured(m) => {
+            let seconds = (!m.samples.is_empty()).then(|| m.median());
+            (Outcome::Measured(Measurement { samples: Vec::new(), raced: m.raced, error: m.error }), seconds)
+        }
+        other => (other.clone(), None),
+    };
+    AutotuneRow { family: candidate.family.to_owned(), params: candidate.params_text(), outcome, seconds, verdict }
+}

@@ -1,0 +1,314 @@
+//! What a kernel is measured on: buffers with the layouts of its task, and values that make sense for it.
+
+use aotfarm_protocol::Digest;
+use aotfarm_protocol::{DType, KernelCall, Lattice, MeasureProtocol, MeasureSpec, Operand, OperandRole, Values};
+
+use crate::candidate::{Candidate, title};
+use crate::ir::{BinaryOp, UnaryOp};
+use crate::task::{EpilogueStep, Index, Layout, LoopNest, Scalar, TaskKind, TaskSpec, TensorSpec, TuningTask};
+
+/// The Measure item of a task: `candidates` (with the digests of their objects), most promising first, checked against `reference`.
+pub fn measure_spec(
+    task: &TuningTask,
+    candidates: &[(Candidate, Digest)],
+    reference: (&Candidate, Digest),
+    protocol: MeasureProtocol,
+    seed: u64,
+) -> MeasureSpec {
+    MeasureSpec {
+        task: task.key(),
+        title: title(task),
+        operands: operands(task),
+        reference: call(task, reference.0, reference.1),
+        candidates: candidates.iter().map(|(candidate, object)| call(task, candidate, *object)).collect(),
+        tolerance: tolerance(task),
+        seed,
+        protocol,
+    }
+}
+
+fn call(task: &TuningTask, candidate: &Candidate, object: Digest) -> KernelCall {
+    KernelCall {
+        candidate: candidate.id,
+        label: candidate.label(),
+        object,
+        symbol: candidate.source.symbol.clone(),
+        dims: task.point.clone(),
+        tune: candidate.tune.clone(),
+        packed_bytes: candidate.needs.packed,
+        shared_bytes: candidate.needs.shared,
+        thread_bytes: candidate.needs.thread,
+    }
+}
+
+/// The operands of a task at its point: all inputs, then weights, then outputs.
+pub fn operands(task: &TuningTask) -> Vec<Operand> {
+    let spec = &task.spec;
+    let operand = |role, tensor: &TensorSpec, lattices, values| Operand {
+        role,
+        dtype: tensor.dtype,
+        len: tensor.len_at(&task.point).unsigned_abs(),
+        lattices,
+        values,
+    };
+    let inputs = spec
+        .inputs
+        .iter()
+        .enumerate()
+        .map(|(k, tensor)| operand(OperandRole::Input, tensor, tensor.lattices_at(&task.point), input_values(task, k)));
+    let weights = spec
+        .weights
+        .iter()
+        .enumerate()
+        .map(|(k, tensor)| operand(OperandRole::Weight, tensor, tensor.lattices_at(&task.point), weight_values(task, k)));
+    let outputs = spec.outputs.iter().map(|tensor| {
+        let lattices = stored(task, tensor).unwrap_or_else(|| tensor.lattices_at(&task.point));
+        operand(OperandRole::Output, tensor, lattices, Values::Normal { std: 1.0 })
+    });
+    inputs.chain(weights).chain(outputs).collect()
+}
+
+/// Largest relative L2 error that is right: rounding of the element type, growing with the square root of the number of terms
+/// of a sum. Integers must be equal.
+pub fn tolerance(task: &TuningTask) -> f64 {
+    let spec = &task.spec;
+    let at = |tensor: &TensorSpec, from: usize| -> f64 {
+        tensor.shape.iter().skip(from).map(|s| s.at(&task.point) as f64).product::<f64>().max(1.0)
+    };
+    let terms = match &spec.kind {
+        TaskKind::Conv(_) => spec.weights.first().map_or(1.0, |w| at(w, 1)),
+        TaskKind::MatMul(_) | TaskKind::Rows(_) => spec.inputs.first().map_or(1.0, |a| at(a, a.shape.len().saturating_sub(1))),
+        TaskKind::Pool(pool) => (pool.window.kernel[0] * pool.window.kernel[1]) as f64,
+        TaskKind::Loops(nest) => nest.reduction.iter().flat_map(|r| &r.extents).map(|s| s.at(&task.point) as f64).product(),
+    };
+    match spec.outputs.first().map_or(DType::F32, |o| o.dtype) {
+        // Winograd's transforms lose about four bits more than a plain sum: 3e-6.
+        DType::F32 => 3e-6 + 1e-7 * terms.sqrt(),
+        DType::F64 => 1e-13 + 2e-16 * terms.sqrt(),
+        DType::F16 => 1e-3,
+        DType::Bf16 => 8e-3,
+        DType::I8 | DType::I16 | DType::I32 | DType::I64 | DType::U8 | DType::Bool => 0.0,
+    }
+}
+
+fn plain_values(dtype: DType, std: f32) -> Values {
+    match dtype {
+        DType::Bool => Values::Uniform { low: 0.0, high: 2.0 },
+        DType::U8 => Values::Uniform { low: 0.0, high: 16.0 },
+        DType::I8 | DType::I16 | DType::I32 | DType::I64 => Values::Uniform { low: -8.0, high: 8.0 },
+        DType::F16 | DType::Bf16 | DType::F32 | DType::F64 => Values::Normal { std },
+    }
+}
+
+/// Away from zero and from negative numbers, for functions that are not defined there.
+const POSITIVE: Values = Values::Uniform { low: 0.5, high: 2.0 };
+
+fn input_values(task: &TuningTask, k: usize) -> Values {
+    let tensor = &task.spec.inputs[k];
+    match &task.spec.kind {
+        TaskKind::Loops(nest) => loop_values(task, nest, tensor, |s| matches!(s, Scalar::Input(i, _) if *i == k)),
+        TaskKind::Conv(_) | TaskKind::MatMul(_) => {
+            let divides = crate::candidate::epilogue(&task.spec.kind)
+                .iter()
+                .any(|s| matches!(s, EpilogueStep::Residual(op, i) if *i == k && !total(*op)));
+            if divides { POSITIVE } else { plain_values(tensor.dtype, 1.0) }
+        }
+        TaskKind::Pool(_) | TaskKind::Rows(_) => plain_values(tensor.dtype, 1.0),
+    }
+}
+
+fn weight_values(task: &TuningTask, k: usize) -> Values {
+    let tensor = &task.spec.weights[k];
+    let size = |d: usize| tensor.shape.get(d).map_or(1, |s| s.at(&task.point)).max(1) as f32;
+    match &task.spec.kind {
+        TaskKind::Loops(nest) => loop_values(task, nest, tensor, |s| matches!(s, Scalar::Weight(i, _) if *i == k)),
+        // Scaled so that a sum over the fan-in has deviation 1, as in a trained network.
+        TaskKind::Conv(_) if k == 0 => plain_values(tensor.dtype, 1.0 / (size(1) * size(2) * size(3)).sqrt()),
+        TaskKind::MatMul(m) if k == 0 && m.b_is_weight => {
+            plain_values(tensor.dtype, 1.0 / size(usize::from(m.b_transposed)).sqrt())
+        }
+        _ => plain_values(tensor.dtype, 1.0),
+    }
+}
+
+/// Values of one operand of a nest: places inside the tensor that it indexes, if it is an index; positive numbers, if the nest has
+/// functions that are not defined everywhere; else the usual ones.
+fn loop_values(task: &TuningTask, nest: &LoopNest, tensor: &TensorSpec, is_operand: impl Fn(&Scalar) -> bool) -> Values {
+    let mut walk = Walk { spec: &task.spec, point: &task.point, is_operand: &is_operand, limit: None, partial: false };
+    for root in nest.reduction.iter().map(|r| &r.element).chain([&nest.value]) {
+        walk.scalar(root);
+    }
+    walk.index(&nest.store, None);
+    match walk.limit {
+        Some(limit) => Values::Uniform { low: 0.0, high: limit.max(1) as f64 },
+        None if walk.partial && tensor.dtype.is_float() => POSITIVE,
+        None if walk.partial && tensor.dtype != DType::Bool => Values::Uniform { low: 1.0, high: 8.0 },
+        None => plain_values(tensor.dtype, 1.0),
+    }
+}
+
+/// Whether the function is defined for all pairs of finite numbers.
+const fn total(op: BinaryOp) -> bool {
+    !matches!(op, BinaryOp::Div | BinaryOp::FloorDiv | BinaryOp::Mod | BinaryOp::Pow)
+}
+
+struct Walk<'a> {
+    spec: &'a TaskSpec,
+    point: &'a [i64],
+    is_operand: &'a dyn Fn(&Scalar) -> bool,
+    /// The operand's values index something with this many places.
+    limit: Option<i64>,
+    /// There is a function that is not defined everywhere.
+    partial: bool,
+}
+
+impl Walk<'_> {
+    fn scalar(&mut self, scalar: &Scalar) {
+        match scalar {
+            Scalar::Input(k, index) => self.index(index, self.spec.inputs.get(*k)),
+            Scalar::Weight(k, index) => self.index(index, self.spec.weights.get(*k)),
+            Scalar::Index(index, _) | Scalar::InRange(index, ..) => self.index(index, None),
+            Scalar::Const(..) | Scalar::Reduced => {}
+            Scalar::Unary(op, x) => {
+                self.partial |= matches!(op, UnaryOp::Log | UnaryOp::Sqrt | UnaryOp::Rsqrt | UnaryOp::Reciprocal);
+                self.scalar(x);
+            }
+            Scalar::Binary(op, a, b) => {
+                self.partial |= !total(*op);
+                self.scalar(a);
+                self.scalar(b);
+            }
+            Scalar::Select(condition, a, b) => {
+                self.scalar(condition);
+                self.scalar(a);
+                self.scalar(b);
+            }
+            Scalar::Cast(_, x) => self.scalar(x),
+        }
+    }
+
+    /// `indexed` is what the index goes into.
+    fn index(&mut self, index: &Index, indexed: Option<&TensorSpec>) {
+        self.term(index, indexed, 1);
+    }
+
+    /// `stride` is the constant that this part of the index is multiplied by.
+    fn term(&mut self, index: &Index, indexed: Option<&TensorSpec>, stride: i64) {
+        match index {
+            Index::Const(_) | Index::Loop(_) | Index::ReduceLoop(_) | Index::Dim(_) => {}
+            Index::Add(a, b) => {
+                self.term(a, indexed, stride);
+                self.term(b, indexed, stride);
+            }
+            Index::Mul(a, b) => {
+                let factor = |i: &Index| match i {
+                    Index::Const(n) => Some(*n),
+                    Index::Dim(k) => self.point.get(*k).copied(),
+                    _ => None,
+                };
+                let (fa, fb) = (factor(a), factor(b));
+                self.term(a, indexed, stride.saturating_mul(fb.unwrap_or(1)));
+                self.term(b, indexed, stride.saturating_mul(fa.unwrap_or(1)));
+            }
+            // A gathered index is taken modulo the size that it indexes.
+            Index::Mod(a, b) if matches!(**a, Index::Value(_)) && constant(b, self.point).is_some() => {
+                let Index::Value(scalar) = &**a else { return };
+                if contains(scalar, self.is_operand) {
+                    let limit = constant(b, self.point).unwrap_or(1);
+                    self.limit = Some(self.limit.map_or(limit, |l| l.min(limit)));
+                }
+                self.scalar(scalar);
+            }
+            Index::Div(a, b) | Index::Mod(a, b) => {
+                self.term(a, indexed, stride);
+                self.term(b, None, 1);
+            }
+            Index::Value(scalar) => {
+                if contains(scalar, self.is_operand) {
+                    let limit = indexed.map_or(1, |t| places(t, self.point, stride));
+                    self.limit = Some(self.limit.map_or(limit, |l| l.min(limit)));
+                }
+                self.scalar(scalar);
+            }
+        }
+    }
+}
+
+/// How many places a tensor has at the distance `stride`: the size of the dimension with that stride, else what certainly fits.
+fn places(tensor: &TensorSpec, point: &[i64], stride: i64) -> i64 {
+    if tensor.layout != Layout::Plain || stride <= 0 {
+        return 1;
+    }
+    let mut inner = 1;
+    for size in tensor.shape.iter().rev().map(|s| s.at(point)) {
+        if inner == stride && size > 1 {
+            return size;
+        }
+        inner *= size;
+    }
+    1
+}
+
+fn contains(scalar: &Scalar, wanted: &dyn Fn(&Scalar) -> bool) -> bool {
+    let in_index = |index: &Index| index_contains(index, wanted);
+    wanted(scalar)
+        || match scalar {
+            Scalar::Input(_, i) | Scalar::Weight(_, i) | Scalar::Index(i, _) | Scalar::InRange(i, ..) => in_index(i),
+            Scalar::Const(..) | Scalar::Reduced => false,
+            Scalar::Unary(_, x) | Scalar::Cast(_, x) => contains(x, wanted),
+            Scalar::Binary(_, a, b) => contains(a, wanted) || contains(b, wanted),
+            Scalar::Select(c, a, b) => contains(c, wanted) || contains(a, wanted) || contains(b, wanted),
+        }
+}
+
+fn index_contains(index: &Index, wanted: &dyn Fn(&Scalar) -> bool) -> bool {
+    match index {
+        Index::Const(_) | Index::Loop(_) | Index::ReduceLoop(_) | Index::Dim(_) => false,
+        Index::Add(a, b) | Index::Mul(a, b) | Index::Div(a, b) | Index::Mod(a, b) => {
+            index_contains(a, wanted) || index_contains(b, wanted)
+        }
+        Index::Value(scalar) => contains(scalar, wanted),
+    }
+}
+
+/// The places that a nest stores to, when its store index is a sum of loop variables times constants. A nest may write only a
+/// part of its output (one part of a concatenation).
+fn stored(task: &TuningTask, tensor: &TensorSpec) -> Option<Vec<Lattice>> {
+    let TaskKind::Loops(nest) = &task.spec.kind else { return None };
+    if tensor.layout != Layout::Plain {
+        return None;
+    }
+    let mut strides = vec![0; nest.extents.len()];
+    let offset = affine(&nest.store, &task.point, &mut strides, 1)?;
+    let dims = nest.extents.iter().map(|s| s.at(&task.point)).zip(strides).collect();
+    Some(vec![Lattice { offset, dims }])
+}
+
+/// Adds `factor * index` to `strides` (by output loop) and returns its constant part; `None` if it is not of that form.
+fn affine(index: &Index, point: &[i64], strides: &mut [i64], factor: i64) -> Option<i64> {
+    match index {
+        Index::Const(n) => Some(n * factor),
+        Index::Dim(k) => Some(point.get(*k)? * factor),
+        Index::Loop(k) => {
+            *strides.get_mut(*k)? += factor;
+            Some(0)
+        }
+        Index::Add(a, b) => Some(affine(a, point, strides, factor)? + affine(b, point, strides, factor)?),
+        Index::Mul(a, b) => match (constant(a, point), constant(b, point)) {
+            (Some(n), _) => affine(b, point, strides, factor * n),
+            (_, Some(n)) => affine(a, point, strides, factor * n),
+            _ => None,
+        },
+        Index::Div(..) | Index::Mod(..) | Index::Value(_) | Index::ReduceLoop(_) => None,
+    }
+}
+
+fn constant(index: &Index, point: &[i64]) -> Option<i64> {
+    match index {
+        Index::Const(n) => Some(*n),
+        Index::Dim(k) => point.get(*k).copied(),
+        Index::Add(a, b) => Some(constant(a, point)? + constant(b, point)?),
+        Index::Mul(a, b) => Some(constant(a, point)? * constant(b, point)?),
+        _ => None,
+    }
+}

@@ -1,0 +1,197 @@
+//! Selection tables with their reasons, and operands.
+
+use aotfarm_protocol::{
+    CandidateId, DType, Digest, Lattice, MeasureProtocol, Measurement, OperandRole, Outcome, Target, TuneMode, Values,
+};
+
+use super::{measure_spec, operands, select, tolerance};
+use crate::candidate::{Candidate, candidates, reference};
+use crate::task::{EpilogueStep, Layout, MatMulSpec, RowSpec, Size, TaskKind, TaskSpec, TensorSpec, TuningTask};
+
+fn tensor(shape: &[i64], layout: Layout) -> TensorSpec {
+    TensorSpec { dtype: DType::F32, shape: shape.iter().map(|n| Size::Const(*n)).collect(), layout }
+}
+
+/// A linear layer of 64 rows.
+fn task() -> TuningTask {
+    let plain = |shape: &[i64]| tensor(shape, Layout::Plain);
+    let kind = TaskKind::MatMul(MatMulSpec { b_is_weight: true, b_transposed: true, epilogue: vec![EpilogueStep::Bias(1)] });
+    let spec = TaskSpec {
+        kind,
+        inputs: vec![plain(&[64, 100])],
+        weights: vec![plain(&[50, 100]), plain(&[50])],
+        outputs: vec![plain(&[64, 50])],
+        dims: 0,
+    };
+    TuningTask { spec, target: Target::CPUS[0], point: vec![] }
+}
+
+/// Some candidates of the task, the naive one first.
+fn considered(task: &TuningTask, n: usize) -> Vec<Candidate> {
+    let all = candidates(task, TuneMode::Full, None);
+    assert!(all.len() >= n, "the test needs {n} candidates");
+    all.into_iter().take(n).collect()
+}
+
+fn measured(seconds: f64, raced: u32) -> Outcome {
+    Outcome::Measured(Measurement { samples: vec![seconds; 100.min(raced.max(8) as usize)], raced, error: 1e-7 })
+}
+
+/// Family-independent view of a Selection: which considered candidate each row is, with its verdict.
+fn check(outcomes: &[Option<Outcome>], winner: usize, rows: &[(usize, &str)]) {
+    let task = task();
+    let considered = considered(&task, outcomes.len());
+    let given: Vec<(CandidateId, Outcome)> =
+        considered.iter().zip(outcomes).filter_map(|(c, o)| o.clone().map(|o| (c.id, o))).collect();
+    let selection = select(&task, &considered, &given, None);
+    let place = |family: &str, params: &str| {
+        considered.iter().position(|c| c.family == family && c.params_text() == params).expect("a row of a considered candidate")
+    };
+    assert_eq!(selection.winner.id, considered[winner].id, "the winner");
+    let got: Vec<(usize, String)> = selection.rows.iter().map(|r| (place(&r.family, &r.params), r.verdict.clone())).collect();
+    let want: Vec<(usize, String)> = rows.iter().map(|(place, verdict)| (*place, (*verdict).to_owned())).collect();
+    assert_eq!(got, want);
+}
+
+#[test]
+fn the_fastest_of_the_race_wins() {
+    check(
+        &[Some(measured(4.0, 0)), Some(measured(2.0, 100)), Some(measured(1.0, 100)), Some(measured(0.5, 0))],
+        2,
+        &[
+            (2, "fastest"),
+            (1, "2.00x slower"),
+            (3, "dropped after screening, 0.50x slower"),
+            (0, "dropped after screening, 4.00x slower"),
+        ],
+    );
+}
+
+#[test]
+fn within_the_noise_the_simpler_wins() {
+    check(
+        &[Some(measured(1.3, 100)), Some(measured(1.01, 100)), Some(measured(1.0, 100)), Some(measured(1.012, 100))],
+        1,
+        &[(1, "tie with the fastest, simpler wins"), (2, "tie, simpler wins"), (3, "tie, simpler wins"), (0, "1.30x slower")],
+    );
+}
+
+#[test]
+fn failures_never_win_and_say_why() {
+    let wrong = Measurement { samples: vec![0.1; 8], raced: 0, error: f64::NAN };
+    check(
+        &[
+            Some(measured(1.0, 100)),
+            Some(Outcome::Crashed { reason: "signal 11".into() }),
+            Some(Outcome::WrongResult { error: Some(0.25), reason: "the output differs".into() }),
+            Some(Outcome::Measured(wrong)),
+            Some(Outcome::BuildFailed { log: "x.c:1: error: no\nmore".into() }),
+            Some(Outcome::TimedOut { limit_ms: 50 }),
+            None,
+        ],
+        0,
+        &[
+            (0, "fastest"),
+            (6, "not measured"),
+            (1, "crashed: signal 11"),
+            (2, "wrong result: the output differs (relative error 2.5e-1)"),
+            (3, "wrong result: relative error NaN is above 4.0e-6"),
+            (4, "does not build: x.c:1: error: no"),
+            (5, "took longer than 50 ms"),
+        ],
+    );
+}
+
+#[test]
+fn without_measurements_the_first_tuned_family_wins() {
+    check(&[None, None, None], 1, &[(1, "chosen without measuring"), (0, "not measured"), (2, "not measured")]);
+    // One that is known to fail is passed over.
+    let failed = Some(Outcome::Crashed { reason: "signal 4".into() });
+    check(&[None, failed, None], 2, &[(2, "chosen without measuring"), (0, "not measured"), (1, "crashed: signal 4")]);
+}
+
+#[test]
+fn when_all_fail_the_naive_one_is_left() {
+    let failed = || Some(Outcome::TimedOut { limit_ms: 1 });
+    let task = task();
+    let considered = considered(&task, 3);
+    let outcomes: Vec<_> = considered.iter().map(|c| (c.id, failed().expect("an outcome"))).collect();
+    let selection = select(&task, &considered, &outcomes, None);
+    assert_eq!(selection.winner.id, reference(&task).id);
+    assert_eq!((selection.measured, selection.dropped, selection.failed), (0, 0, 3));
+}
+
+#[test]
+fn rows_carry_no_samples() {
+    let task = task();
+    let considered = considered(&task, 2);
+    let selection = select(&task, &considered, &[(considered[1].id, measured(0.25, 10))], None);
+    let Outcome::Measured(m) = &selection.rows[0].outcome else { panic!("measured") };
+    assert!(m.samples.is_empty());
+    assert_eq!((selection.rows[0].seconds, selection.measured), (Some(0.25), 1));
+}
+
+#[test]
+fn a_measure_item_says_all_that_a_worker_needs() {
+    let task = task();
+    let considered = considered(&task, 3);
+    let object = Digest::of("object");
+    let given: Vec<_> = considered.iter().map(|c| (c.clone(), object)).collect();
+    let protocol = MeasureProtocol {
+        version: 1,
+        threads: 2,
+        screen_runs: 8,
+        race_runs: 100,
+        race_width: 6,
+        drop_factor: 3.0,
+        rotate_bytes: 64 << 20,
+        budget_ms: 1000,
+        run_limit_ms: 1000,
+        memory_limit: 1 << 30,
+    };
+    let spec = measure_spec(&task, &given, (&considered[0], object), protocol, 7);
+    assert_eq!(spec.title, "matmul(64x100, 50x100) f32 cpu-x86_64-v3");
+    assert_eq!(spec.task, task.key());
+    let roles: Vec<_> = spec.operands.iter().map(|o| o.role).collect();
+    assert_eq!(roles, [OperandRole::Input, OperandRole::Weight, OperandRole::Weight, OperandRole::Output]);
+    assert_eq!(spec.operands[1].values, Values::Normal { std: 0.1 }, "a sum of 100 products has deviation 1");
+    assert_eq!(spec.candidates.len(), 3);
+    for (call, candidate) in spec.candidates.iter().zip(&considered) {
+        assert_eq!((call.candidate, &call.symbol, call.object), (candidate.id, &candidate.source.symbol, object));
+        assert_eq!((call.packed_bytes > 0, &call.tune), (candidate.source.packs, &candidate.tune));
+    }
+}
+
+#[test]
+fn images_have_a_lattice_for_whole_blocks_and_one_for_the_rest() {
+    let image = tensor(&[2, 19, 3, 4], Layout::Image { block: 8, halo: [1, 0, 2, 3] });
+    // Rows of 2 + 4 + 3 places of 8 lanes; planes of 4 rows; 3 planes.
+    assert_eq!(image.len_at(&[]), 2 * 3 * 4 * 9 * 8);
+    let origin = 9 * 8 + 2 * 8;
+    let whole = Lattice { offset: origin, dims: vec![(2, 864), (2, 288), (8, 1), (3, 72), (4, 8)] };
+    let rest = Lattice { offset: origin + 2 * 288, dims: vec![(2, 864), (3, 1), (3, 72), (4, 8)] };
+    assert_eq!(image.lattices_at(&[]), [whole, rest]);
+    let all: i64 = image.lattices_at(&[]).iter().map(|l| l.dims.iter().map(|(n, _)| n).product::<i64>()).sum();
+    assert_eq!(all, 2 * 19 * 3 * 4);
+}
+
+#[test]
+fn a_scalar_is_one_element() {
+    let scalar = tensor(&[], Layout::Plain);
+    assert_eq!(scalar.len_at(&[]), 1);
+    assert_eq!(scalar.lattices_at(&[]), [Lattice { offset: 0, dims: vec![] }]);
+}
+
+#[test]
+fn tolerances_follow_type_and_length() {
+    let mut task = task();
+    let short = tolerance(&task);
+    task.spec.inputs[0].shape[1] = Size::Const(10_000);
+    assert!(tolerance(&task) > short && tolerance(&task) < 2e-5);
+    task.spec.outputs[0].dtype = DType::I64;
+    assert_eq!(tolerance(&task), 0.0);
+    task.spec.kind = TaskKind::Rows(RowSpec::Softmax);
+    task.spec.outputs[0].dtype = DType::Bf16;
+    assert_eq!(tolerance(&task), 8e-3);
+    assert_eq!(operands(&task)[0].values, Values::Normal { std: 1.0 });
+}

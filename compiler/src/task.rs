@@ -1,0 +1,284 @@
+//! TuningTasks: one fused operator at given shapes, dtype, layouts and target. Equal work in other models is the same task.
+//!
+//! A [`TaskSpec`] says what a kernel computes and where its operands lie; sizes that depend on symbolic dimensions are
+//! [`Size::Dim`]s, read by the kernel at run time. A [`TuningTask`] adds the sizes to tune at.
+
+use aotfarm_protocol::{DType, Lattice, Target, TaskKey};
+
+use crate::ir::{BinaryOp, ReduceOp, UnaryOp, Window};
+
+/// A size or stride in a kernel: known when the kernel is rendered, or read from `aotk_call.dim[k]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Size {
+    /// Known.
+    Const(i64),
+    /// `dim[k]`.
+    Dim(usize),
+}
+
+/// How the elements of an operand lie in its buffer.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Layout {
+    /// Contiguous, row-major.
+    Plain,
+    /// `NCHW{block}c` with a physical halo: `[N][⌈C/block⌉][top+H+bottom][left+W+right][block]`. The halo and the lanes past C are
+    /// zero, are never written by kernels, and every kernel may rely on that. The value must have rank 4 with static C, H, W.
+    Image {
+        /// Channels that lie together: the target's vector width.
+        block: u32,
+        /// Zero rows and columns around each plane: top, bottom, left, right.
+        halo: [u32; 4],
+    },
+}
+
+/// An operand of a kernel.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct TensorSpec {
+    /// Element type.
+    pub dtype: DType,
+    /// Logical shape.
+    pub shape: Vec<Size>,
+    /// Layout.
+    pub layout: Layout,
+}
+
+/// What happens to each output element after the main computation, in order, before it is stored.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum EpilogueStep {
+    /// Add `weight[k][channel]`, where the channel is dimension 1 of a convolution's output and the last dimension of a matmul's.
+    Bias(usize),
+    /// Combine with the same element of `in[k]` (same shape and layout as the output): `op(value, residual)`.
+    Residual(BinaryOp, usize),
+    /// Apply a function.
+    Unary(UnaryOp),
+}
+
+/// A fused convolution. `in[0]` is x; `weight[0]` is `[O, C/groups, KH, KW]`, row-major f32.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ConvSpec {
+    /// Geometry.
+    pub window: Window,
+    /// Channel groups; equal to the number of channels for depthwise.
+    pub groups: i64,
+    /// Fused steps.
+    pub epilogue: Vec<EpilogueStep>,
+}
+
+/// A fused matrix product of the last two dimensions. `in[0]` is a, always row-major `[…, M, K]`. b is `weight[0]` or `in[1]`.
+/// With b a weight, all leading dimensions of a are already folded into M (rank 2).
+#[derive(Debug, Clone, PartialEq)]
+pub struct MatMulSpec {
+    /// Whether b is a weight (packable) or an activation.
+    pub b_is_weight: bool,
+    /// Whether b is `[…, N, K]` (as in Linear) instead of `[…, K, N]`.
+    pub b_transposed: bool,
+    /// Fused steps.
+    pub epilogue: Vec<EpilogueStep>,
+}
+
+/// A max or average pooling over an image.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PoolSpec {
+    /// Max or average.
+    pub op: crate::ir::PoolOp,
+    /// Geometry.
+    pub window: Window,
+}
+
+/// A normalisation over the last dimension of contiguous rows: `in[0]` is `[…, K]`, output the same.
+#[derive(Debug, Clone, PartialEq)]
+pub enum RowSpec {
+    /// Softmax of `scale * x`, plus an optional additive mask `in[1]` of the same shape.
+    Softmax,
+    /// `(x - mean) / sqrt(variance + eps)`, then times `weight[0]` plus `weight[1]` when `affine`.
+    LayerNorm {
+        /// Added to the variance.
+        eps: f64,
+        /// Whether there are weights.
+        affine: bool,
+    },
+}
+
+/// Index arithmetic of a [`LoopNest`].
+#[derive(Debug, Clone, PartialEq)]
+pub enum Index {
+    /// A constant.
+    Const(i64),
+    /// Output loop variable k.
+    Loop(usize),
+    /// Reduction loop variable k.
+    ReduceLoop(usize),
+    /// `dim[k]`.
+    Dim(usize),
+    /// Sum.
+    Add(Box<Index>, Box<Index>),
+    /// Product.
+    Mul(Box<Index>, Box<Index>),
+    /// Division rounded toward minus infinity, by a positive number.
+    Div(Box<Index>, Box<Index>),
+    /// Non-negative remainder, by a positive number.
+    Mod(Box<Index>, Box<Index>),
+    /// The value of an integer expression (a gathered index).
+    Value(Box<Scalar>),
+}
+
+/// The value of one element of a [`LoopNest`].
+#[derive(Debug, Clone, PartialEq)]
+pub enum Scalar {
+    /// `in[operand][index]`, an index into the buffer in elements (layout already applied).
+    Input(usize, Index),
+    /// `weight[operand][index]`.
+    Weight(usize, Index),
+    /// A constant of the given type.
+    Const(f64, DType),
+    /// An index as a number of the given type.
+    Index(Index, DType),
+    /// The reduced value (only in [`LoopNest::value`] of a nest with a reduction).
+    Reduced,
+    /// Element-wise function.
+    Unary(UnaryOp, Box<Scalar>),
+    /// Element-wise function.
+    Binary(BinaryOp, Box<Scalar>, Box<Scalar>),
+    /// `condition ? then : else`; the side not taken is not evaluated, so it guards loads.
+    Select(Box<Scalar>, Box<Scalar>, Box<Scalar>),
+    /// Conversion.
+    Cast(DType, Box<Scalar>),
+    /// `low ≤ index < high` as Bool.
+    InRange(Index, i64, Size),
+}
+
+/// A reduction inside a [`LoopNest`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reduction {
+    /// How to combine. `Mean` divides by the product of the extents.
+    pub op: ReduceOp,
+    /// Loops, outermost first.
+    pub extents: Vec<Size>,
+    /// The element.
+    pub element: Scalar,
+}
+
+/// The general kernel: for every point of the output loops, evaluate and store. Anything that is not one of the tuned
+/// kinds is expressed so: chains of element-wise functions over any views, reductions, gathers, padding, layout changes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LoopNest {
+    /// Output loops, outermost first; each point stores one element.
+    pub extents: Vec<Size>,
+    /// The reduction, if any.
+    pub reduction: Option<Reduction>,
+    /// What is stored.
+    pub value: Scalar,
+    /// Where in `out[0]`.
+    pub store: Index,
+}
+
+/// What a kernel computes.
+#[derive(Debug, Clone, PartialEq)]
+#[expect(missing_docs, reason = "each variant is documented by its type")]
+pub enum TaskKind {
+    Conv(ConvSpec),
+    MatMul(MatMulSpec),
+    Pool(PoolSpec),
+    Rows(RowSpec),
+    Loops(LoopNest),
+}
+
+/// What a kernel computes and where its operands lie.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TaskSpec {
+    /// The computation.
+    pub kind: TaskKind,
+    /// Activations.
+    pub inputs: Vec<TensorSpec>,
+    /// Raw weights, always [`Layout::Plain`] with constant sizes.
+    pub weights: Vec<TensorSpec>,
+    /// Outputs (one, for all kinds so far).
+    pub outputs: Vec<TensorSpec>,
+    /// How many `dim`s there are.
+    pub dims: usize,
+}
+
+/// A TaskSpec with a target and the sizes to tune at.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TuningTask {
+    /// The computation.
+    pub spec: TaskSpec,
+    /// What code is made for.
+    pub target: Target,
+    /// The values of `dim[..]`.
+    pub point: Vec<i64>,
+}
+
+impl Size {
+    /// The value at a point.
+    pub fn at(self, point: &[i64]) -> i64 {
+        match self {
+            Self::Const(n) => n,
+            Self::Dim(k) => point[k],
+        }
+    }
+}
+
+impl TuningTask {
+    /// The key that TuningRecords are filed under: a digest of the canonical text of all fields.
+    pub fn key(&self) -> TaskKey {
+        // `Debug` of these types is their canonical text: it names every field and variant, and the golden test of
+        // `tests/golden/task_keys.txt` fails when it changes, which is the moment to raise `KEY_VERSION`.
+        TaskKey(
+            aotfarm_protocol::KeyHasher::new("task")
+                .field(format!("{:?}", self.spec))
+                .field(self.target.to_string())
+                .field(format!("{:?}", self.point))
+                .finish(),
+        )
+    }
+}
+
+impl TensorSpec {
+    /// Elements of the whole buffer at the given dims, halo and padding included.
+    pub fn len_at(&self, dims: &[i64]) -> i64 {
+        match self.layout {
+            Layout::Plain => self.shape.iter().map(|s| s.at(dims)).product(),
+            Layout::Image { block, halo: [top, bottom, left, right] } => {
+                let [n, c, h, w] = self.nchw(dims);
+                let block = i64::from(block);
+                n * (c + block - 1).div_euclid(block) * (h + i64::from(top + bottom)) * (w + i64::from(left + right)) * block
+            }
+        }
+    }
+
+    /// Where in the buffer the elements lie at the given dims, in row-major order of the logical shape within each lattice.
+    /// An image whose channels do not fill the last block has two: the full blocks, then the rest.
+    pub fn lattices_at(&self, dims: &[i64]) -> Vec<Lattice> {
+        let Layout::Image { block, halo: [top, bottom, left, right] } = self.layout else {
+            let mut dims: Vec<_> = self.shape.iter().map(|s| (s.at(dims), 0)).collect();
+            let mut stride = 1;
+            for (size, place) in dims.iter_mut().rev() {
+                *place = stride;
+                stride *= *size;
+            }
+            return vec![Lattice { offset: 0, dims }];
+        };
+        let [n, c, h, w] = self.nchw(dims);
+        let block = i64::from(block);
+        let row = (w + i64::from(left + right)) * block;
+        let plane = (h + i64::from(top + bottom)) * row;
+        let image = (c + block - 1).div_euclid(block) * plane;
+        let origin = i64::from(top) * row + i64::from(left) * block;
+        let mut lattices = Vec::new();
+        if c >= block {
+            let dims = vec![(n, image), (c / block, plane), (block, 1), (h, row), (w, block)];
+            lattices.push(Lattice { offset: origin, dims });
+        }
+        if c % block != 0 {
+            let dims = vec![(n, image), (c % block, 1), (h, row), (w, block)];
+            lattices.push(Lattice { offset: origin + c / block * plane, dims });
+        }
+        lattices
+    }
+
+    fn nchw(&self, dims: &[i64]) -> [i64; 4] {
+        let sizes: Vec<_> = self.shape.iter().map(|s| s.at(dims)).collect();
+        sizes.try_into().expect("an image has rank 4")
+    }
+}

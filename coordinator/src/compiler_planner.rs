@@ -1,0 +1,387 @@
+//! The real [`Planner`]: the compiler, with what it rendered kept by id while a job needs it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::error::Error as StdError;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use aotfarm_compiler::candidate::{self, Candidate, FAMILIES, title};
+use aotfarm_compiler::interp::{self, Case, Tensor};
+use aotfarm_compiler::ir::{Bindings, Graph, verify};
+use aotfarm_compiler::link::{self, ArtifactInfo, SpecChoice};
+use aotfarm_compiler::plan::{self, Plan};
+use aotfarm_compiler::task::{TaskKind, TensorSpec, TuningTask};
+use aotfarm_compiler::{import, passes, select};
+use aotfarm_protocol::{
+    CandidateId, DType, Digest, DimRange, JobRequest, KeyHasher, MeasureProtocol, MeasureSpec, Outcome, Params, TuneMode,
+};
+use bytes::Bytes;
+use rand::{RngExt as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
+
+use crate::error::chain;
+use crate::planner::{
+    Blueprint, CandidateOutline, Decision, LinkOutline, PlanError, Planner, SpecOutline, TaskOutline, TaskRef, VariantOutline,
+};
+
+/// Seed of the inputs of the case that every artifact must reproduce.
+const CHECK_SEED: u64 = 0x616f_7466_6172_6d00;
+
+/// Plans with the compiler of this build.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct CompilerPlanner;
+
+impl Planner for CompilerPlanner {
+    /// The program's version and the kernel families: a change of either may change what a request compiles to.
+    fn version(&self) -> String {
+        let families = KeyHasher::new("families").list(FAMILIES.iter().map(|f| f.id())).finish();
+        format!("{}+{}", env!("CARGO_PKG_VERSION"), families.short())
+    }
+
+    fn plan(&self, bytes: Bytes, request: &JobRequest) -> Result<Arc<dyn Blueprint>, PlanError> {
+        let digest = Digest::of(&bytes);
+        let graph = import::load(Arc::new(bytes), &request.name).map_err(fault)?;
+        let graph = with_ranges(graph, &request.dims)?;
+        let lowered = passes::run(graph.clone(), None).map_err(fault)?;
+        let variants = request
+            .targets
+            .iter()
+            .map(|target| Variant::new(plan::lower(lowered.clone(), *target).map_err(fault)?, &request.tune_at))
+            .collect::<Result<Vec<_>, _>>()?;
+        let outlines = variants.iter().map(Variant::outline).collect();
+        let info = ArtifactInfo { graph: digest, compiler: self.version() };
+        Ok(Arc::new(CompiledModel { graph, info, variants, outlines, memo: Mutex::default() }))
+    }
+}
+
+fn fault(error: impl StdError) -> PlanError {
+    PlanError::new(chain(&error))
+}
+
+/// Replaces ranges of symbolic dimensions.
+fn with_ranges(mut graph: Graph, ranges: &[DimRange]) -> Result<Graph, PlanError> {
+    for range in ranges {
+        let Some(dim) = graph.dims.iter_mut().find(|d| d.sym.as_str() == range.name) else {
+            let names: Vec<_> = graph.dims.iter().map(|d| d.sym.as_str()).collect();
+            return Err(PlanError {
+                message: format!("the graph `{}` has no symbolic dimension `{}`", graph.name, range.name.escape_default()),
+                hint: Some(if names.is_empty() { "it has none".to_owned() } else { format!("it has {}", names.join(", ")) }),
+            });
+        };
+        (dim.min, dim.max) = (range.min, range.max);
+        dim.hint = dim.hint.filter(|h| (range.min..=range.max).contains(h));
+    }
+    if !ranges.is_empty() {
+        verify(&graph).map_err(fault)?;
+    }
+    Ok(graph)
+}
+
+/// The plan for one target.
+struct Variant {
+    plan: Plan,
+    specs: Vec<Spec>,
+}
+
+/// A spec at its distinct tasks, from the smallest point to the largest.
+struct Spec {
+    /// Index into the plan's specs.
+    index: usize,
+    tasks: Vec<(Bindings, TuningTask, u32)>,
+}
+
+impl Variant {
+    fn new(plan: Plan, tune_at: &[i64]) -> Result<Self, PlanError> {
+        let mut specs: BTreeMap<usize, Spec> = BTreeMap::new();
+        for point in plan.tune_points(tune_at) {
+            for found in plan.tasks(&point).map_err(fault)? {
+                if !FAMILIES.iter().any(|f| f.supports(&found.task).is_ok()) {
+                    return Err(PlanError::new(format!("no kernel family implements {}", title(&found.task))));
+                }
+                let spec = specs.entry(found.spec).or_insert_with(|| Spec { index: found.spec, tasks: Vec::new() });
+                if !spec.tasks.iter().any(|(_, known, _)| known.point == found.task.point) {
+                    spec.tasks.push((point.clone(), found.task, found.calls));
+                }
+            }
+        }
+        Ok(Self { plan, specs: specs.into_values().collect() })
+    }
+
+    fn outline(&self) -> VariantOutline {
+        let task = |(point, task, calls): &(Bindings, TuningTask, u32)| TaskOutline {
+            key: task.key(),
+            title: title(task),
+            point: named(point),
+            calls: *calls,
+            flops: flops(task),
+        };
+        let specs = self.specs.iter().map(|s| SpecOutline { tasks: s.tasks.iter().map(task).collect() }).collect();
+        VariantOutline { target: self.plan.target, specs }
+    }
+}
+
+fn named(point: &Bindings) -> BTreeMap<String, i64> {
+    point.iter().map(|(sym, size)| (sym.as_str().to_owned(), size)).collect()
+}
+
+/// Estimated operations of one run: exact for products, a few per element for the rest.
+fn flops(task: &TuningTask) -> f64 {
+    let elements = |t: &TensorSpec| t.shape.iter().map(|s| s.at(&task.point) as f64).product::<f64>();
+    let spec = &task.spec;
+    let outputs: f64 = spec.outputs.iter().map(elements).sum();
+    let inner = match &spec.kind {
+        // [O, C/groups, KH, KW]: every output takes all but the first.
+        TaskKind::Conv(_) => {
+            spec.weights.first().map_or(1.0, |w| 2.0 * w.shape[1..].iter().map(|s| s.at(&task.point) as f64).product::<f64>())
+        }
+        TaskKind::MatMul(_) => spec.inputs.first().and_then(|a| a.shape.last()).map_or(1.0, |k| 2.0 * k.at(&task.point) as f64),
+        TaskKind::Pool(p) => (p.window.kernel[0] * p.window.kernel[1]) as f64,
+        TaskKind::Rows(_) => 16.0,
+        TaskKind::Loops(nest) => {
+            let reduced = |r: &aotfarm_compiler::task::Reduction| r.extents.iter().map(|e| e.at(&task.point) as f64).product();
+            nest.reduction.as_ref().map_or(2.0, reduced)
+        }
+    };
+    outputs * inner
+}
+
+/// What was rendered so far.
+#[derive(Default)]
+struct Memo {
+    candidates: HashMap<CandidateId, Candidate>,
+    units: HashMap<Digest, Arc<str>>,
+    /// By task, whether the mode is full, and trials.
+    lists: HashMap<(TaskRef, bool, Option<u32>), Vec<CandidateOutline>>,
+}
+
+impl Memo {
+    fn add(&mut self, candidate: Candidate) -> CandidateOutline {
+        let outline = CandidateOutline {
+            id: candidate.id,
+            family: candidate.family.to_owned(),
+            params: candidate.params.clone(),
+            unit: candidate.unit,
+        };
+        self.units.entry(candidate.unit).or_insert_with(|| candidate.source.text.as_str().into());
+        self.candidates.entry(candidate.id).or_insert(candidate);
+        outline
+    }
+
+    fn candidate(&self, id: CandidateId) -> &Candidate {
+        self.candidates.get(&id).expect("candidates come from this blueprint")
+    }
+}
+
+struct CompiledModel {
+    /// As imported: the reference interpreter runs what the user gave, not what the passes made of it.
+    graph: Graph,
+    info: ArtifactInfo,
+    variants: Vec<Variant>,
+    outlines: Vec<VariantOutline>,
+    memo: Mutex<Memo>,
+}
+
+impl CompiledModel {
+    fn task(&self, task: TaskRef) -> &TuningTask {
+        &self.variants[task.variant].specs[task.spec].tasks[task.point].1
+    }
+
+    /// The memo only grows by whole entries, so one that a panicking thread left is as good as any.
+    fn memo(&self) -> MutexGuard<'_, Memo> {
+        self.memo.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Blueprint for CompiledModel {
+    fn variants(&self) -> &[VariantOutline] {
+        &self.outlines
+    }
+
+    fn candidates(&self, task: TaskRef, mode: TuneMode, trials: Option<u32>) -> Vec<CandidateOutline> {
+        let key = (task, mode == TuneMode::Full, trials);
+        if let Some(list) = self.memo().lists.get(&key) {
+            return list.clone();
+        }
+        let rendered = candidate::candidates(self.task(task), mode, trials);
+        let mut memo = self.memo();
+        let list: Vec<_> = rendered.into_iter().map(|c| memo.add(c)).collect();
+        memo.lists.insert(key, list.clone());
+        list
+    }
+
+    fn candidate(&self, task: TaskRef, family: &str, params: &Params) -> Option<CandidateOutline> {
+        let tuning = self.task(task);
+        let family = FAMILIES.iter().find(|f| f.id() == family && f.supports(tuning).is_ok())?;
+        let legal = family.enumerate(tuning).contains(params);
+        legal.then(|| self.memo().add(Candidate::new(*family, tuning, params.clone())))
+    }
+
+    fn reference(&self, task: TaskRef) -> CandidateOutline {
+        let naive = candidate::reference(self.task(task));
+        self.memo().add(naive)
+    }
+
+    fn source(&self, unit: Digest) -> String {
+        self.memo().units.get(&unit).expect("units come from this blueprint").to_string()
+    }
+
+    fn measure(
+        &self,
+        task: TaskRef,
+        reference: (CandidateId, Digest),
+        candidates: &[(CandidateId, Digest)],
+        protocol: MeasureProtocol,
+        seed: u64,
+    ) -> MeasureSpec {
+        let memo = self.memo();
+        let rendered: Vec<_> = candidates.iter().map(|(id, object)| (memo.candidate(*id).clone(), *object)).collect();
+        let reference = (memo.candidate(reference.0), reference.1);
+        select::measure_spec(self.task(task), &rendered, reference, protocol, seed)
+    }
+
+    fn select(
+        &self,
+        task: TaskRef,
+        considered: &[CandidateId],
+        outcomes: &[(CandidateId, Outcome)],
+        beside: Option<CandidateId>,
+    ) -> Decision {
+        let (considered, beside) = {
+            let memo = self.memo();
+            let considered: Vec<Candidate> = considered.iter().map(|id| memo.candidate(*id).clone()).collect();
+            (considered, beside.map(|id| memo.candidate(id).clone()))
+        };
+        let selection = select::select(self.task(task), &considered, outcomes, beside.as_ref());
+        let winner = self.memo().add(selection.winner).id;
+        Decision { winner, measured: selection.measured, dropped: selection.dropped, rows: selection.rows }
+    }
+
+    fn link(&self, variant: usize, choices: &[(TaskRef, CandidateId)]) -> Result<LinkOutline, PlanError> {
+        let variant = &self.variants[variant];
+        let mut by_spec: BTreeMap<usize, SpecChoice> = BTreeMap::new();
+        {
+            let memo = self.memo();
+            for (task, winner) in choices {
+                let spec = &variant.specs[task.spec];
+                let choice = by_spec.entry(spec.index).or_insert_with(|| SpecChoice { spec: spec.index, by_point: Vec::new() });
+                choice.by_point.push((spec.tasks[task.point].0.clone(), memo.candidate(*winner).clone()));
+            }
+        }
+        let choices: Vec<SpecChoice> = by_spec.into_values().collect();
+        let linkage = link::link(&variant.plan, &choices, &self.info).map_err(fault)?;
+        Ok(LinkOutline {
+            glue: linkage.glue,
+            weights: linkage.weights,
+            units: linkage.units,
+            section_bytes: linkage.section_bytes,
+            packs: linkage.packs,
+            copies: linkage.copies,
+            metadata: linkage.metadata,
+        })
+    }
+
+    fn check_case(&self) -> Result<Vec<u8>, PlanError> {
+        let smallest: Bindings = self.graph.dims.iter().map(|d| (d.sym.clone(), d.min)).collect();
+        let mut rng = ChaCha8Rng::seed_from_u64(CHECK_SEED);
+        let mut inputs = Vec::new();
+        for id in &self.graph.inputs {
+            let value = self.graph.value(*id);
+            let shape = value.ty.shape.iter().map(|e| e.eval(&smallest)).collect::<Result<Vec<i64>, _>>().map_err(fault)?;
+            let shape =
+                shape.into_iter().map(usize::try_from).collect::<Result<Vec<usize>, _>>().map_err(|_| {
+                    PlanError::new(format!("input `{}` has a negative size at the smallest dimensions", value.name))
+                })?;
+            inputs.push(random_tensor(value.ty.dtype, shape, &mut rng));
+        }
+        let outputs = interp::run(&self.graph, &inputs).map_err(fault)?;
+        Ok(Case { inputs, outputs }.write())
+    }
+
+    fn profile_points(&self) -> Vec<BTreeMap<String, i64>> {
+        // All variants come from one graph, so they share their dimensions.
+        self.variants.first().map(|v| v.plan.tune_points(&[]).iter().map(named).collect()).unwrap_or_default()
+    }
+}
+
+/// Floats have mean 0 and variance 1. Integers are 0 or 1, and the first of each row is 1: valid as an index into any table, and as
+/// a mask that does not hide all.
+fn random_tensor(dtype: DType, shape: Vec<usize>, rng: &mut ChaCha8Rng) -> Tensor {
+    let count: usize = shape.iter().product();
+    let row = shape.last().copied().unwrap_or(1).max(1);
+    let mut data = Vec::with_capacity(count * dtype.size());
+    for i in 0..count {
+        if dtype.is_float() {
+            let x: f32 = rng.random_range(-1.732..1.732);
+            match dtype {
+                DType::F16 => data.extend(half::f16::from_f32(x).to_le_bytes()),
+                DType::Bf16 => data.extend(half::bf16::from_f32(x).to_le_bytes()),
+                DType::F64 => data.extend(f64::from(x).to_le_bytes()),
+                _ => data.extend(x.to_le_bytes()),
+            }
+        } else {
+            let one = rng.random_range(0..2u8) | u8::from(i % row == 0);
+            data.push(one);
+            data.resize(data.len() + dtype.size() - 1, 0);
+        }
+    }
+    Tensor { dtype, shape, data }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn integer_inputs_are_valid_indices_and_masks() {
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        let t = random_tensor(DType::I64, vec![3, 4], &mut rng);
+        let values: Vec<i64> = t.data.chunks(8).map(|c| i64::from_le_bytes(c.try_into().unwrap())).collect();
+        assert_eq!(values.len(), 12);
+        assert!(values.iter().all(|v| (0..2).contains(v)));
+        assert!(values.chunks(4).all(|row| row[0] == 1));
+    }
+
+    /// A small convolution network, planned for real: what the driver relies on.
+    #[test]
+    fn an_example_is_planned_the_same_way_twice() {
+        let graph = Bytes::from(import::graph::write(&import::example("mobilenet_v2").unwrap()));
+        let request = JobRequest {
+            name: "m".to_owned(),
+            graph: Digest::of(&graph),
+            targets: vec!["cpu-x86_64-v3".parse().unwrap()],
+            dims: vec![DimRange { name: "batch".to_owned(), min: 1, max: 4 }],
+            tune: TuneMode::Quick,
+            trials: Some(4),
+            budget_s: None,
+            tune_at: vec![1, 4],
+            threads: None,
+        };
+        let (one, two) =
+            (CompilerPlanner.plan(graph.clone(), &request).unwrap(), CompilerPlanner.plan(graph.clone(), &request).unwrap());
+        assert_eq!(one.variants(), two.variants());
+        let variant = &one.variants()[0];
+        let keys: std::collections::HashSet<_> = variant.specs.iter().flat_map(|s| s.tasks.iter().map(|t| t.key)).collect();
+        assert_eq!(keys.len(), variant.specs.iter().map(|s| s.tasks.len()).sum::<usize>(), "tasks are distinct");
+        let mut choices = Vec::new();
+        for (spec, outline) in variant.specs.iter().enumerate() {
+            for point in 0..outline.tasks.len() {
+                let task = TaskRef { variant: 0, spec, point };
+                let naive = one.reference(task);
+                assert_eq!(one.candidates(task, TuneMode::Quick, Some(4))[0], naive);
+                assert_eq!(one.candidate(task, &naive.family, &naive.params).as_ref(), Some(&naive));
+                choices.push((task, naive.id));
+                two.reference(task);
+            }
+        }
+        let (a, b) = (one.link(0, &choices).unwrap(), two.link(0, &choices).unwrap());
+        assert_eq!(a, b);
+        assert!(a.units.iter().all(|u| Digest::of(one.source(*u)) == *u));
+
+        let wrong = JobRequest { dims: vec![DimRange { name: "seq".to_owned(), min: 1, max: 4 }], ..request };
+        let error = CompilerPlanner.plan(graph, &wrong).err().unwrap();
+        assert!(
+            error.message.contains("no symbolic dimension `seq`") && error.hint.unwrap().contains("batch"),
+            "{}",
+            error.message
+        );
+    }
+}

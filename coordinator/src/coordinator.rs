@@ -1,0 +1,156 @@
+//! Opens, runs and ends a coordinator.
+
+use std::future::IntoFuture as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aotfarm_registry::{BlobStore, Catalog};
+use axum::Router;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::clock::{Clock, SystemClock};
+use crate::compiler_planner::CompilerPlanner;
+use crate::core::{Config, Core, Signals};
+use crate::db::{Db, DbError};
+use crate::driver;
+use crate::error::{Error, chain};
+use crate::planner::Planner;
+use crate::signal::Signal;
+
+/// How often expired leases are looked for.
+const JUDGE_EVERY: Duration = Duration::from_secs(1);
+/// How long open requests may take to end at shutdown; long polls are cut off.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
+
+/// Jobs, work items, leases and the registry, over one folder.
+pub struct Coordinator {
+    core: Arc<Core>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Coordinator {
+    /// Opens a coordinator with the compiler of this build and the machine's clock.
+    ///
+    /// # Errors
+    /// As [`Self::open_with`].
+    pub async fn open(config: Config) -> Result<Self, Error> {
+        Self::open_with(config, Arc::new(CompilerPlanner), Arc::new(SystemClock)).await
+    }
+
+    /// Opens a coordinator with the given compiler and clock. If it drives, unfinished jobs go on at once.
+    ///
+    /// # Errors
+    /// When the folder cannot be written, or the database is damaged or newer than this program.
+    pub async fn open_with(config: Config, planner: Arc<dyn Planner>, clock: Arc<dyn Clock>) -> Result<Self, Error> {
+        let dir = &config.data_dir;
+        tokio::fs::create_dir_all(dir).await.map_err(|e| Error::DataDir { path: dir.clone(), reason: e.to_string() })?;
+        let path = dir.join("aotfarm.db");
+        // Reading all of it takes a while when there is much history: only who writes it does that.
+        let db = Db::open(&path, config.drive).await?;
+        let blobs = BlobStore::open(dir)?;
+        let options = SqliteConnectOptions::new()
+            .filename(&path)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Normal)
+            .busy_timeout(Duration::from_secs(10));
+        let pool = SqlitePoolOptions::new().max_connections(4).connect_with(options).await.map_err(DbError::from)?;
+        let catalog = Catalog::open(pool, blobs.clone()).await?;
+        let signals = Signals { work: Signal::new(), progress: Signal::new(), events: Signal::new(), jobs: Signal::new() };
+        let started_at = clock.now_ms();
+        let core = Arc::new(Core { config, clock, db, blobs, catalog, planner, started_at, signals });
+        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        if core.config.drive {
+            core.grant_grace().await?;
+            tasks.spawn(driver::supervise(Arc::clone(&core), stop.clone()));
+            tasks.spawn(judge(Arc::clone(&core), stop.clone()));
+        }
+        tasks.close();
+        Ok(Self { core, stop, tasks })
+    }
+
+    /// All routes of the API, the registry's included.
+    pub fn router(&self) -> Router {
+        crate::http::router(Arc::clone(&self.core))
+    }
+
+    /// The store that holds all blobs.
+    pub fn blobs(&self) -> &BlobStore {
+        &self.core.blobs
+    }
+
+    /// The versions of the models.
+    pub fn catalog(&self) -> &Catalog {
+        &self.core.catalog
+    }
+
+    /// Takes back expired leases now, instead of within a second.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn judge_now(&self) -> Result<(), Error> {
+        self.core.judge_silent().await
+    }
+
+    /// Answers requests until `shutdown`, then ends in order: nothing is lost by ending at any other moment either.
+    ///
+    /// # Errors
+    /// When the listener fails.
+    pub async fn serve(self, listener: TcpListener, shutdown: CancellationToken) -> Result<(), Error> {
+        let router = self.router();
+        let graceful = shutdown.clone();
+        let serving = axum::serve(listener, router).with_graceful_shutdown(async move { graceful.cancelled().await });
+        let cut_off = async {
+            shutdown.cancelled().await;
+            tokio::time::sleep(SHUTDOWN_GRACE).await;
+        };
+        let served = tokio::select! {
+            served = serving.into_future() => served.map_err(Error::Serve),
+            () = cut_off => Ok(()),
+        };
+        self.close().await;
+        served
+    }
+
+    /// Ends the background work and closes the database.
+    pub async fn close(self) {
+        self.stop.cancel();
+        self.tasks.wait().await;
+        self.core.db.close().await;
+    }
+}
+
+impl Drop for Coordinator {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+async fn judge(core: Arc<Core>, stop: CancellationToken) {
+    loop {
+        if let Err(error) = core.judge_silent().await {
+            tracing::error!(error.message = chain(&error), "cannot look for expired leases; trying again");
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(JUDGE_EVERY) => {}
+        }
+    }
+}
+
+/// Opens a port to listen on.
+///
+/// # Errors
+/// [`Error::Listen`], with the reason in the system's words, when the address is taken or not this host's.
+pub async fn bind(address: &str) -> Result<TcpListener, Error> {
+    TcpListener::bind(address).await.map_err(|e| {
+        let reason = match e.kind() {
+            std::io::ErrorKind::AddrInUse => "the port is in use; choose another one with --listen".to_owned(),
+            _ => e.to_string(),
+        };
+        Error::Listen { address: address.to_owned(), reason }
+    })
+}

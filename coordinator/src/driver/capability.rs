@@ -1,0 +1,124 @@
+//! Which toolchain and device a job uses, and what to say when no worker has what it needs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use aotfarm_protocol::{ApiError, Device, Digest, ErrorCode, Target, WorkerState};
+
+use super::{Drive, Driver, LOOK, Stop};
+use crate::assign::QueuedItem;
+use crate::db::tables::jobs::{self, Pin, Pins};
+use crate::db::tables::workers::WorkerRow;
+use crate::db::tables::{work_items, workers};
+use crate::planner::Blueprint;
+
+/// How long something may be missing before the job's log says so: workers may be starting at this moment.
+const QUIET_MS: i64 = 3_000;
+
+/// What a job misses and since when.
+#[derive(Debug, Default)]
+pub(super) struct Missing(BTreeMap<String, i64>);
+
+impl Driver {
+    /// The choices of the job for each target: those stored, else those of the workers that are connected now, waiting for some.
+    pub(super) async fn pin(&self, blueprint: &Arc<dyn Blueprint>) -> Drive<Pins> {
+        let targets: Vec<Target> = blueprint.variants().iter().map(|v| v.target).collect();
+        let mut missing = Missing::default();
+        let mut pins = self.job.pins.clone();
+        loop {
+            let mut listener = self.core.signals.progress.listen();
+            let workers = self.live_workers().await?;
+            let mut lacking = BTreeSet::new();
+            for target in &targets {
+                if !pins.contains_key(target) {
+                    match choose(*target, &workers) {
+                        Ok(pin) => drop(pins.insert(*target, pin)),
+                        Err(lack) => drop(lacking.insert(lack)),
+                    }
+                }
+            }
+            if lacking.is_empty() {
+                let mut tx = self.core.db.write().await?;
+                jobs::set_pins(&mut tx, self.id, &pins).await?;
+                tx.commit().await.map_err(crate::db::DbError::from)?;
+                return Ok(pins);
+            }
+            self.tell_missing(&mut missing, lacking).await?;
+            self.expect(aotfarm_protocol::JobState::Planning).await?;
+            listener.wait(LOOK).await;
+        }
+    }
+
+    async fn live_workers(&self) -> Drive<Vec<WorkerRow>> {
+        let mut conn = self.core.db.read().await?;
+        let mut present = workers::present(&mut conn).await?;
+        present.retain(|w| matches!(self.core.judge(w), WorkerState::Alive | WorkerState::Unknown));
+        Ok(present)
+    }
+
+    /// Looks whether every queued item of the job suits some worker.
+    pub(super) async fn check_capability(&self, missing: &mut Missing, pins: &Pins) -> Drive<()> {
+        let queued: Vec<QueuedItem> = {
+            let mut conn = self.core.db.read().await?;
+            work_items::queued(&mut conn).await?.into_iter().filter(|i| i.jobs.contains(&self.id)).collect()
+        };
+        let workers = self.live_workers().await?;
+        let suits = |item: &QueuedItem| workers.iter().any(|w| item.suits(&w.capabilities.toolchains, w.device()));
+        let lacking = queued.iter().filter(|i| !suits(i)).map(|i| needs(i, pins)).collect();
+        self.tell_missing(missing, lacking).await
+    }
+
+    /// Notes what has been missing for a while, and fails the job when it stays so.
+    async fn tell_missing(&self, missing: &mut Missing, lacking: BTreeSet<String>) -> Drive<()> {
+        let now = self.core.now();
+        missing.0.retain(|what, _| lacking.contains(what));
+        for what in lacking {
+            let since = *missing.0.entry(what.clone()).or_insert(now);
+            if now - since >= self.core.config.capability_wait_ms {
+                let message = format!("no connected worker has {what}");
+                return Err(Stop::Fail(
+                    ApiError::new(ErrorCode::NoCapableWorker, message).hint("start a worker that has it, and submit again"),
+                ));
+            }
+            if now - since >= QUIET_MS {
+                self.core.note(self.id, format!("waiting: no connected worker has {what}")).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What an item needs, in words.
+fn needs(item: &QueuedItem, pins: &Pins) -> String {
+    match (&item.toolchain, item.device) {
+        (Some((id, target)), _) => format!("the compiler {id} for {target}"),
+        (None, Some(fingerprint)) => {
+            let device = pins.values().map(|p| &p.device).find(|d| d.fingerprint() == fingerprint);
+            device
+                .map_or_else(|| format!("the device {fingerprint}"), |d| format!("the device {} with {} cores", d.name, d.cores))
+        }
+        (None, None) => "room for it".to_owned(),
+    }
+}
+
+/// The toolchain with the most build slots and the device that most workers hold; among equals the one with the larger name or
+/// fingerprint, so that the choice does not depend on who registered first.
+fn choose(target: Target, workers: &[WorkerRow]) -> Result<Pin, String> {
+    let mut slots: BTreeMap<&str, u32> = BTreeMap::new();
+    let mut devices: BTreeMap<Digest, (u32, &Device)> = BTreeMap::new();
+    for worker in workers {
+        for toolchain in worker.capabilities.toolchains.iter().filter(|t| t.targets.contains(&target)) {
+            *slots.entry(&toolchain.id).or_default() += worker.capabilities.slots.max(1);
+        }
+        if let Some(device) = worker.capabilities.device.as_ref().filter(|d| d.runs(target)) {
+            devices.entry(device.fingerprint()).or_insert((0, device)).0 += 1;
+        }
+    }
+    let toolchain = slots.into_iter().max_by_key(|(id, slots)| (*slots, *id)).map(|(id, _)| id.to_owned());
+    let device = devices.into_iter().max_by_key(|(id, (n, d))| (*n, d.cores, *id)).map(|(_, (_, device))| device.clone());
+    match (toolchain, device) {
+        (Some(toolchain), Some(device)) => Ok(Pin { toolchain, device }),
+        (None, _) => Err(format!("a compiler for {target}")),
+        (_, None) => Err(format!("a device that runs {target}")),
+    }
+}

@@ -1,0 +1,258 @@
+//! The tuning phase: carries out what the [`Tuner`] asks for, and feeds it with what came of it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use aotfarm_protocol::{
+    Device, Digest, ErrorCode, JobEvent, JobState, MeasureProtocol, Outcome, TaskKey, TuneMode, TuningRecord, WorkItemId,
+    WorkResult, WorkSpec,
+};
+
+use super::watch::Watch;
+use super::{Drive, Driver, LOOK, Stop, compute};
+use crate::db::DbError;
+use crate::db::tables::job_items::{self, Ended};
+use crate::db::tables::jobs::{Pin, Pins};
+use crate::db::tables::tuning_records;
+use crate::db::tables::work_items::MeasureContext;
+use crate::error::Error;
+use crate::items::Want;
+use crate::pipeline::JobStep;
+use crate::planner::{Blueprint, CandidateOutline, TaskRef};
+use crate::tuner::{Action, Cost, Known, KnownOutcomes, PROTOCOL_VERSION, Settings, Tally, Tuner};
+
+/// Milliseconds of measuring in all, unless the user said otherwise.
+const QUICK_BUDGET_MS: u64 = 14_000;
+const FULL_BUDGET_MS: u64 = 300_000;
+
+/// What an open item is for.
+enum Open {
+    Unit(Digest),
+    Race(TaskRef),
+}
+
+/// The search in one variant.
+struct Search {
+    /// Away only while it computes.
+    tuner: Option<Tuner>,
+    pin: Pin,
+    open: HashMap<WorkItemId, Open>,
+}
+
+impl Driver {
+    /// Finds the winners: for every variant, one per task. Ends in state Linking.
+    pub(super) async fn tune(&self, blueprint: &Arc<dyn Blueprint>, pins: &Pins) -> Drive<Vec<Vec<(TaskRef, CandidateOutline)>>> {
+        let mut searches = self.searches(blueprint, pins).await?;
+        let mut watch = Watch::new();
+        let mut planned = false;
+        loop {
+            let mut listener = self.core.signals.progress.listen();
+            let mut actions = Vec::new();
+            for search in &mut searches {
+                let mut tuner = search.tuner.take().expect("a tuner is back before the next round");
+                let (tuner, wanted) = compute(move || {
+                    let wanted = tuner.advance();
+                    (tuner, wanted)
+                })
+                .await?;
+                search.tuner = Some(tuner);
+                actions.push(wanted);
+            }
+            if !planned {
+                self.announce(&searches).await?;
+                planned = true;
+            }
+            for (index, wanted) in actions.into_iter().enumerate() {
+                self.carry_out(blueprint, index, &mut searches[index], wanted).await?;
+            }
+            if searches.iter().all(|s| tuner(s).is_done()) {
+                break;
+            }
+            let mut news = false;
+            for search in &mut searches {
+                news |= self.feed(search).await?;
+            }
+            let to_come = searches.iter().map(|s| tuner(s).remaining_ms()).sum();
+            self.tell(&mut watch, to_come).await?;
+            if !news {
+                self.expect(JobState::Tuning).await?;
+                self.check_capability(&mut watch.missing, pins).await?;
+                listener.wait(LOOK).await;
+            }
+        }
+        self.enough(searches.iter().map(|s| tuner(s).tally()))?;
+        self.step(JobStep::Tuned).await?;
+        Ok(searches.iter().map(|s| tuner(s).choices()).collect())
+    }
+
+    /// One search per variant, with everything that is known about its tasks.
+    async fn searches(&self, blueprint: &Arc<dyn Blueprint>, pins: &Pins) -> Drive<Vec<Search>> {
+        let request = &self.job.request;
+        let all_ms = match (request.budget_s, request.tune) {
+            (Some(s), _) => u64::from(s) * 1000,
+            (None, TuneMode::Full) => FULL_BUDGET_MS,
+            (None, _) => QUICK_BUDGET_MS,
+        };
+        let variants = blueprint.variants();
+        let mut searches = Vec::new();
+        for (index, variant) in variants.iter().enumerate() {
+            let pin = pins[&variant.target].clone();
+            let threads = self.threads(&pin.device);
+            let keys: Vec<TaskKey> = variant.specs.iter().flat_map(|s| s.tasks.iter().map(|t| t.key)).collect();
+            let known = self.known(&keys, &pin.device, threads).await?;
+            let settings =
+                Settings { mode: request.tune, trials: request.trials, budget_ms: all_ms / variants.len() as u64, threads };
+            let tuner = Tuner::new(Arc::clone(blueprint), index, settings, Arc::new(known));
+            searches.push(Search { tuner: Some(tuner), pin, open: HashMap::new() });
+        }
+        Ok(searches)
+    }
+
+    async fn known(&self, tasks: &[TaskKey], device: &Device, threads: u32) -> Drive<KnownOutcomes> {
+        let fingerprint = device.fingerprint();
+        let mut known = KnownOutcomes::new();
+        let mut conn = self.core.db.read().await?;
+        for task in tasks {
+            let records = tuning_records::newest(&mut conn, *task, fingerprint, PROTOCOL_VERSION, threads).await?;
+            let outcomes: BTreeMap<_, _> = records
+                .into_iter()
+                .map(|(id, record)| (id, Known { outcome: record.outcome, budget_ms: record.protocol.budget_ms }))
+                .collect();
+            known.insert(*task, outcomes);
+        }
+        Ok(known)
+    }
+
+    async fn announce(&self, searches: &[Search]) -> Drive<()> {
+        let (mut tasks, mut known, mut candidates, mut units) = (0, 0, 0, 0);
+        for search in searches {
+            let overview = tuner(search).overview();
+            tasks += overview.0;
+            known += overview.1;
+            candidates += overview.2;
+            units += overview.3;
+        }
+        self.step(JobStep::Planned).await?;
+        self.core.emit(self.id, &JobEvent::Planned { tasks, known, candidates, units }).await?;
+        Ok(())
+    }
+
+    async fn carry_out(
+        &self,
+        blueprint: &Arc<dyn Blueprint>,
+        index: usize,
+        search: &mut Search,
+        actions: Vec<Action>,
+    ) -> Drive<()> {
+        let target = blueprint.variants()[index].target;
+        let mut wants = Vec::new();
+        let mut opens = Vec::new();
+        for action in actions {
+            match action {
+                Action::Build { unit, label } => {
+                    wants.push(self.build(blueprint, unit, target, &search.pin, label).await?);
+                    opens.push(Open::Unit(unit));
+                }
+                Action::Measure { task, spec, candidates } => {
+                    let context = MeasureContext {
+                        target,
+                        candidates: candidates.into_iter().map(|c| (c.id, c.family, c.params)).collect(),
+                    };
+                    let label = format!("measure {} candidates of {}", spec.candidates.len(), spec.title);
+                    let spec = WorkSpec::Measure { spec, device: search.pin.device.fingerprint() };
+                    wants.push(Want { spec, label, context: Some(context) });
+                    opens.push(Open::Race(task));
+                }
+                Action::RecordBuildFailure { key, candidates, unit, log, protocol } => {
+                    let item = self.build(blueprint, unit, target, &search.pin, String::new()).await?.spec.id();
+                    self.record_refusal(item, key, candidates, &log, protocol, target, &search.pin.device).await?;
+                }
+                Action::Decided { table } => self.core.emit(self.id, &JobEvent::Tuned { table }).await?,
+                Action::Note(message) => self.core.note(self.id, message).await?,
+            }
+        }
+        if !wants.is_empty() {
+            let keys = self.core.want(self.id, &wants).await?;
+            search.open.extend(keys.into_iter().zip(opens));
+        }
+        Ok(())
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the fields of one TuningRecord")]
+    async fn record_refusal(
+        &self,
+        item: WorkItemId,
+        task: TaskKey,
+        candidates: Vec<CandidateOutline>,
+        log: &str,
+        protocol: MeasureProtocol,
+        target: aotfarm_protocol::Target,
+        device: &Device,
+    ) -> Drive<()> {
+        let mut tx = self.core.db.write().await?;
+        for candidate in candidates {
+            let record = TuningRecord {
+                task,
+                candidate: candidate.id,
+                family: candidate.family,
+                params: candidate.params,
+                target,
+                device: device.clone(),
+                protocol,
+                outcome: Outcome::BuildFailed { log: log.to_owned() },
+                at: self.core.now() / 1000,
+            };
+            tuning_records::append(&mut tx, item, &record).await?;
+        }
+        tx.commit().await.map_err(DbError::from)?;
+        Ok(())
+    }
+
+    /// Hands items that have ended to the tuner; `false` when there were none.
+    async fn feed(&self, search: &mut Search) -> Drive<bool> {
+        let keys: Vec<WorkItemId> = search.open.keys().copied().collect();
+        let ended: Vec<Ended> = {
+            let mut conn = self.core.db.read().await?;
+            job_items::ended(&mut conn, self.id, &keys).await?
+        };
+        let tuner = search.tuner.as_mut().expect("the tuner is not computing");
+        let news = !ended.is_empty();
+        for end in ended {
+            let Some(open) = search.open.remove(&end.key) else { continue };
+            let cost =
+                if end.cached { Cost::default() } else { Cost { seconds: end.run_ms as f64 / 1000.0, worker: end.worker } };
+            match (open, end.result) {
+                (Open::Unit(unit), Some(WorkResult::Built { object })) => tuner.built(unit, Some(Ok(object)), cost),
+                (Open::Unit(unit), Some(WorkResult::BuildFailed { log })) => tuner.built(unit, Some(Err(log)), cost),
+                (Open::Unit(unit), None) => tuner.built(unit, None, cost),
+                (Open::Race(task), Some(WorkResult::Measured { outcomes })) => tuner.measured(task, Some(outcomes), cost),
+                (Open::Race(task), None) => tuner.measured(task, None, cost),
+                // Reports of the wrong kind are refused when they come in.
+                (_, Some(other)) => {
+                    let message = format!("work item {} has a result of another kind: {other:?}", end.key);
+                    return Err(Stop::from(Error::api(ErrorCode::Internal, message)));
+                }
+            }
+        }
+        Ok(news)
+    }
+
+    /// A job tells the truth: with fewer than half of the planned candidates measured, the winners are luck.
+    fn enough(&self, tallies: impl Iterator<Item = Tally>) -> Drive<()> {
+        let t = tallies.fold(Tally::default(), Tally::plus);
+        if t.measured * 2 >= t.planned {
+            return Ok(());
+        }
+        let message = format!(
+            "only {} of {} planned candidates were measured: {} did not compile, {} crashed, hung or computed wrong numbers, \
+             {} were cut off by the budget, {} were given up with their work items",
+            t.measured, t.planned, t.build_failed, t.faulty, t.unsupported, t.given_up
+        );
+        let error = aotfarm_protocol::ApiError::new(ErrorCode::Internal, message);
+        Err(Stop::Fail(error.hint("`aotfarm logs JOB` shows each failure; a larger --budget helps where the budget cut off")))
+    }
+}
+
+fn tuner(search: &Search) -> &Tuner {
+    search.tuner.as_ref().expect("the tuner is not computing")
+}

@@ -1,0 +1,185 @@
+//! The compiler as the coordinator sees it. The driver knows work items, digests and outcomes; what a graph or a kernel is,
+//! it leaves to a [`Blueprint`]. The real one is [`CompilerPlanner`](crate::CompilerPlanner); tests script their own, which is
+//! the coordinator's only fake on this side.
+//!
+//! Everything here is a pure function of the graph's bytes and the request, so that a restarted coordinator gets the same
+//! blueprint and goes on with the same work items.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use aotfarm_protocol::{
+    ArtifactMetadata, AutotuneRow, CandidateId, CopyStep, Digest, JobRequest, MeasureProtocol, MeasureSpec, Outcome, PackStep,
+    Params, Target, TaskKey, TuneMode,
+};
+use bytes::Bytes;
+
+/// Why a model cannot be compiled: a fault of the request, told to the user as it is.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct PlanError {
+    /// What is wrong; a lower-case fragment.
+    pub message: String,
+    /// What the user can do, when there is something.
+    pub hint: Option<String>,
+}
+
+impl PlanError {
+    /// An error without a hint.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), hint: None }
+    }
+}
+
+/// Makes blueprints. All functions may compute for seconds and are called off the async threads.
+pub trait Planner: Send + Sync + 'static {
+    /// Version of the compiler: part of the key by which equal requests are recognised.
+    fn version(&self) -> String;
+
+    /// Imports the graph, runs the passes and lowers it for each target of the request.
+    ///
+    /// # Errors
+    /// When the graph is not valid, the request does not fit it, or a target is not supported.
+    fn plan(&self, graph: Bytes, request: &JobRequest) -> Result<Arc<dyn Blueprint>, PlanError>;
+}
+
+/// One task: a spec at one tuned point.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TaskOutline {
+    /// The key that TuningRecords are filed under.
+    pub key: TaskKey,
+    /// In words, as the AUTOTUNE table prints it.
+    pub title: String,
+    /// Values of the symbolic dimensions.
+    pub point: BTreeMap<String, i64>,
+    /// How often the model runs it.
+    pub calls: u32,
+    /// Estimated floating-point operations of one run.
+    pub flops: f64,
+}
+
+/// A distinct computation of a variant, at its tuned points from the smallest to the largest. A spec whose sizes do not
+/// depend on symbolic dimensions has one task.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SpecOutline {
+    /// Its tasks.
+    pub tasks: Vec<TaskOutline>,
+}
+
+/// The plan for one target.
+#[derive(Debug, Clone, PartialEq)]
+pub struct VariantOutline {
+    /// What code is made for.
+    pub target: Target,
+    /// Its specs, in the plan's order.
+    pub specs: Vec<SpecOutline>,
+}
+
+/// Names a task of a blueprint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TaskRef {
+    /// Index into [`Blueprint::variants`].
+    pub variant: usize,
+    /// Index into [`VariantOutline::specs`].
+    pub spec: usize,
+    /// Index into [`SpecOutline::tasks`].
+    pub point: usize,
+}
+
+/// A candidate as the farm sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CandidateOutline {
+    /// Which.
+    pub id: CandidateId,
+    /// `family@version`.
+    pub family: String,
+    /// Parameters.
+    pub params: Params,
+    /// Digest of its translation unit, which candidates may share.
+    pub unit: Digest,
+}
+
+/// What was chosen for one task.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Decision {
+    /// The winner.
+    pub winner: CandidateId,
+    /// Candidates that are right and were timed to the end.
+    pub measured: u32,
+    /// Candidates that are right and were dropped while screening.
+    pub dropped: u32,
+    /// Every considered candidate, best first, with the reason why it won or lost.
+    pub rows: Vec<AutotuneRow>,
+}
+
+/// What a Link item is made from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LinkOutline {
+    /// Glue and runtime, one translation unit.
+    pub glue: String,
+    /// Raw weights.
+    pub weights: Vec<u8>,
+    /// Translation units whose objects are linked, in order.
+    pub units: Vec<Digest>,
+    /// Bytes of the weight section.
+    pub section_bytes: u64,
+    /// Weights that kernels read packed.
+    pub packs: Vec<PackStep>,
+    /// Weights that kernels read raw.
+    pub copies: Vec<CopyStep>,
+    /// What the artifact says about itself.
+    pub metadata: ArtifactMetadata,
+}
+
+/// A planned model.
+pub trait Blueprint: Send + Sync + 'static {
+    /// One plan per target, in the order of the request.
+    fn variants(&self) -> &[VariantOutline];
+
+    /// The candidates of a task, those believed best first, at most `trials` of them; never empty.
+    fn candidates(&self, task: TaskRef, mode: TuneMode, trials: Option<u32>) -> Vec<CandidateOutline>;
+
+    /// One point of a family for a task; `None` when the family does not implement the task, or the point is not legal for it.
+    fn candidate(&self, task: TaskRef, family: &str, params: &Params) -> Option<CandidateOutline>;
+
+    /// The naive candidate of a task: the fallback and the reference.
+    fn reference(&self, task: TaskRef) -> CandidateOutline;
+
+    /// The text of a translation unit of a candidate that was returned before.
+    fn source(&self, unit: Digest) -> String;
+
+    /// A Measure item over candidates with their objects; the first pair is the reference.
+    fn measure(
+        &self,
+        task: TaskRef,
+        reference: (CandidateId, Digest),
+        candidates: &[(CandidateId, Digest)],
+        protocol: MeasureProtocol,
+        seed: u64,
+    ) -> MeasureSpec;
+
+    /// Chooses among candidates. Without any outcome it is the compiler's own guess. `beside` is the winner at another point of the
+    /// same computation, with which sharing packed weights is preferred.
+    fn select(
+        &self,
+        task: TaskRef,
+        considered: &[CandidateId],
+        outcomes: &[(CandidateId, Outcome)],
+        beside: Option<CandidateId>,
+    ) -> Decision;
+
+    /// The parts of the artifact of a variant; `choices` holds a winner for every task.
+    ///
+    /// # Errors
+    /// When the weights or the workspace exceed what an artifact can hold.
+    fn link(&self, variant: usize, choices: &[(TaskRef, CandidateId)]) -> Result<LinkOutline, PlanError>;
+
+    /// A safetensors file with seeded random inputs `in.<i>` at the smallest sizes and the reference interpreter's `out.<i>`.
+    ///
+    /// # Errors
+    /// When the interpreter cannot run the graph.
+    fn check_case(&self) -> Result<Vec<u8>, PlanError>;
+
+    /// The sizes at which the artifact is profiled.
+    fn profile_points(&self) -> Vec<BTreeMap<String, i64>>;
+}

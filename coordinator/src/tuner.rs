@@ -1,0 +1,577 @@
+//! The search for the best candidate of every task of a variant, as a pure state machine: the driver feeds it with built
+//! objects and outcomes, and carries out the [`Action`]s that it returns.
+//!
+//! * **Known work is not done twice**: outcomes from TuningRecords count like fresh ones; only what is missing is measured, together with
+//!   the best known candidates, because times from different races do not compare well.
+//! * **Heavy tasks first**, with more candidates: a task's share of the model's estimated work decides how many translation units are
+//!   built for it and how long it may be measured.
+//! * **Small sizes first**: a spec's points are tuned one after the other, and at a larger point only the best of the point
+//!   before race, the best of every family among them.
+//! * **Deterministic**: what is asked for depends on the blueprint, the settings and the outcomes alone, never on their order of arrival, so that
+//!   a restarted coordinator asks for the same work items.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use aotfarm_protocol::{AutotuneTable, CandidateId, Digest, MeasureProtocol, MeasureSpec, Outcome, TaskKey, TuneMode};
+
+use crate::planner::{Blueprint, CandidateOutline, Decision, TaskOutline, TaskRef};
+
+/// Version of the measuring protocol that this coordinator asks for.
+pub const PROTOCOL_VERSION: u32 = 1;
+
+/// Milliseconds that every Measure item gets at least.
+const BUDGET_FLOOR_MS: u64 = 150;
+/// How many candidates race again at the second point, and at each further one: runs get longer and the field is known better.
+const FINALISTS: [usize; 2] = [6, 4];
+/// How many candidates race at a later point at least, if there are so many.
+const MIN_FIELD: usize = 3;
+/// How many known candidates race again beside new ones.
+const CHAMPIONS: usize = 2;
+/// Above this many operations the naive kernel takes too long to be the reference at a point that is not the first; a candidate that
+/// was checked against it at the first point takes its place.
+const NAIVE_REFERENCE_FLOPS: f64 = 5e8;
+
+/// How much to tune.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// The mode.
+    pub mode: TuneMode,
+    /// Most candidates per task, when the user said so.
+    pub trials: Option<u32>,
+    /// Milliseconds of measuring for the variant, in all.
+    pub budget_ms: u64,
+    /// Threads of a kernel's team.
+    pub threads: u32,
+}
+
+impl Settings {
+    /// `(candidates, translation units)` for a task that is `share` of the work at its point.
+    fn trials(&self, share: f64) -> (Option<u32>, usize) {
+        match (self.mode, self.trials) {
+            (_, Some(n)) => (Some(n.max(1)), usize::MAX),
+            (TuneMode::Full, None) => (None, usize::MAX),
+            (_, None) if share >= 0.04 => (Some(36), 8),
+            (_, None) if share >= 0.01 => (Some(16), 4),
+            (_, None) => (Some(6), 3),
+        }
+    }
+
+    fn protocol(&self, budget_ms: u64) -> MeasureProtocol {
+        let full = self.mode == TuneMode::Full;
+        MeasureProtocol {
+            version: PROTOCOL_VERSION,
+            threads: self.threads,
+            screen_runs: 8,
+            race_runs: if full { 200 } else { 60 },
+            race_width: 6,
+            drop_factor: if full { 3.0 } else { 2.0 },
+            rotate_bytes: 64 << 20,
+            budget_ms,
+            run_limit_ms: 20_000,
+            memory_limit: 4 << 30,
+        }
+    }
+}
+
+/// A stored outcome and the budget under which it came about.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Known {
+    /// The outcome.
+    pub outcome: Outcome,
+    /// Milliseconds that its Measure item had.
+    pub budget_ms: u64,
+}
+
+/// Stored outcomes by task and candidate.
+pub type KnownOutcomes = HashMap<TaskKey, BTreeMap<CandidateId, Known>>;
+
+/// What the driver must do.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// Have a translation unit built; answer with [`Tuner::built`].
+    Build {
+        /// Digest of its text.
+        unit: Digest,
+        /// For people.
+        label: String,
+    },
+    /// Have candidates measured; answer with [`Tuner::measured`].
+    Measure {
+        /// The task.
+        task: TaskRef,
+        /// The work.
+        spec: Box<MeasureSpec>,
+        /// The candidates, in the order of the spec.
+        candidates: Vec<CandidateOutline>,
+    },
+    /// Store that candidates could not be built.
+    RecordBuildFailure {
+        /// The task.
+        key: TaskKey,
+        /// The candidates that share the unit.
+        candidates: Vec<CandidateOutline>,
+        /// The unit.
+        unit: Digest,
+        /// What the compiler said.
+        log: String,
+        /// How they would have been measured.
+        protocol: MeasureProtocol,
+    },
+    /// A task is decided.
+    Decided {
+        /// Its table.
+        table: Box<AutotuneTable>,
+    },
+    /// Something that the user should know.
+    Note(String),
+}
+
+/// How a work item ended, and what it cost.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Cost {
+    /// Seconds of work, 0 when the result was cached.
+    pub seconds: f64,
+    /// Who did it, when it was not cached.
+    pub worker: Option<String>,
+}
+
+/// How the planned candidates fared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Tally {
+    /// Candidates that were to be measured.
+    pub planned: u32,
+    /// Of which have a time.
+    pub measured: u32,
+    /// Did not compile.
+    pub build_failed: u32,
+    /// Crashed, ran into a limit, or computed wrong numbers.
+    pub faulty: u32,
+    /// The device or the budget did not allow it.
+    pub unsupported: u32,
+    /// Their work item was given up.
+    pub given_up: u32,
+}
+
+impl Tally {
+    /// The sum of two.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            planned: self.planned + other.planned,
+            measured: self.measured + other.measured,
+            build_failed: self.build_failed + other.build_failed,
+            faulty: self.faulty + other.faulty,
+            unsupported: self.unsupported + other.unsupported,
+            given_up: self.given_up + other.given_up,
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Unit {
+    Wanted,
+    Built(Digest, Cost),
+    /// The compiler refused it; measured as a fact about the source.
+    Refused(String, Cost),
+    /// Its work item is quarantined: a fact about the farm, never stored.
+    GivenUp,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Not begun: the point before is not decided.
+    Waiting,
+    Building,
+    Measuring,
+    Decided,
+}
+
+#[derive(Debug)]
+struct Task {
+    key: TaskKey,
+    title: String,
+    stage: Stage,
+    budget_ms: u64,
+    trials: Option<u32>,
+    max_units: usize,
+    considered: Vec<CandidateOutline>,
+    reference: Option<CandidateOutline>,
+    /// Those that a Measure item is made for, in order.
+    racing: Vec<CandidateOutline>,
+    outcomes: BTreeMap<CandidateId, Outcome>,
+    given_up: u32,
+    measure: Cost,
+    winner: Option<CandidateOutline>,
+}
+
+/// The search in one variant.
+pub struct Tuner {
+    blueprint: Arc<dyn Blueprint>,
+    variant: usize,
+    settings: Settings,
+    known: Arc<KnownOutcomes>,
+    /// `tasks[spec][point]`.
+    tasks: Vec<Vec<Task>>,
+    /// Indices of specs, the heaviest first.
+    order: Vec<usize>,
+    units: BTreeMap<Digest, Unit>,
+}
+
+impl Tuner {
+    /// Lays out the search. `known` may hold records of any tasks.
+    pub fn new(blueprint: Arc<dyn Blueprint>, variant: usize, settings: Settings, known: Arc<KnownOutcomes>) -> Self {
+        let specs = blueprint.variants()[variant].specs.clone();
+        let points = specs.iter().map(|s| s.tasks.len()).max().unwrap_or(1);
+        let cost =
+            |spec: usize, point: usize| specs[spec].tasks.get(point).map_or(0.0, |t| f64::from(t.calls) * t.flops.max(1.0));
+        let totals: Vec<f64> = (0..points).map(|p| (0..specs.len()).map(|s| cost(s, p)).sum::<f64>().max(1.0)).collect();
+        let mut order: Vec<usize> = (0..specs.len()).collect();
+        order.sort_by(|a, b| cost(*b, 0).total_cmp(&cost(*a, 0)).then(a.cmp(b)));
+        // Each point is as important as the others, whatever it costs: they share the budget equally.
+        let budget = settings.budget_ms as f64 / points as f64;
+        let tasks = (0..specs.len())
+            .map(|spec| {
+                let task = |(point, outline): (usize, &TaskOutline)| {
+                    let share = cost(spec, point) / totals[point];
+                    let (trials, max_units) = settings.trials(cost(spec, 0) / totals[0]);
+                    Task {
+                        key: outline.key,
+                        title: outline.title.clone(),
+                        stage: Stage::Waiting,
+                        budget_ms: ((budget * share) as u64).max(BUDGET_FLOOR_MS),
+                        trials,
+                        max_units,
+                        considered: Vec::new(),
+                        reference: None,
+                        racing: Vec::new(),
+                        outcomes: BTreeMap::new(),
+                        given_up: 0,
+                        measure: Cost::default(),
+                        winner: None,
+                    }
+                };
+                specs[spec].tasks.iter().enumerate().map(task).collect()
+            })
+            .collect();
+        Self { blueprint, variant, settings, known, tasks, order, units: BTreeMap::new() }
+    }
+
+    /// What the first round will ask for: `(tasks, known tasks, candidates, units)`. Valid after the first [`Self::advance`].
+    pub fn overview(&self) -> (u32, u32, u32, u32) {
+        let all = || self.tasks.iter().flatten();
+        let known = all().filter(|t| self.known.get(&t.key).is_some_and(|k| !k.is_empty())).count();
+        let candidates: usize = all().map(|t| t.considered.len()).sum();
+        (all().count() as u32, known as u32, candidates as u32, self.units.len() as u32)
+    }
+
+    /// Milliseconds of measuring that may still come.
+    pub fn remaining_ms(&self) -> u64 {
+        self.tasks.iter().flatten().filter(|t| t.stage != Stage::Decided && t.considered.len() != 1).map(|t| t.budget_ms).sum()
+    }
+
+    /// A Build item ended: with the object, with the compiler's refusal, or given up.
+    pub fn built(&mut self, unit: Digest, end: Option<Result<Digest, String>>, cost: Cost) {
+        let state = match end {
+            Some(Ok(object)) => Unit::Built(object, cost),
+            Some(Err(log)) => Unit::Refused(log, cost),
+            None => Unit::GivenUp,
+        };
+        self.units.insert(unit, state);
+    }
+
+    /// A Measure item ended: with outcomes, or given up.
+    pub fn measured(&mut self, task: TaskRef, end: Option<Vec<(CandidateId, Outcome)>>, cost: Cost) {
+        let task = &mut self.tasks[task.spec][task.point];
+        match end {
+            Some(outcomes) => task.outcomes.extend(outcomes),
+            None => task.given_up += task.racing.iter().filter(|c| !task.outcomes.contains_key(&c.id)).count() as u32,
+        }
+        task.measure = cost;
+        // All that was to be learnt is learnt: the decision follows at the next `advance`.
+        task.racing.clear();
+    }
+
+    /// Whether every task has its winner.
+    pub fn is_done(&self) -> bool {
+        self.tasks.iter().flatten().all(|t| t.stage == Stage::Decided)
+    }
+
+    /// The winner of every task; complete when [`Self::is_done`].
+    pub fn choices(&self) -> Vec<(TaskRef, CandidateOutline)> {
+        let mut choices = Vec::new();
+        for (spec, tasks) in self.tasks.iter().enumerate() {
+            for (point, task) in tasks.iter().enumerate() {
+                choices.extend(task.winner.as_ref().map(|w| (self.task_ref(spec, point), w.clone())));
+            }
+        }
+        choices
+    }
+
+    /// How the candidates that were to be measured fared.
+    pub fn tally(&self) -> Tally {
+        let mut tally = Tally::default();
+        for task in self.tasks.iter().flatten().filter(|t| self.measures(t)) {
+            tally.planned += task.considered.len() as u32;
+            tally.given_up += task.given_up;
+            for candidate in &task.considered {
+                match task.outcomes.get(&candidate.id) {
+                    Some(Outcome::Measured(m)) if m.samples.is_empty() => tally.unsupported += 1,
+                    Some(Outcome::Measured(_)) => tally.measured += 1,
+                    Some(Outcome::BuildFailed { .. }) => tally.build_failed += 1,
+                    Some(Outcome::Crashed { .. } | Outcome::TimedOut { .. } | Outcome::WrongResult { .. }) => tally.faulty += 1,
+                    Some(Outcome::Unsupported { .. }) => tally.unsupported += 1,
+                    None => {}
+                }
+            }
+        }
+        tally
+    }
+
+    /// Goes as far as the outcomes allow and returns what is needed to go on.
+    pub fn advance(&mut self) -> Vec<Action> {
+        let mut actions = Vec::new();
+        for spec in self.order.clone() {
+            for point in 0..self.tasks[spec].len() {
+                if self.tasks[spec][point].stage == Stage::Waiting {
+                    self.begin(spec, point, &mut actions);
+                }
+                if self.tasks[spec][point].stage == Stage::Building {
+                    self.race(spec, point, &mut actions);
+                }
+                if self.tasks[spec][point].stage == Stage::Measuring && self.tasks[spec][point].racing.is_empty() {
+                    self.decide(spec, point, &mut actions);
+                }
+                if self.tasks[spec][point].stage != Stage::Decided {
+                    break;
+                }
+            }
+        }
+        actions
+    }
+
+    fn task_ref(&self, spec: usize, point: usize) -> TaskRef {
+        TaskRef { variant: self.variant, spec, point }
+    }
+
+    /// Whether there is anything to find out: a task with only its naive candidate is decided.
+    fn measures(&self, task: &Task) -> bool {
+        let lonely = task.considered.len() == 1 && task.reference.as_ref().is_some_and(|r| r.id == task.considered[0].id);
+        self.settings.mode != TuneMode::None && !lonely
+    }
+
+    /// Chooses what to consider, takes what is known, and asks for the units of the rest.
+    fn begin(&mut self, spec: usize, point: usize, actions: &mut Vec<Action>) {
+        let stored = Arc::clone(&self.known);
+        let known = stored.get(&self.tasks[spec][point].key);
+        let considered = self.consider(spec, point);
+        let naive = self.reference(spec, point);
+        let task = &mut self.tasks[spec][point];
+        for candidate in &considered {
+            let Some(k) = known.and_then(|k| k.get(&candidate.id)) else { continue };
+            // "The budget ended" is no answer to someone who brings a larger one.
+            if !matches!(k.outcome, Outcome::Unsupported { .. }) || k.budget_ms >= task.budget_ms {
+                task.outcomes.insert(candidate.id, k.outcome.clone());
+            }
+        }
+        task.considered = considered;
+        task.reference = Some(naive.clone());
+        task.stage = Stage::Building;
+        let missing: Vec<_> = task.considered.iter().filter(|c| !task.outcomes.contains_key(&c.id)).cloned().collect();
+        let task = &self.tasks[spec][point];
+        if !self.measures(task) || missing.is_empty() {
+            self.tasks[spec][point].stage = Stage::Measuring;
+            return;
+        }
+        let champions = best(&task.considered, &task.outcomes).into_iter().take(CHAMPIONS).cloned().collect::<Vec<_>>();
+        let mut racing = missing;
+        racing.extend(champions);
+        let title = task.title.clone();
+        for candidate in std::iter::once(&naive).chain(&racing) {
+            if let std::collections::btree_map::Entry::Vacant(entry) = self.units.entry(candidate.unit) {
+                entry.insert(Unit::Wanted);
+                actions.push(Action::Build { unit: candidate.unit, label: format!("{} for {title}", candidate.family) });
+            }
+        }
+        self.tasks[spec][point].racing = racing;
+    }
+
+    /// The candidates of a task: at the first point the blueprint's first ones, within the bound on units; at a later one the
+    /// best of the point before.
+    fn consider(&self, spec: usize, point: usize) -> Vec<CandidateOutline> {
+        let here = self.task_ref(spec, point);
+        let task = &self.tasks[spec][point];
+        let mut units = BTreeSet::new();
+        let mut guesses = self.blueprint.candidates(here, self.settings.mode, task.trials);
+        guesses.retain(|c| units.contains(&c.unit) || (units.len() < task.max_units && units.insert(c.unit)));
+        if point == 0 || self.settings.mode != TuneMode::Quick {
+            return guesses;
+        }
+        let legal_here = |c: &&CandidateOutline| self.blueprint.candidate(here, &c.family, &c.params);
+        let mut chosen: Vec<_> = self.finalists(spec, point - 1).iter().filter_map(legal_here).collect();
+        // What is legal can depend on the size: a race of one is none.
+        let naive = self.blueprint.reference(here).family;
+        for guess in guesses {
+            if chosen.len() < MIN_FIELD && guess.family != naive && chosen.iter().all(|c| c.id != guess.id) {
+                chosen.push(guess);
+            }
+        }
+        if chosen.is_empty() { vec![self.blueprint.reference(here)] } else { chosen }
+    }
+
+    /// Those that race again at the next point: half of the places go to the fastest, the others first to the best of each
+    /// further family. The naive one takes a place only among the fastest, as it takes very long at large sizes.
+    fn finalists(&self, spec: usize, point: usize) -> Vec<&CandidateOutline> {
+        let task = &self.tasks[spec][point];
+        let places = FINALISTS[point.min(1)];
+        let naive = self.blueprint.reference(self.task_ref(spec, point)).family;
+        let ranked = best(&task.considered, &task.outcomes);
+        let mut chosen: Vec<&CandidateOutline> = ranked.iter().copied().take(places.div_ceil(2)).collect();
+        for head in &ranked {
+            if head.family != naive && chosen.iter().all(|c| c.family != head.family) {
+                chosen.push(head);
+            }
+        }
+        chosen.truncate(places);
+        for next in ranked {
+            if chosen.len() < places && next.family != naive && chosen.iter().all(|c| c.id != next.id) {
+                chosen.push(next);
+            }
+        }
+        chosen
+    }
+
+    /// What candidates are checked against.
+    fn reference(&self, spec: usize, point: usize) -> CandidateOutline {
+        let here = self.task_ref(spec, point);
+        let naive = self.blueprint.reference(here);
+        let flops = self.blueprint.variants()[self.variant].specs[spec].tasks[point].flops;
+        if point == 0 || flops <= NAIVE_REFERENCE_FLOPS {
+            return naive;
+        }
+        // The fastest that passed the check at the first point, from another family than the winner's if there is one: equal
+        // mistakes of two families are unlikely.
+        let first = &self.tasks[spec][0];
+        let winner = first.winner.as_ref().map(|w| w.family.as_str());
+        let ranked = best(&first.considered, &first.outcomes);
+        let other = |c: &&&CandidateOutline| Some(c.family.as_str()) != winner && c.family != naive.family;
+        let checked = ranked.iter().find(other).or_else(|| ranked.first());
+        checked.and_then(|c| self.blueprint.candidate(here, &c.family, &c.params)).unwrap_or(naive)
+    }
+
+    /// Once all units of a task have ended, asks for the race.
+    fn race(&mut self, spec: usize, point: usize, actions: &mut Vec<Action>) {
+        let task = &mut self.tasks[spec][point];
+        let Some(reference) = task.reference.clone() else { return };
+        let ended = |c: &CandidateOutline| !matches!(self.units.get(&c.unit), None | Some(Unit::Wanted));
+        if !ended(&reference) || !task.racing.iter().all(ended) {
+            return;
+        }
+        task.stage = Stage::Measuring;
+        let protocol = self.settings.protocol(task.budget_ms);
+        let mut refused: BTreeMap<Digest, (String, Vec<CandidateOutline>)> = BTreeMap::new();
+        let mut objects = Vec::new();
+        let mut racing = Vec::new();
+        for candidate in std::mem::take(&mut task.racing) {
+            match &self.units[&candidate.unit] {
+                Unit::Built(object, _) => {
+                    objects.push((candidate.id, *object));
+                    racing.push(candidate);
+                }
+                Unit::Refused(log, _) => {
+                    task.outcomes.insert(candidate.id, Outcome::BuildFailed { log: log.clone() });
+                    refused.entry(candidate.unit).or_insert_with(|| (log.clone(), Vec::new())).1.push(candidate);
+                }
+                Unit::GivenUp => task.given_up += 1,
+                Unit::Wanted => unreachable!("all units have ended"),
+            }
+        }
+        let key = task.key;
+        actions.extend(refused.into_iter().map(|(unit, (log, candidates))| Action::RecordBuildFailure {
+            key,
+            candidates,
+            unit,
+            log,
+            protocol,
+        }));
+        let Unit::Built(reference_object, _) = &self.units[&reference.unit] else {
+            actions
+                .push(Action::Note(format!("{}: the reference kernel could not be built, so nothing was measured", task.title)));
+            task.given_up += racing.len() as u32;
+            return;
+        };
+        if racing.is_empty() {
+            return;
+        }
+        let seed = u64::from_le_bytes(key.0.as_bytes()[..8].try_into().expect("a digest has 32 bytes"));
+        let task_ref = TaskRef { variant: self.variant, spec, point };
+        let work = self.blueprint.measure(task_ref, (reference.id, *reference_object), &objects, protocol, seed);
+        task.racing.clone_from(&racing);
+        actions.push(Action::Measure { task: task_ref, spec: Box::new(work), candidates: racing });
+    }
+
+    fn decide(&mut self, spec: usize, point: usize, actions: &mut Vec<Action>) {
+        let task_ref = self.task_ref(spec, point);
+        let task = &self.tasks[spec][point];
+        let ids: Vec<CandidateId> = task.considered.iter().map(|c| c.id).collect();
+        let outcomes: Vec<(CandidateId, Outcome)> =
+            ids.iter().filter_map(|id| task.outcomes.get(id).map(|o| (*id, o.clone()))).collect();
+        let beside = self.tasks[spec].iter().find_map(|other| other.winner.as_ref()).map(|winner| winner.id);
+        let decision = self.blueprint.select(task_ref, &ids, &outcomes, beside);
+        let naive = self.blueprint.reference(task_ref);
+        // Nothing was shown to be right: what is right by definition wins, not a guess.
+        let winner = if self.measures(task) && decision.measured + decision.dropped == 0 {
+            actions.push(Action::Note(format!(
+                "{}: no candidate was shown to be right and timed; the naive kernel is taken",
+                task.title
+            )));
+            naive
+        } else {
+            task.considered.iter().find(|c| c.id == decision.winner).cloned().unwrap_or(naive)
+        };
+        let table = self.table(task, decision);
+        let silent = !self.measures(task);
+        let task = &mut self.tasks[spec][point];
+        task.winner = Some(winner);
+        task.stage = Stage::Decided;
+        if !silent {
+            actions.push(Action::Decided { table: Box::new(table) });
+        }
+    }
+
+    fn table(&self, task: &Task, decision: Decision) -> AutotuneTable {
+        let mut workers: BTreeSet<&str> = task.measure.worker.as_deref().into_iter().collect();
+        let units: BTreeSet<Digest> = task.considered.iter().map(|c| c.unit).collect();
+        let (mut built, mut build_s) = (0, 0.0);
+        for unit in units {
+            if let Some(Unit::Built(_, cost) | Unit::Refused(_, cost)) = self.units.get(&unit) {
+                built += 1;
+                build_s += cost.seconds;
+                workers.extend(cost.worker.as_deref());
+            }
+        }
+        AutotuneTable {
+            title: task.title.clone(),
+            rows: decision.rows,
+            considered: task.considered.len() as u32,
+            built,
+            measured: decision.measured,
+            dropped: decision.dropped,
+            build_s,
+            measure_s: task.measure.seconds,
+            workers: workers.len() as u32,
+        }
+    }
+}
+
+/// The candidates that have a time, the fastest first.
+fn best<'c>(considered: &'c [CandidateOutline], outcomes: &BTreeMap<CandidateId, Outcome>) -> Vec<&'c CandidateOutline> {
+    // As the selection ranks: those of the final race before the others, each by the 20th percentile.
+    let rank = |c: &CandidateOutline| match outcomes.get(&c.id) {
+        Some(Outcome::Measured(m)) if !m.samples.is_empty() => Some((m.raced == 0, m.quantile(0.2))),
+        _ => None,
+    };
+    let mut timed: Vec<((bool, f64), &CandidateOutline)> = considered.iter().filter_map(|c| Some((rank(c)?, c))).collect();
+    timed.sort_by(|(a, _), (b, _)| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
+    timed.into_iter().map(|(_, c)| c).collect()
+}

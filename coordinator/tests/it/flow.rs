@@ -1,0 +1,282 @@
+//! Jobs from submission to their end.
+
+use aotfarm_protocol::*;
+
+use crate::farm::{FakeWorker, Farm};
+
+const GRAPH: &str = "specs=2 points=2 candidates=9 weights=a";
+
+fn count(worker: &FakeWorker, kind: WorkKind) -> usize {
+    worker.counts().get(&kind).copied().unwrap_or(0)
+}
+
+fn states(log: &[JobEvent]) -> String {
+    let states = log.iter().filter_map(|e| match e {
+        JobEvent::State { state } => Some(state.to_string()),
+        _ => None,
+    });
+    states.collect::<Vec<_>>().join(" ")
+}
+
+#[tokio::test]
+async fn a_job_is_published_with_every_item_done_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let farm = Farm::new(&dir).await;
+    let worker = farm.worker("a").await;
+    let job = farm.submit("net", GRAPH).await;
+    assert_eq!(job.state, JobState::Queued);
+    let done = worker.work(&farm, job.id).await;
+    let published = done.published.unwrap();
+    assert_eq!((done.state, published.version, published.existed), (JobState::Published, 1, false));
+    assert_eq!(published.profiles.len(), 1);
+
+    let log = farm.log(job.id).await;
+    assert_eq!(states(&log), "queued planning tuning linking profiling published");
+    // Three families share three units per spec; one race per spec and point.
+    assert_eq!(
+        worker.counts(),
+        [(WorkKind::Build, 6), (WorkKind::Measure, 4), (WorkKind::Link, 1), (WorkKind::Profile, 1)].into()
+    );
+    let items = farm.items(job.id).await;
+    assert_eq!(items.len(), 12);
+    assert!(items.iter().all(|i| i.state == ItemState::Done && i.completions == 1 && i.attempts == 1), "{items:#?}");
+    // All candidates race at the small size, the finalists at the large one.
+    let tables = log.iter().filter_map(|e| match e {
+        JobEvent::Tuned { table } => Some((table.title.as_str(), table.considered, table.measured, table.workers)),
+        _ => None,
+    });
+    let mut tables = tables.collect::<Vec<_>>();
+    tables.sort();
+    assert_eq!(tables, [("op0(n=1)", 9, 9, 1), ("op0(n=2)", 6, 6, 1), ("op1(n=1)", 9, 9, 1), ("op1(n=2)", 6, 6, 1)]);
+    assert!(log.iter().any(|e| matches!(e, JobEvent::Planned { tasks: 4, known: 0, candidates: 18, units: 6 })), "{log:#?}");
+    assert!(log.iter().any(|e| matches!(e, JobEvent::Progress { .. })));
+}
+
+#[tokio::test]
+async fn the_same_request_is_answered_without_work() {
+    let dir = tempfile::tempdir().unwrap();
+    let farm = Farm::new(&dir).await;
+    let worker = farm.worker("a").await;
+    let first = farm.submit("net", GRAPH).await;
+    let first = worker.work(&farm, first.id).await.published.unwrap();
+    let again = farm.submit("net", GRAPH).await;
+    assert_eq!(again.state, JobState::Published);
+    let published = again.published.unwrap();
+    assert_eq!((published.version, published.existed, published.index), (1, true, first.index));
+    assert!(again.items.is_empty());
+}
+
+#[tokio::test]
+async fn other_weights_need_neither_build_nor_measure() {
+    let dir = tempfile::tempdir().unwrap();
+    let farm = Farm::new(&dir).await;
+    let worker = farm.worker("a").await;
+    let first = farm.submit("net", GRAPH).await;
+    worker.work(&farm, first.id).await;
+    let before = worker.counts();
+    let second = farm.submit("net", &GRAPH.replace("weights=a", "weights=b")).await;
+    let done = worker.work(&farm, second.id).await;
+    assert_eq!(done.published.as_ref().map(|p| (p.version, p.existed, p.previous.len())), Some((2, false, 1)));
+    assert_eq!(count(&worker, WorkKind::Build), before[&WorkKind::Build]);
+    assert_eq!(count(&worker, WorkKind::Measure), before[&WorkKind::Measure]);
+    assert_eq!(count(&worker, WorkKind::Link), 2);
+    // Only the winners' objects are asked for, and they are there.
+    let builds = done.items[&WorkKind::Build];
+    assert_eq!((builds.total, builds.cached), (2, 2));
+}
+
+#[tokio::test]
+async fn a_lost_artifact_is_made_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let farm = Farm::new(&dir).await;
+    let worker = farm.worker("a").await;
+    let first = farm.submit("net", GRAPH).await;
+    let first = worker.work(&farm, first.id).await.published.unwrap();
+    std::fs::remove_file(farm.coordinator.blobs().path(first.variants[0].1)).unwrap();
+    let again = farm.submit("net", GRAPH).await;
+    assert_eq!(again.state, JobState::Queued);
+    let again = worker.work(&farm, again.id).await.published.unwrap();
+    assert_eq!((again.version, again.existed), (1, true));
+    assert!(farm.coordinator.blobs().contains(first.variants[0].1).await.unwrap());
+}
+
+#[tokio::test]
+async fn two_clients_at_once_get_one_version() {
+    let dir = tempfile::tempdir().unwrap();
+    let farm = Farm::new(&dir).await;
+    let worker = farm.worker("a").await;
+    let request = farm.request("net", GRAPH).await;
+    let post = || farm.call::<JobStatus>("POST", "/v1/jobs", &request);
+    let (one, two) = tokio::join!(post(), post());
+    let (one, two) = (one.unwrap(), two.unwrap());
+    let (one, two) = (worker.work(&farm, one.id).await, worker.work(&farm, two.id).await);
+    let (one_published, two_published) = (one.published.unwrap(), two.published.unwrap());
+    assert_eq!((one_published.version, two_published.version), (1, 1));
+    assert!(one_published.existed != two_published.existed, "one made it, the other found it");
+    assert_eq!(worker.counts()[&WorkKind::Link], 1);
+    let models: Vec<ModelInfo> = farm.get("/v1/models").await;
+    assert_eq!(models.iter().map(|m| m.versions).collect::<Vec<_>>(), [1]);
+    // Both watchers saw the tuning.
+    for job in [one.id, two.id] {
+        assert!(farm.log(job).await.iter().any(|e| matches!(e, JobEvent::Tuned { .. })));
+    }
+}
+
+#[tokio::test]
+async fn a_follower_leads_when_its_leader_is_cancelled() {
+    let dir = tempfile::tempdir().unwrap();
+    let farm = Farm::new(&dir).await;
+    let worker = farm.worker("a").await;
+    let leader = farm.submit("net", GRAPH).await;
+    farm.wait_for_state(leader.id, JobState::Tuning).await;
+    let follower = farm.submit("net", GRAPH).await;
+    farm.wait_for("the note that it follows", async |farm: &Farm| {
+        farm.log(follower.id).await.iter().any(|e| matches!(e, JobEvent::Note { .. })).then_some(())
+    })
+    .await;
+    farm.call::<JobStatus>("POST", &format!("/v1/jobs/{}/cancel", leader.id), &()).await.unwrap();
+    let done = worker.work(&farm, follower.id).await;
+    assert_eq!((done.state, done.published.unwrap().existed), (JobState::Published, false));
+}
+
+#[tokio::test]
+async fn cancelling_drops_the_items_that_no_other_job_needs() {
+    let dir = tempfile::tempdir().unwrap();
+    let farm = Farm::new(&dir).await;
+    let worker = farm.worker("a").await;
+    let doomed = farm.submit("net", "specs=2 points=1 candidates=9 weights=a").await;
+    farm.wait_for_state(doomed.id, JobState::Tuning).await;
+    // The other model shares the first spec.
+    let other = farm.submit("other", "specs=1 points=1 candidates=9 weights=b").await;
+    farm.wait_for("all items", async |farm: &Farm| {
+        (farm.items(other.id).await.len() == 3 && farm.items(doomed.id).await.len() == 6).then_some(())
+    })
+    .await;
+    let leases = worker.take(&farm, &[WorkKind::Build], 6).await;
+    assert_eq!(leases.len(), 6);
+
+    let cancelled: JobStatus = farm.call("POST", &format!("/v1/jobs/{}/cancel", doomed.id), &()).await.unwrap();
+    assert_eq!(cancelled.state, JobState::Cancelled);
+    let lost = worker.heartbeat(&farm, &leases.iter().collect::<Vec<_>>()).await.lost;
+    let needed: Vec<WorkItemId> = farm.items(other.id).await.iter().map(|i| i.id).collect();
+    assert_eq!(lost.len(), 3);
+    assert!(lost.iter().all(|key| !needed.contains(key)));
+    for lease in &leases {
+        let error = worker.finish(&farm, lease).await.err().map(|e| e.code);
+        assert_eq!(error, lost.contains(&lease.item).then_some(ErrorCode::LeaseLost));
+    }
+    assert_eq!(worker.work(&farm, other.id).await.state, JobState::Published);
+    let refused = farm.call::<JobStatus>("POST", &format!("/v1/jobs/{}/cancel", other.id), &()).await.unwrap_err();
+    assert_eq!(refused.code, ErrorCode::Conflict);
+    assert_eq!(states(&farm.log(doomed.id).await), "queued planning tuning cancelled");
+}
+
+#[tokio::test]
+async fn a_rejected_artifact_fails_the_job_with_its_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    let farm = Farm::new(&dir).await;
+    let worker = farm.worker("a").await;
+    let job = farm.submit("net", GRAPH).await;
+    let done = farm
+        .wait_for("the end", async |farm: &Farm| {
+            for lease in worker.claim(farm, &crate::farm::ALL, 4).await {
+                match lease.spec.kind() {
+                    WorkKind::Profile => {
+                        let reason = "relative error 0.5".to_owned();
+                        worker.report(farm, &lease, Ok(WorkResult::Rejected { reason })).await.unwrap();
+                    }
+                    _ => worker.finish(farm, &lease).await.unwrap(),
+                }
+            }
+            Some(farm.status(job.id).await).filter(|s| s.state.is_final())
+        })
+        .await;
+    assert_eq!(done.state, JobState::Failed);
+    let error = done.error.unwrap();
+    assert!(error.message.contains("relative error 0.5"), "{error}");
+    assert!(farm.get::<Vec<ModelInfo>>("/v1/models").await.is_empty());
+}
+
+#[tokio::test]
+async fn candidates_that_do_not_compile_cost_only_themselves() {
+    let dir = tempfile::tempdir().unwrap();
+    let farm = Farm::new(&dir).await;
+    let worker = farm.worker("a").await;
+    let job = farm.submit("net", "specs=1 points=1 candidates=9 weights=a").await;
+    let slow = Digest::of("source of slow@1 for spec 0");
+    let done = farm
+        .wait_for("the end", async |farm: &Farm| {
+            for lease in worker.claim(farm, &crate::farm::ALL, 4).await {
+                match &lease.spec {
+                    WorkSpec::Build(build) if build.source == slow => {
+                        let log = "error: no".to_owned();
+                        worker.report(farm, &lease, Ok(WorkResult::BuildFailed { log })).await.unwrap();
+                    }
+                    _ => worker.finish(farm, &lease).await.unwrap(),
+                }
+            }
+            Some(farm.status(job.id).await).filter(|s| s.state.is_final())
+        })
+        .await;
+    assert_eq!(done.state, JobState::Published, "{:?}", done.error);
+    let measured = farm.log(job.id).await.into_iter().find_map(|e| match e {
+        JobEvent::Tuned { table } => Some((table.considered, table.measured)),
+        _ => None,
+    });
+    // Of nine, three are of the family that does not compile.
+    assert_eq!(measured, Some((9, 6)));
+}
+
+#[tokio::test]
+async fn a_job_with_less_than_half_measured_fails() {
+    let dir = tempfile::tempdir().unwrap();
+    let farm = Farm::new(&dir).await;
+    let worker = farm.worker("a").await;
+    let job = farm.submit("net", "specs=1 points=1 candidates=9 weights=a").await;
+    let done = farm
+        .wait_for("the end", async |farm: &Farm| {
+            for lease in worker.claim(farm, &crate::farm::ALL, 4).await {
+                let WorkSpec::Measure { spec, .. } = &lease.spec else {
+                    worker.finish(farm, &lease).await.unwrap();
+                    continue;
+                };
+                let crashed = |c: &KernelCall| (c.candidate, Outcome::Crashed { reason: "signal 11".to_owned() });
+                let outcomes = spec.candidates.iter().map(crashed).collect();
+                worker.report(farm, &lease, Ok(WorkResult::Measured { outcomes })).await.unwrap();
+            }
+            Some(farm.status(job.id).await).filter(|s| s.state.is_final())
+        })
+        .await;
+    let error = done.error.unwrap();
+    assert!(error.message.contains("only 0 of 9") && error.message.contains("9 crashed"), "{error}");
+}
+
+#[tokio::test]
+async fn a_bad_graph_fails_its_job() {
+    let dir = tempfile::tempdir().unwrap();
+    let farm = Farm::new(&dir).await;
+    let job = farm.submit("net", "nonsense").await;
+    let failed = farm.wait_for_state(job.id, JobState::Failed).await;
+    assert_eq!(failed.error.unwrap(), ApiError::new(ErrorCode::BadRequest, "no specs"));
+}
+
+#[tokio::test]
+async fn a_missing_capability_is_named_and_in_the_end_fatal() {
+    let dir = tempfile::tempdir().unwrap();
+    let farm = Farm::new(&dir).await;
+    let job = farm.submit("net", GRAPH).await;
+    farm.wait_for_state(job.id, JobState::Planning).await;
+    let noted = farm
+        .wait_for("the note", async |farm: &Farm| {
+            farm.clock.forward(1_000);
+            farm.log(job.id).await.into_iter().find_map(|e| match e {
+                JobEvent::Note { message } => Some(message),
+                _ => None,
+            })
+        })
+        .await;
+    assert_eq!(noted, "waiting: no connected worker has a compiler for cpu-x86_64-v3");
+    farm.clock.forward(200_000);
+    let failed = farm.wait_for_state(job.id, JobState::Failed).await;
+    assert_eq!(failed.error.unwrap().code, ErrorCode::NoCapableWorker);
+}

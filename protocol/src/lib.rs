@@ -1,0 +1,48 @@
+//! The words of `aotfarm` as types, and the only types that cross HTTP.
+//!
+//! | word | type |
+//! |---|---|
+//! | Target, Device | [`Target`], [`Device`] |
+//! | TuningTask | compiler-side; here as its key ([`TaskKey`]) and title |
+//! | Candidate | [`CandidateId`], [`Params`] |
+//! | Outcome, Measurement | [`Outcome`], [`Measurement`] |
+//! | TuningRecord | [`TuningRecord`] |
+//! | Job | [`JobId`], [`JobState`], [`JobRequest`], [`JobStatus`] |
+//! | WorkItem, Lease | [`WorkItemId`], [`WorkSpec`], [`WorkResult`], [`Lease`] |
+//! | Artifact, Variant, Version | [`Manifest`], [`Index`], [`VersionInfo`] |
+//! | Profile | [`Profile`] |
+//!
+//! This crate is a leaf: it does no IO, reads no clock and imports no other room.
+#![forbid(unsafe_code)]
+
+mod api;
+mod device;
+mod digest;
+mod dtype;
+mod error;
+mod id;
+mod job;
+mod manifest;
+mod measure;
+mod metadata;
+mod outcome;
+mod profile;
+mod reference;
+mod target;
+mod work;
+
+pub use api::*;
+pub use device::{Device, DeviceKind};
+pub use digest::{Digest, DigestError, KEY_VERSION, KeyHasher};
+pub use dtype::DType;
+pub use error::{ApiError, ErrorCode};
+pub use id::{CandidateId, JobId, TaskKey, WorkItemId, WorkerId};
+pub use job::*;
+pub use manifest::*;
+pub use measure::*;
+pub use metadata::*;
+pub use outcome::*;
+pub use profile::{Profile, Quantiles};
+pub use reference::{Reference, ReferenceError, Selector};
+pub use target::{CpuIsa, Target, TargetError};
+pub use work::*;

@@ -1,0 +1,67 @@
+//! What an artifact says about itself: the JSON that its `metadata` function returns.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{DType, Digest, Target};
+
+/// A symbolic dimension and the sizes that are allowed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DimRange {
+    /// The symbol's name: `batch`, `seq` …
+    pub name: String,
+    /// Smallest size.
+    pub min: i64,
+    /// Largest size.
+    pub max: i64,
+}
+
+/// One dimension of an input or output: a number, a symbol's name, or an expression in symbols as text (`2*batch+1`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Dim {
+    /// A constant size.
+    Size(i64),
+    /// A symbol or an expression.
+    Expr(String),
+}
+
+/// An input or output of a model.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Port {
+    /// Its name in the exported graph.
+    pub name: String,
+    /// Element type.
+    pub dtype: DType,
+    /// Shape.
+    pub dims: Vec<Dim>,
+}
+
+/// The metadata of an artifact.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArtifactMetadata {
+    /// What it is made for.
+    pub target: Target,
+    /// Digest of the graph that it was compiled from.
+    pub graph: Digest,
+    /// Version of the compiler.
+    pub compiler: String,
+    /// Symbolic dimensions.
+    pub dims: Vec<DimRange>,
+    /// Inputs in order.
+    pub inputs: Vec<Port>,
+    /// Outputs in order.
+    pub outputs: Vec<Port>,
+    /// The plan's steps in order: label and, where one was selected, `family@version` and parameters by tuned point.
+    pub steps: Vec<StepInfo>,
+}
+
+/// One kernel call of the plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepInfo {
+    /// What it computes, as the AUTOTUNE table titles it, without the batch.
+    pub label: String,
+    /// The chosen candidate's label by tuned point (`batch=8`).
+    pub kernels: BTreeMap<String, String>,
+}

@@ -1,0 +1,92 @@
+//! What measuring came to. Failure is data.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{CandidateId, Device, MeasureProtocol, Params, Target, TaskKey};
+
+/// A timed, correct run of one candidate.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Measurement {
+    /// Seconds of every timed run, in the order in which they ran.
+    pub samples: Vec<f64>,
+    /// How many of the samples come from the final interleaved race (the last ones); 0 if it did not get there.
+    pub raced: u32,
+    /// Relative L2 error against the reference.
+    pub error: f64,
+}
+
+impl Measurement {
+    /// The `q`-quantile (0 ≤ q ≤ 1) of the samples that decide: those of the race if there are any, else all. Seconds.
+    pub fn quantile(&self, q: f64) -> f64 {
+        let from = if self.raced > 0 { self.samples.len().saturating_sub(self.raced as usize) } else { 0 };
+        let mut sorted = self.samples[from..].to_vec();
+        sorted.sort_by(f64::total_cmp);
+        match sorted.len() {
+            0 => f64::INFINITY,
+            n => sorted[((n - 1) as f64 * q).round() as usize],
+        }
+    }
+
+    /// The median that ranks. Seconds.
+    pub fn median(&self) -> f64 {
+        self.quantile(0.5)
+    }
+}
+
+/// What became of one candidate.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub enum Outcome {
+    /// Right, and timed.
+    Measured(Measurement),
+    /// The compiler refused the source.
+    BuildFailed {
+        /// What the compiler printed, shortened.
+        log: String,
+    },
+    /// The child died while running it.
+    Crashed {
+        /// The signal or exit status.
+        reason: String,
+    },
+    /// One run took longer than the protocol allows.
+    TimedOut {
+        /// The limit, in milliseconds.
+        limit_ms: u64,
+    },
+    /// The output differs from the reference, was not fully written, or something else was overwritten.
+    WrongResult {
+        /// Relative L2 error; NaN is stored as `null`.
+        error: Option<f64>,
+        /// What is wrong, in words.
+        reason: String,
+    },
+    /// The device or the budget did not allow it.
+    Unsupported {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// A stored outcome. Append-only, shared by all models.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TuningRecord {
+    /// The task.
+    pub task: TaskKey,
+    /// The candidate.
+    pub candidate: CandidateId,
+    /// `family@version`.
+    pub family: String,
+    /// The candidate's parameters.
+    pub params: Params,
+    /// What it was made for.
+    pub target: Target,
+    /// Where it was measured.
+    pub device: Device,
+    /// How.
+    pub protocol: MeasureProtocol,
+    /// What came of it.
+    pub outcome: Outcome,
+    /// When, Unix seconds.
+    pub at: i64,
+}

@@ -1,0 +1,309 @@
+//! What workers lease, and what they report.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{CandidateId, Device, Digest, KeyHasher, MeasureSpec, Outcome, Profile, Target, WorkItemId, WorkerId};
+
+/// A candidate's parameters: ordered names to integers. Families have their own typed form; the database, the wire and
+/// the digests know only this one.
+pub type Params = BTreeMap<String, i64>;
+
+/// The kinds of work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WorkKind {
+    /// Source to object.
+    Build,
+    /// Objects to outcomes, alone on the device.
+    Measure,
+    /// Objects, glue and weights to a shared object.
+    Link,
+    /// Shared object to a Profile.
+    Profile,
+}
+
+/// Compile one translation unit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BuildSpec {
+    /// The rendered, self-contained source.
+    pub source: Digest,
+    /// What to compile for.
+    pub target: Target,
+    /// Flags beyond those that the target implies.
+    pub flags: Vec<String>,
+    /// Identity of the compiler, as advertised in [`Toolchain::id`].
+    pub toolchain: String,
+}
+
+/// Run one pack function at link time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PackStep {
+    /// The translation unit whose `<symbol>_pack` does it; compiled for the linking host with `-DAOTK_PACK_ONLY`.
+    pub source: Digest,
+    /// The kernel's symbol.
+    pub symbol: String,
+    /// The tuning integers.
+    pub tune: Vec<i64>,
+    /// `(offset, bytes)` in the weights blob of each raw weight that the kernel takes, in its order.
+    pub inputs: Vec<(u64, u64)>,
+    /// Where in the artifact's weight section the result goes.
+    pub offset: u64,
+    /// Its size.
+    pub bytes: u64,
+}
+
+/// Copy raw bytes into the weight section.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopyStep {
+    /// Where in the weights blob.
+    pub from: u64,
+    /// Where in the weight section.
+    pub to: u64,
+    /// How many bytes.
+    pub bytes: u64,
+}
+
+/// Link one artifact: the recipe, which makes the same bytes from the same spec on every worker with the same toolchain.
+///
+/// In an empty folder, with exactly these names, all given to the compiler as relative paths (they end up in the symbol table):
+///
+/// 1. `weights.bin`, `section_bytes` long and zero: each of `copies` copies from the weights blob, each of `packs` writes what its pack function makes of
+///    its slices of the blob (`<symbol>_pack(const void *const *weight, void *packed, const int64_t *tune)` from `source`, compiled
+///    for the linking host with `-DAOTK_PACK_ONLY`, run where it can do no harm).
+/// 2. `weights.S` with the text of [`WEIGHTS_ASSEMBLY`], `artifact.map` with the text of [`VERSION_SCRIPT`], `glue.c` with the
+///    glue, and the kernel objects as `k0000.o`, `k0001.o` … in the order of `objects`.
+/// 3. Compile `glue.c` with [`GLUE_FLAGS`] (after the usual ones: it must run on any CPU of the architecture, because it is what tells the user that this one
+///    lacks an instruction set) and assemble `weights.S`.
+/// 4. Link `glue.o k0000.o … weights.o` in this order with [`LINK_FLAGS`], the libraries last.
+///
+/// The result exports `aotfarm_model` alone, needs at most libc, libm, libpthread and the loader, and holds no path, time or build id.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkSpec {
+    /// What it is made for.
+    pub target: Target,
+    /// Identity of the compiler.
+    pub toolchain: String,
+    /// The generated glue with the runtime, one self-contained translation unit.
+    pub glue: Digest,
+    /// Kernel objects.
+    pub objects: Vec<Digest>,
+    /// The raw weights, one blob.
+    pub weights: Digest,
+    /// Bytes of the weight section.
+    pub section_bytes: u64,
+    /// Weights that kernels read packed.
+    pub packs: Vec<PackStep>,
+    /// Weights that kernels read raw.
+    pub copies: Vec<CopyStep>,
+}
+
+/// Flags that compile the glue of a [`LinkSpec`], by architecture in the words of `uname -m`.
+pub const GLUE_FLAGS: &[(&str, &[&str])] = &[
+    ("x86_64", &["-O2", "-fPIC", "-fvisibility=hidden", "-march=x86-64", "-mtune=generic"]),
+    ("aarch64", &["-O2", "-fPIC", "-fvisibility=hidden", "-march=armv8-a", "-mtune=generic"]),
+];
+
+/// Flags that link the objects of a [`LinkSpec`]; the libraries go after the objects.
+pub const LINK_FLAGS: &[&str] = &[
+    "-shared",
+    "-Wl,--version-script=artifact.map",
+    "-Wl,--build-id=none",
+    "-Wl,--hash-style=gnu",
+    "-Wl,-z,noexecstack",
+    "-Wl,-z,relro",
+    "-Wl,-z,now",
+    "-Wl,-z,defs",
+    "-Wl,--as-needed",
+];
+
+/// The libraries that an artifact may need.
+pub const LINK_LIBRARIES: &[&str] = &["-lm", "-lpthread"];
+
+/// Makes `aotfarm_model` the only symbol that an artifact exports.
+pub const VERSION_SCRIPT: &str = "{ global: aotfarm_model; local: *; };\n";
+
+/// Puts `weights.bin` into a read-only, page-aligned section; the glue knows it as `aotfarm_weights`.
+pub const WEIGHTS_ASSEMBLY: &str = "\
+    .section .rodata.aotfarm_weights,\"a\",%progbits
+    .balign 4096
+    .globl aotfarm_weights
+    .hidden aotfarm_weights
+    .type aotfarm_weights, %object
+aotfarm_weights:
+    .incbin \"weights.bin\"
+    .size aotfarm_weights, . - aotfarm_weights
+    .section .note.GNU-stack,\"\",%progbits
+";
+
+/// Benchmark an artifact end to end, after checking it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProfileSpec {
+    /// The artifact.
+    pub artifact: Digest,
+    /// What it was made for.
+    pub target: Target,
+    /// A safetensors blob with `in.<i>` and the reference interpreter's `out.<i>`, that the artifact must reproduce.
+    pub check: Digest,
+    /// Largest relative L2 error that is still right, in units of 1e-9 (an integer so that the spec stays `Eq`).
+    pub tolerance_e9: u64,
+    /// Values of the symbolic dimensions at which to time, one run of the benchmark for each.
+    pub points: Vec<BTreeMap<String, i64>>,
+    /// Threads of the session.
+    pub threads: u32,
+    /// Milliseconds of timed runs for each point.
+    pub budget_ms: u64,
+}
+
+/// What a worker leases. A pure function of digests, so that its result is cached by [`WorkSpec::id`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "work", rename_all = "snake_case")]
+pub enum WorkSpec {
+    /// See [`BuildSpec`].
+    Build(BuildSpec),
+    /// See [`MeasureSpec`]; the device is part of the key.
+    Measure {
+        /// What and how.
+        spec: Box<MeasureSpec>,
+        /// Fingerprint of the device that must do it.
+        device: Digest,
+    },
+    /// See [`LinkSpec`].
+    Link(LinkSpec),
+    /// See [`ProfileSpec`]; the device is part of the key.
+    Profile {
+        /// What and how.
+        spec: ProfileSpec,
+        /// Fingerprint of the device that must do it.
+        device: Digest,
+    },
+}
+
+impl WorkSpec {
+    /// The kind.
+    pub const fn kind(&self) -> WorkKind {
+        match self {
+            Self::Build(_) => WorkKind::Build,
+            Self::Measure { .. } => WorkKind::Measure,
+            Self::Link(_) => WorkKind::Link,
+            Self::Profile { .. } => WorkKind::Profile,
+        }
+    }
+
+    /// The key: the digest of the canonical JSON of all fields (fixed field order, so it is deterministic).
+    pub fn id(&self) -> WorkItemId {
+        let json = serde_json::to_vec(self).expect("a WorkSpec has only string keys");
+        WorkItemId(KeyHasher::new("work").field(json).finish())
+    }
+
+    /// The toolchain that the worker must have, if any.
+    pub fn toolchain(&self) -> Option<&str> {
+        match self {
+            Self::Build(b) => Some(&b.toolchain),
+            Self::Link(l) => Some(&l.toolchain),
+            Self::Measure { .. } | Self::Profile { .. } => None,
+        }
+    }
+
+    /// The device that the worker must hold, if any.
+    pub fn device(&self) -> Option<Digest> {
+        match self {
+            Self::Measure { device, .. } | Self::Profile { device, .. } => Some(*device),
+            Self::Build(_) | Self::Link(_) => None,
+        }
+    }
+}
+
+/// A compiler that a worker has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Toolchain {
+    /// Identity that goes into keys: name, full version and the digest of the driver binary: `gcc-12.2.0-1f3a9c02`.
+    pub id: String,
+    /// Targets that it builds for.
+    pub targets: Vec<Target>,
+}
+
+/// What a worker can do; sent when it registers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Capabilities {
+    /// Host name, for people.
+    pub host: String,
+    /// Version of the worker's program.
+    pub version: String,
+    /// Build items that it runs at once.
+    pub slots: u32,
+    /// Its compilers.
+    pub toolchains: Vec<Toolchain>,
+    /// The device that it measures on.
+    pub device: Option<Device>,
+    /// Free-form labels.
+    pub labels: Vec<String>,
+}
+
+/// The right to run one work item until `expires_in_ms` have passed, at one generation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Lease {
+    /// The item.
+    pub item: WorkItemId,
+    /// Fences late reports: each time the item is given out this grows by one.
+    pub generation: i64,
+    /// The time to live, renewed by heartbeats.
+    pub expires_in_ms: u64,
+    /// What to do.
+    pub spec: WorkSpec,
+}
+
+/// What came of a work item. Everything that is a property of the item (a refused source, a wrong kernel) is a result;
+/// only what is a property of the worker (disk full, a lost file) is an error.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "result", rename_all = "snake_case")]
+pub enum WorkResult {
+    /// An object was built.
+    Built {
+        /// Its digest; the blob has been uploaded.
+        object: Digest,
+    },
+    /// The source was refused.
+    BuildFailed {
+        /// What the compiler printed, shortened.
+        log: String,
+    },
+    /// Every candidate has an outcome.
+    Measured {
+        /// In the order of the spec.
+        outcomes: Vec<(CandidateId, Outcome)>,
+    },
+    /// The artifact was linked.
+    Linked {
+        /// Its digest; the blob has been uploaded.
+        artifact: Digest,
+        /// Its size.
+        bytes: u64,
+    },
+    /// The artifact was checked and timed.
+    Profiled {
+        /// One for each point of the spec.
+        profiles: Vec<Profile>,
+        /// The largest relative L2 error of the check.
+        error: f64,
+    },
+    /// The artifact does not reproduce the reference, crashes or cannot be linked: the job fails.
+    Rejected {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// How a worker ends a lease.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// The worker.
+    pub worker: WorkerId,
+    /// The generation of its lease.
+    pub generation: i64,
+    /// Milliseconds of work, queue time not counted.
+    pub run_ms: u64,
+    /// The result, or why the worker could not do it (the item is given out again).
+    pub result: Result<WorkResult, String>,
+}

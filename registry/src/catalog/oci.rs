@@ -1,0 +1,76 @@
+//! The OCI documents of a version. The same variants always give the same bytes, hence the same digests.
+
+use std::collections::BTreeMap;
+
+use aotfarm_protocol::{
+    ARTIFACT_TYPE, ArtifactMetadata, CONFIG_TYPE, Descriptor, Digest, INDEX_TYPE, Index, MANIFEST_TYPE, Manifest,
+    TARGET_ANNOTATION, Target,
+};
+
+/// Annotation that tells OCI tools what to call the file.
+/// <https://github.com/opencontainers/image-spec/blob/main/annotations.md>
+const TITLE_ANNOTATION: &str = "org.opencontainers.image.title";
+
+/// A document and its digest.
+pub(super) struct Document {
+    pub(super) bytes: Vec<u8>,
+    pub(super) digest: Digest,
+}
+
+impl Document {
+    fn of(value: &impl serde::Serialize) -> Self {
+        // Fields are written in the order of their declaration and maps are ordered, so the bytes are a function of the value.
+        let bytes = serde_json::to_vec(value).expect("the documents have only string keys");
+        Self { digest: Digest::of(&bytes), bytes }
+    }
+
+    fn descriptor(&self, media_type: &str) -> Descriptor {
+        Descriptor {
+            media_type: media_type.to_owned(),
+            digest: self.digest,
+            size: self.bytes.len() as u64,
+            annotations: BTreeMap::new(),
+        }
+    }
+}
+
+/// The documents of one variant.
+pub(super) struct Variant {
+    pub(super) target: Target,
+    pub(super) artifact: Digest,
+    pub(super) bytes: u64,
+    pub(super) config: Document,
+    pub(super) manifest: Document,
+}
+
+/// Describes one variant of `model`: an artifact of `bytes` bytes.
+pub(super) fn variant(model: &str, target: Target, artifact: Digest, bytes: u64, metadata: &ArtifactMetadata) -> Variant {
+    let config = Document::of(metadata);
+    let layer = Descriptor {
+        media_type: ARTIFACT_TYPE.to_owned(),
+        digest: artifact,
+        size: bytes,
+        annotations: BTreeMap::from([(TITLE_ANNOTATION.to_owned(), format!("{model}.so"))]),
+    };
+    let manifest = Document::of(&Manifest {
+        schema_version: 2,
+        media_type: MANIFEST_TYPE.to_owned(),
+        config: config.descriptor(CONFIG_TYPE),
+        layers: vec![layer],
+        annotations: target_annotation(target),
+    });
+    Variant { target, artifact, bytes, config, manifest }
+}
+
+/// Describes a version by its variants, which are in the order of their targets.
+pub(super) fn index(variants: &[Variant]) -> Document {
+    let manifests = variants
+        .iter()
+        .map(|v| Descriptor { annotations: target_annotation(v.target), ..v.manifest.descriptor(MANIFEST_TYPE) })
+        .collect();
+    Document::of(&Index { schema_version: 2, media_type: INDEX_TYPE.to_owned(), manifests, annotations: BTreeMap::new() })
+}
+
+fn target_annotation(target: Target) -> BTreeMap<String, String> {
+    BTreeMap::from([(TARGET_ANNOTATION.to_owned(), target.to_string())])
+}

@@ -1,0 +1,28 @@
+//! Loads artifacts and runs them: a safe layer over the C ABI of `include/aotfarm.h`.
+//!
+//! ```no_run
+//! use aotfarm_runtime::{Model, Session, Tensor};
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let model = Model::load("resnet18.so".as_ref())?;
+//! let mut session = Session::new(&model, 0)?;
+//! let image = Tensor::from_f32(vec![1, 3, 224, 224], &vec![0.5; 3 * 224 * 224])?;
+//! let outputs = session.run(&[image.view()])?;
+//! println!("{:?}", outputs[0].shape());
+//! # Ok(())
+//! # }
+//! ```
+mod bench;
+mod ffi;
+mod host;
+mod model;
+mod session;
+mod tensor;
+
+pub use bench::bench;
+pub use host::{host_targets, why_not};
+pub use model::{LoadError, Model};
+pub use session::{RunError, RunErrorKind, Session};
+pub use tensor::{Tensor, TensorError, TensorRef};
+
+/// The C header that artifacts implement, as text.
+pub const AOTFARM_H: &str = include_str!("../include/aotfarm.h");

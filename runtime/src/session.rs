@@ -1,0 +1,203 @@
+use std::ffi::{CStr, c_void};
+use std::fmt;
+use std::ptr;
+
+use aotfarm_protocol::DType;
+
+use crate::ffi::{self, DlDevice, DlTensor, Options, RawSession};
+use crate::{Model, Tensor, TensorRef};
+
+/// What kind of failure a [`RunError`] is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RunErrorKind {
+    /// A tensor or option is not what the artifact takes.
+    Argument,
+    /// The system refused memory.
+    Memory,
+    /// The session cannot run here, because it was made before a fork.
+    Busy,
+    /// The system refused something else, such as a thread.
+    System,
+    /// This CPU lacks instructions that the artifact needs.
+    Unsupported,
+}
+
+/// Why a session could not be made or run, in the artifact's words.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct RunError {
+    /// What to branch on.
+    pub kind: RunErrorKind,
+    /// What to show.
+    pub message: String,
+}
+
+/// One caller's use of a [`Model`]: its threads and its working memory. Sessions of one model run in parallel and share the weights.
+pub struct Session {
+    model: Model,
+    raw: *mut RawSession,
+}
+
+// SAFETY: the ABI allows a session to be used from any thread, one at a time, which `&mut self` ensures.
+unsafe impl Send for Session {}
+
+impl Session {
+    /// Makes a session with `threads` threads, the caller's included; 0 takes as many as this process may use.
+    pub fn new(model: &Model, threads: u32) -> Result<Self, RunError> {
+        let threads = match threads {
+            // Unlike the artifact's own count this one respects CPU quotas of containers.
+            0 => std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX)).min(1024),
+            n => n,
+        };
+        let options = Options {
+            struct_size: size_of::<Options>() as u64,
+            threads,
+            reserved: 0,
+            parallel: None,
+            parallel_context: ptr::null_mut(),
+        };
+        let mut raw = ptr::null_mut();
+        // SAFETY: both pointers are valid for the call.
+        let status = unsafe { (model.api().session_create)(&raw const options, &raw mut raw) };
+        check(model, status)?;
+        Ok(Self { model: model.clone(), raw })
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// Runs the model.
+    pub fn run(&mut self, inputs: &[TensorRef<'_>]) -> Result<Vec<Tensor>, RunError> {
+        let mut outputs = self.outputs_for(inputs)?;
+        self.run_into(inputs, &mut outputs)?;
+        Ok(outputs)
+    }
+
+    /// Runs the model, and gives the seconds of each step of the plan, in the order of the metadata's `steps`.
+    pub fn run_timed(&mut self, inputs: &[TensorRef<'_>]) -> Result<(Vec<Tensor>, Vec<f64>), RunError> {
+        let mut outputs = self.outputs_for(inputs)?;
+        let mut seconds = vec![0.0; self.model.api().n_steps as usize];
+        self.call(inputs, &mut outputs, Some(&mut seconds))?;
+        Ok((outputs, seconds))
+    }
+
+    /// Runs the model into existing outputs, of the shapes that [`Session::outputs_for`] gives.
+    pub fn run_into(&mut self, inputs: &[TensorRef<'_>], outputs: &mut [Tensor]) -> Result<(), RunError> {
+        self.call(inputs, outputs, None)
+    }
+
+    /// Zeroed outputs of the shapes that these inputs lead to.
+    pub fn outputs_for(&self, inputs: &[TensorRef<'_>]) -> Result<Vec<Tensor>, RunError> {
+        let ports = &self.model.metadata().outputs;
+        let mut sizes = vec![0i64; ports.iter().map(|port| port.dims.len()).sum()];
+        let ins = Tensors::new(inputs.iter().map(input));
+        // SAFETY: `ins` and `sizes` are valid for the lengths given.
+        let status = unsafe {
+            (self.model.api().output_shapes)(
+                ins.as_const(),
+                ins.len(),
+                sizes.as_mut_ptr(),
+                u32::try_from(sizes.len()).unwrap_or(u32::MAX),
+            )
+        };
+        check(&self.model, status)?;
+        let mut rest = sizes.as_slice();
+        ports
+            .iter()
+            .map(|port| {
+                let (shape, tail) = rest.split_at(port.dims.len());
+                rest = tail;
+                Tensor::zeros(port.dtype, shape.to_vec())
+                    .map_err(|e| RunError { kind: RunErrorKind::Memory, message: format!("output `{}`: {e}", port.name) })
+            })
+            .collect()
+    }
+
+    fn call(&mut self, inputs: &[TensorRef<'_>], outputs: &mut [Tensor], seconds: Option<&mut [f64]>) -> Result<(), RunError> {
+        let ins = Tensors::new(inputs.iter().map(input));
+        let outs = Tensors::new(outputs.iter_mut().map(|t| {
+            let (dtype, shape) = (t.dtype(), t.shape().as_ptr());
+            let rank = t.shape().len();
+            dl_tensor(dtype, shape, rank, t.bytes_mut().as_mut_ptr())
+        }));
+        let (times, n_times) = seconds.map_or((ptr::null_mut(), 0), |s| (s.as_mut_ptr(), s.len() as u32));
+        // SAFETY: all tensors are borrowed for the call, outputs mutably and so without overlap; the artifact checks their sizes.
+        let status = unsafe {
+            (self.model.api().run_timed)(self.raw, ins.as_const(), ins.len(), outs.as_mut(), outs.len(), times, n_times)
+        };
+        check(&self.model, status)
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        // SAFETY: made by session_create, and not used any more.
+        unsafe { (self.model.api().session_destroy)(self.raw) }
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Session({:?})", self.model)
+    }
+}
+
+/// DLPack tensors and pointers to them.
+struct Tensors {
+    // Boxed so that the pointers hold when the struct moves.
+    _tensors: Box<[DlTensor]>,
+    pointers: Vec<*mut DlTensor>,
+}
+
+impl Tensors {
+    fn new(tensors: impl Iterator<Item = DlTensor>) -> Self {
+        let mut tensors: Box<[DlTensor]> = tensors.collect();
+        let pointers = tensors.iter_mut().map(ptr::from_mut).collect();
+        Self { _tensors: tensors, pointers }
+    }
+
+    fn len(&self) -> u32 {
+        u32::try_from(self.pointers.len()).unwrap_or(u32::MAX)
+    }
+
+    fn as_const(&self) -> *const *const DlTensor {
+        self.pointers.as_ptr().cast()
+    }
+
+    fn as_mut(&self) -> *const *mut DlTensor {
+        self.pointers.as_ptr()
+    }
+}
+
+/// The artifact reads through `shape` and, for an input, through `data`, and writes neither.
+fn dl_tensor(dtype: DType, shape: *const i64, rank: usize, data: *mut u8) -> DlTensor {
+    DlTensor {
+        data: data.cast::<c_void>(),
+        device: DlDevice { device_type: ffi::DL_CPU, device_id: 0 },
+        ndim: i32::try_from(rank).unwrap_or(i32::MAX),
+        dtype: ffi::dl_dtype(dtype),
+        shape: shape.cast_mut(),
+        strides: ptr::null_mut(),
+        byte_offset: 0,
+    }
+}
+
+fn input(t: &TensorRef<'_>) -> DlTensor {
+    dl_tensor(t.dtype(), t.shape().as_ptr(), t.shape().len(), t.bytes().as_ptr().cast_mut())
+}
+
+fn check(model: &Model, status: i32) -> Result<(), RunError> {
+    let kind = match status {
+        ffi::OK => return Ok(()),
+        ffi::ERROR_ARGUMENT => RunErrorKind::Argument,
+        ffi::ERROR_MEMORY => RunErrorKind::Memory,
+        ffi::ERROR_BUSY => RunErrorKind::Busy,
+        ffi::ERROR_UNSUPPORTED => RunErrorKind::Unsupported,
+        _ => RunErrorKind::System,
+    };
+    // SAFETY: the text is this thread's and lives until its next failure.
+    let message = unsafe { CStr::from_ptr((model.api().last_error)()) }.to_string_lossy().into_owned();
+    Err(RunError { kind, message })
+}

@@ -1,0 +1,141 @@
+//! The measuring child: checks and times candidates as the worker orders, one order and one answer at a time.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::BufRead;
+use std::path::{Path, PathBuf};
+
+use aotfarm_protocol::OperandRole;
+use libloading::os::unix::Library;
+
+use super::bench::{Bench, Code, Fault, KEEP_PACKED, find, load};
+use super::messages::{Event, MeasureJob, Order};
+use super::watch::Watch;
+use super::{limit_memory, operand, read_job, say};
+
+/// Copies of activations and borders of buffers, over what the operands take.
+const OPERAND_COPIES: u64 = 10;
+/// For the process's own small allocations.
+const HEADROOM: u64 = 64 << 20;
+/// For the stack and the allocator's reserve of each thread.
+const THREAD: u64 = 80 << 20;
+
+pub(super) fn run(job: &Path) -> Result<(), String> {
+    let job: MeasureJob = read_job(job)?;
+    let spec = &job.spec;
+    for (k, o) in spec.operands.iter().enumerate() {
+        if let Err(error) = operand::validate(k, o) {
+            return say(&Event::BadReference { reason: error.to_string() });
+        }
+    }
+    let broken = |reason: String| say(&Event::Broken { reason });
+    let watch = match Watch::open(&job.progress) {
+        Ok(watch) => watch,
+        Err(e) => return broken(format!("could not open the progress file: {e}")),
+    };
+    if let Err(reason) = limit_memory(allowance(&job)) {
+        return broken(reason);
+    }
+    let mut bench = match Bench::new(spec, watch) {
+        Ok(bench) => bench,
+        Err(e) => return broken(format!("could not allocate the operands: {e}")),
+    };
+    let mut libraries = Libraries::default();
+    let mut reference_seconds = None;
+    let known = fs::read(&job.reference_outputs).is_ok_and(|bytes| bench.set_reference(&bytes));
+    if !known {
+        let made = libraries.code(&job.reference_library, &spec.reference).map_err(|reason| Fault::Wrong { error: None, reason });
+        match made.and_then(|code| bench.make_reference(code)) {
+            Ok(seconds) => reference_seconds = Some(seconds),
+            Err(Fault::Wrong { reason, .. }) => return say(&Event::BadReference { reason }),
+            Err(Fault::Unsupported(reason)) => return broken(format!("the reference kernel: {reason}")),
+        }
+        if let Err(e) = fs::write(&job.reference_outputs, bench.reference()) {
+            return broken(format!("could not keep the reference's outputs: {e}"));
+        }
+    }
+    say(&Event::Ready { reference_seconds })?;
+    for line in std::io::stdin().lock().lines() {
+        let line = line.map_err(|e| format!("could not read from the worker: {e}"))?;
+        let order: Order = serde_json::from_str(&line).map_err(|e| format!("`{line}` is no order: {e}"))?;
+        match order {
+            Order::Check { candidate } => say(&check(&mut bench, &mut libraries, &job, candidate)?)?,
+            Order::Round { order, rounds } => round(&mut bench, &mut libraries, &job, &order, rounds)?,
+        }
+    }
+    Ok(())
+}
+
+/// Bytes that operands, packed weights and their copies take, and what the protocol grants beyond.
+fn allowance(job: &MeasureJob) -> u64 {
+    let spec = &job.spec;
+    let operands: u64 = spec.operands.iter().map(operand::bytes).sum();
+    let outputs: u64 = spec.operands.iter().filter(|o| o.role == OperandRole::Output).map(operand::bytes).sum();
+    let packed = spec.candidates.iter().fold(0u64, |sum, c| sum.saturating_add(c.packed_bytes)).min(2 * KEEP_PACKED);
+    let threads = u64::from(spec.protocol.threads);
+    let own = operands.saturating_mul(OPERAND_COPIES).saturating_add(2 * outputs).saturating_add(packed);
+    own.saturating_add(spec.protocol.rotate_bytes.saturating_mul(4))
+        .saturating_add(HEADROOM + threads.min(1024) * THREAD)
+        .saturating_add(spec.protocol.memory_limit)
+}
+
+/// The shared objects that were loaded, by path; never unloaded, because their code may be running.
+#[derive(Default)]
+struct Libraries(HashMap<PathBuf, Library>);
+
+impl Libraries {
+    fn code(&mut self, path: &Path, call: &aotfarm_protocol::KernelCall) -> Result<Code, String> {
+        if !self.0.contains_key(path) {
+            self.0.insert(path.to_owned(), load(path)?);
+        }
+        find(&self.0[path], call)
+    }
+
+    fn candidate(&mut self, job: &MeasureJob, i: usize) -> Result<Code, String> {
+        let library = job.libraries.get(i).and_then(Option::as_ref).ok_or("it was not linked")?;
+        self.code(library, &job.spec.candidates[i])
+    }
+}
+
+fn check(bench: &mut Bench<'_>, libraries: &mut Libraries, job: &MeasureJob, candidate: usize) -> Result<Event, String> {
+    if candidate >= job.spec.candidates.len() {
+        return Err(format!("there is no candidate {candidate}"));
+    }
+    let code = match libraries.candidate(job, candidate) {
+        Ok(code) => code,
+        Err(reason) => return Ok(Event::NoCode { candidate, reason }),
+    };
+    Ok(match bench.check(candidate, code) {
+        Ok((seconds, error)) => Event::Checked { candidate, seconds, error: Some(error), wrong: None },
+        Err(Fault::Wrong { error, reason }) => Event::Checked { candidate, seconds: 0.0, error, wrong: Some(reason) },
+        Err(Fault::Unsupported(reason)) => Event::Unsupported { candidate, reason },
+    })
+}
+
+fn round(bench: &mut Bench<'_>, libraries: &mut Libraries, job: &MeasureJob, order: &[usize], rounds: u32) -> Result<(), String> {
+    let mut codes = HashMap::new();
+    for &i in order {
+        if i >= job.spec.candidates.len() {
+            return Err(format!("there is no candidate {i}"));
+        }
+        codes.insert(i, libraries.candidate(job, i)?);
+    }
+    // A child that replaces another has not checked all of them; their workspace must be there all the same.
+    for &i in order {
+        bench.reserve(&job.spec.candidates[i]).map_err(|e| format!("could not allocate workspace: {e}"))?;
+    }
+    let (mut samples, mut failed) = (Vec::with_capacity(order.len()), None);
+    bench.round(
+        order,
+        rounds,
+        |i| codes[&i],
+        |i, seconds| match seconds {
+            Ok(seconds) => samples.push((i, seconds)),
+            Err(reason) => failed = Some((i, reason)),
+        },
+    );
+    match failed {
+        Some((candidate, reason)) => say(&Event::Unsupported { candidate, reason }),
+        None => say(&Event::Ran { samples }),
+    }
+}

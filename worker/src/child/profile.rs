@@ -1,0 +1,171 @@
+//! The profiling child: checks an artifact against the reference interpreter's outputs and times it end to end.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use aotfarm_protocol::{DType, Port, ProfileSpec, Values};
+use aotfarm_runtime::{Model, Session, Tensor, TensorRef, bench};
+use safetensors::{Dtype, SafeTensors};
+use serde::{Deserialize, Serialize};
+
+use super::operand::{self, Random};
+use super::{read_job, say};
+use crate::dims;
+
+/// Runs before the clock starts.
+const WARM_UP: u32 = 3;
+/// The share of a point's budget that goes into timing the steps one by one.
+const STEPS_SHARE: f64 = 0.2;
+/// Timed runs of the steps, at least and at most.
+const STEP_RUNS: std::ops::RangeInclusive<usize> = 3..=50;
+
+/// What to profile.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct ProfileJob {
+    /// Points, budget and tolerance.
+    pub(crate) spec: ProfileSpec,
+    /// The shared object.
+    pub(crate) artifact: PathBuf,
+    /// The check case.
+    pub(crate) check: PathBuf,
+}
+
+/// One point's times.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Row {
+    pub(crate) point: BTreeMap<String, i64>,
+    pub(crate) samples: Vec<f64>,
+    pub(crate) steps: Vec<(String, f64)>,
+}
+
+/// How profiling ended.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub(crate) enum ProfileEvent {
+    /// The artifact is right; `compiler` is its compiler's version.
+    Profiled { error: f64, rows: Vec<Row>, compiler: String },
+    /// It is not.
+    Rejected { reason: String },
+}
+
+pub(super) fn run(job: &Path) -> Result<(), String> {
+    let job: ProfileJob = read_job(job)?;
+    let bytes = std::fs::read(&job.check).map_err(|e| format!("could not read the check case: {e}"))?;
+    say(&profile(&job, &bytes).unwrap_or_else(|reason| ProfileEvent::Rejected { reason }))
+}
+
+fn profile(job: &ProfileJob, check: &[u8]) -> Result<ProfileEvent, String> {
+    let spec = &job.spec;
+    let case = SafeTensors::deserialize(check).map_err(|e| format!("the check case is no safetensors file: {e}"))?;
+    let model = Model::load(&job.artifact).map_err(|e| e.to_string())?;
+    let metadata = model.metadata().clone();
+    let mut session = Session::new(&model, spec.threads).map_err(|e| e.to_string())?;
+    let given = |kind: &str, n: usize| (0..n).map(|i| tensor(&case, &format!("{kind}.{i}"))).collect::<Result<Vec<_>, _>>();
+    let (inputs, expected) = (given("in", metadata.inputs.len())?, given("out", metadata.outputs.len())?);
+    let views: Vec<TensorRef<'_>> = inputs.iter().map(Tensor::view).collect();
+    let outputs = session.run(&views).map_err(|e| format!("it cannot run the check case: {e}"))?;
+    let (mut error, tolerance) = (0f64, spec.tolerance_e9 as f64 * 1e-9);
+    for (i, (got, expected)) in outputs.iter().zip(&expected).enumerate() {
+        if (got.dtype(), got.shape()) != (expected.dtype(), expected.shape()) {
+            let describe = |t: &Tensor| format!("{} {:?}", t.dtype(), t.shape());
+            return Err(format!("output {i} is {}, but the reference is {}", describe(got), describe(expected)));
+        }
+        let e = relative_l2(got.dtype(), got.bytes(), expected.bytes());
+        if e.is_nan() || e > tolerance {
+            return Err(format!("output {i}: relative L2 error {e:.3e} against the reference exceeds {tolerance:.1e}"));
+        }
+        error = error.max(e);
+    }
+    let mut rows = Vec::with_capacity(spec.points.len());
+    for point in &spec.points {
+        rows.push(time(&mut session, &metadata.inputs, &inputs, &metadata.steps, spec, point)?);
+    }
+    Ok(ProfileEvent::Profiled { error, rows, compiler: metadata.compiler })
+}
+
+/// Times the model at one point with random inputs.
+fn time(
+    session: &mut Session,
+    ports: &[Port],
+    examples: &[Tensor],
+    steps: &[aotfarm_protocol::StepInfo],
+    spec: &ProfileSpec,
+    point: &BTreeMap<String, i64>,
+) -> Result<Row, String> {
+    let at = |e: String| format!("at {}: {e}", dims::describe(point));
+    let mut random = Random::new(0x5EED);
+    let inputs = ports.iter().zip(examples).map(|(port, example)| random_like(port, example, point, &mut random));
+    let inputs = inputs.collect::<Result<Vec<_>, _>>().map_err(at)?;
+    let views: Vec<TensorRef<'_>> = inputs.iter().map(Tensor::view).collect();
+    let budget = Duration::from_millis(spec.budget_ms);
+    let samples = bench(session, &views, WARM_UP, budget.mul_f64(1.0 - STEPS_SHARE)).map_err(|e| at(e.to_string()))?;
+    let (start, mut times) = (Instant::now(), vec![Vec::new(); steps.len()]);
+    for run in 0..*STEP_RUNS.end() {
+        if run >= *STEP_RUNS.start() && start.elapsed() > budget.mul_f64(STEPS_SHARE) {
+            break;
+        }
+        let (_, seconds) = session.run_timed(&views).map_err(|e| at(e.to_string()))?;
+        for (step, seconds) in times.iter_mut().zip(seconds) {
+            step.push(seconds);
+        }
+    }
+    let median = |mut s: Vec<f64>| {
+        s.sort_by(f64::total_cmp);
+        s.get(s.len() / 2).copied().unwrap_or(0.0)
+    };
+    let steps = steps.iter().zip(times).map(|(step, times)| (step.label.clone(), median(times))).collect();
+    Ok(Row { point: point.clone(), samples, steps })
+}
+
+/// An input of the port's shape at `point`, with values like those of the check case: of its spread for floats, within its
+/// range for integers, which may be indices.
+fn random_like(port: &Port, example: &Tensor, point: &BTreeMap<String, i64>, random: &mut Random) -> Result<Tensor, String> {
+    let shape = port.dims.iter().map(|d| dims::size(d, point)).collect::<Result<Vec<_>, _>>();
+    let shape = shape.map_err(|e| format!("input `{}`: {e}", port.name))?;
+    let mut tensor = Tensor::zeros(port.dtype, shape).map_err(|e| format!("input `{}`: {e}", port.name))?;
+    let size = port.dtype.size();
+    let values: Vec<f64> = example.bytes().chunks_exact(size).map(|b| operand::read(port.dtype, b)).collect();
+    let distribution = if port.dtype.is_float() {
+        let square = values.iter().map(|v| v * v).sum::<f64>() / values.len().max(1) as f64;
+        Values::Normal { std: square.sqrt() as f32 }
+    } else {
+        let low = values.iter().copied().fold(f64::INFINITY, f64::min);
+        let high = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        if low <= high { Values::Uniform { low, high: high + 1.0 } } else { Values::Uniform { low: 0.0, high: 1.0 } }
+    };
+    for element in tensor.bytes_mut().chunks_exact_mut(size) {
+        operand::write(port.dtype, element, random.draw(distribution));
+    }
+    Ok(tensor)
+}
+
+fn tensor(case: &SafeTensors<'_>, name: &str) -> Result<Tensor, String> {
+    let view = case.tensor(name).map_err(|_| format!("the check case has no tensor `{name}`"))?;
+    let dtype = match view.dtype() {
+        Dtype::F16 => DType::F16,
+        Dtype::BF16 => DType::Bf16,
+        Dtype::F32 => DType::F32,
+        Dtype::F64 => DType::F64,
+        Dtype::I8 => DType::I8,
+        Dtype::I16 => DType::I16,
+        Dtype::I32 => DType::I32,
+        Dtype::I64 => DType::I64,
+        Dtype::U8 => DType::U8,
+        Dtype::BOOL => DType::Bool,
+        other => return Err(format!("tensor `{name}` of the check case has the unsupported type {other:?}")),
+    };
+    let shape = view.shape().iter().map(|n| *n as i64).collect();
+    Tensor::new(dtype, shape, view.data()).map_err(|e| format!("tensor `{name}` of the check case: {e}"))
+}
+
+fn relative_l2(dtype: DType, got: &[u8], expected: &[u8]) -> f64 {
+    let size = dtype.size();
+    let pairs = got.chunks_exact(size).zip(expected.chunks_exact(size));
+    let (difference, norm) = pairs.fold((0.0, 0.0), |(d, n): (f64, f64), (g, e)| {
+        let (g, e) = (operand::read(dtype, g), operand::read(dtype, e));
+        // Equal infinities agree.
+        if g == e { (d, n + if e.is_finite() { e * e } else { 0.0 }) } else { (d + (g - e) * (g - e), n + e * e) }
+    });
+    if norm > 0.0 { (difference / norm).sqrt() } else { difference.sqrt() }
+}

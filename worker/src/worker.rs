@@ -1,0 +1,253 @@
+//! A worker, put together.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use aotfarm_protocol::{Capabilities, WorkKind, WorkResult, WorkSpec};
+use aotfarm_registry::client::{Client, ClientError};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+
+use crate::cache::{BlobCache, BlobError};
+use crate::device;
+use crate::exec::{ChildProgram, Context, ExecError};
+use crate::farm::Farm;
+use crate::http::HttpFarm;
+use crate::runner::{Execute, Exit, GaveUp, Runner};
+use crate::toolchain::{NoCompiler, Search, Toolchains};
+use crate::turns::Turns;
+
+/// The name of the file by whose lock a worker's folder is known to be in use.
+const LOCK: &str = "lock";
+
+/// How a worker is set up.
+#[derive(Debug, Clone)]
+pub struct WorkerConfig {
+    /// Build and link items at once.
+    pub slots: u32,
+    /// Whether it measures on this host's CPU.
+    pub device: bool,
+    /// Free-form labels.
+    pub labels: Vec<String>,
+    /// Leave after so long without work.
+    pub idle_exit: Option<Duration>,
+    /// Where it keeps blobs and works, in a folder of its own that it removes at the end.
+    pub work_dir: PathBuf,
+    /// Bytes of blobs that it keeps.
+    pub cache_bytes: u64,
+    /// How long it goes on without an answer from the coordinator.
+    pub give_up: Duration,
+    /// How to start the measuring child.
+    pub child: ChildProgram,
+    /// Where to look for compilers.
+    pub search: Search,
+}
+
+impl WorkerConfig {
+    /// The defaults: as many slots as cores, measuring, 4 GiB of blobs, ten minutes of patience.
+    ///
+    /// # Errors
+    /// If the system does not tell where this program lies.
+    pub fn new(work_dir: PathBuf) -> io::Result<Self> {
+        Ok(Self {
+            slots: std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX)),
+            device: true,
+            labels: Vec::new(),
+            idle_exit: None,
+            work_dir,
+            cache_bytes: 4 << 30,
+            give_up: Duration::from_secs(600),
+            child: ChildProgram::this_program()?,
+            search: Search::from_env(),
+        })
+    }
+}
+
+/// Why a worker could not begin or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// Its folder cannot be used.
+    #[error("could not use the worker's folder {}", path.display())]
+    Folder {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The address of the coordinator is unusable.
+    #[error(transparent)]
+    Address(#[from] ClientError),
+    /// The cache cannot be used.
+    #[error(transparent)]
+    Cache(#[from] BlobError),
+    /// Without a compiler and without a device there is nothing that it can do.
+    #[error("this worker can do nothing: it is not to measure, and there is {0}")]
+    Useless(NoCompiler),
+    /// The coordinator stayed away.
+    #[error(transparent)]
+    GaveUp(#[from] GaveUp),
+}
+
+/// A worker that is ready to register.
+pub struct Worker {
+    runner: Runner<Context>,
+    no_compiler: Option<NoCompiler>,
+    _folder: Folder,
+}
+
+impl Worker {
+    /// A worker for the coordinator at `url`: probes compilers and device, but does not connect yet.
+    ///
+    /// # Errors
+    /// [`WorkerError`], all but `GaveUp`.
+    pub async fn connect(config: WorkerConfig, url: &str) -> Result<Self, WorkerError> {
+        let client = Client::new(url)?;
+        Self::new(config, Arc::new(HttpFarm::new(&client))).await
+    }
+
+    /// A worker for any [`Farm`].
+    ///
+    /// # Errors
+    /// [`WorkerError`], all but `Address` and `GaveUp`.
+    pub async fn new(config: WorkerConfig, farm: Arc<dyn Farm>) -> Result<Self, WorkerError> {
+        let folder = Folder::new(&config.work_dir)?;
+        let (toolchains, no_compiler) = match Toolchains::detect(&config.search).await {
+            Ok(toolchains) => (toolchains, None),
+            Err(error) if config.device => {
+                tracing::warn!(%error, "this worker cannot build");
+                (Toolchains::default(), Some(error))
+            }
+            Err(error) => return Err(WorkerError::Useless(error)),
+        };
+        let device = config.device.then(device::probe_cpu);
+        let capabilities = Capabilities {
+            host: device::host_name(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            slots: config.slots.max(1),
+            toolchains: toolchains.advertised(),
+            device: device.clone(),
+            labels: config.labels,
+        };
+        let builds = !capabilities.toolchains.is_empty();
+        let shared = if builds { vec![WorkKind::Build, WorkKind::Link] } else { vec![] };
+        let exclusive = match (&device, toolchains.native()) {
+            (None, _) => vec![],
+            // Candidates are linked where they are measured.
+            (Some(_), None) => vec![WorkKind::Profile],
+            (Some(_), Some(_)) => vec![WorkKind::Measure, WorkKind::Profile],
+        };
+        let cache = BlobCache::new(folder.path().join("blobs"), config.cache_bytes, farm.clone())?;
+        let dir = folder.path().join("items");
+        fs::create_dir(&dir).map_err(|source| WorkerError::Folder { path: dir.clone(), source })?;
+        let context = Context { toolchains, cache, dir, child: config.child, device };
+        let runner = Runner {
+            farm,
+            executor: Arc::new(context),
+            turns: Turns::new(shared, exclusive, capabilities.slots),
+            capabilities,
+            idle_exit: config.idle_exit,
+            give_up: config.give_up,
+        };
+        Ok(Self { runner, no_compiler, _folder: folder })
+    }
+
+    /// What it will tell the coordinator.
+    pub fn capabilities(&self) -> &Capabilities {
+        &self.runner.capabilities
+    }
+
+    /// Why it cannot build, if it cannot.
+    pub fn no_compiler(&self) -> Option<&NoCompiler> {
+        self.no_compiler.as_ref()
+    }
+
+    /// Registers and works until `shutdown`, or until one of the other reasons to leave. On shutdown running items are
+    /// cancelled and go back at once.
+    ///
+    /// # Errors
+    /// [`WorkerError::GaveUp`] when the coordinator stayed away.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<Exit, WorkerError> {
+        Ok(self.runner.run(&shutdown).await?)
+    }
+
+    /// Does one item without a coordinator's lease, for tests and tools; blobs come from and go to the farm.
+    ///
+    /// # Errors
+    /// In words, when this worker could not do it.
+    pub async fn execute(&self, spec: &WorkSpec, cancel: &CancellationToken) -> Result<WorkResult, String> {
+        self.runner.executor.execute(spec, cancel).await.0.map_err(|e| e.chain())
+    }
+}
+
+impl Execute for Context {
+    fn execute<'a>(
+        &'a self,
+        spec: &'a WorkSpec,
+        cancel: &'a CancellationToken,
+    ) -> BoxFuture<'a, (Result<WorkResult, ExecError>, Duration)> {
+        self.execute(spec, cancel).boxed()
+    }
+}
+
+/// A folder of this process alone, inside one that all workers of the host may share.
+struct Folder {
+    dir: TempDir,
+    _lock: File,
+}
+
+impl Folder {
+    fn new(parent: &Path) -> Result<Self, WorkerError> {
+        let at = |path: &Path| {
+            let path = path.to_owned();
+            move |source| WorkerError::Folder { path, source }
+        };
+        fs::create_dir_all(parent).map_err(at(parent))?;
+        // One worker at a time tidies up and makes its folder, so that none takes another's for abandoned.
+        let gate = File::options().create(true).append(true).open(parent.join(LOCK)).map_err(at(parent))?;
+        gate.lock().map_err(at(parent))?;
+        remove_abandoned(parent);
+        let dir = tempfile::Builder::new().prefix("worker-").tempdir_in(parent).map_err(at(parent))?;
+        let lock = File::create(dir.path().join(LOCK)).map_err(at(dir.path()))?;
+        lock.lock().map_err(at(dir.path()))?;
+        Ok(Self { dir, _lock: lock })
+    }
+
+    fn path(&self) -> &Path {
+        self.dir.path()
+    }
+}
+
+/// Removes the folders of workers that were killed.
+fn remove_abandoned(parent: &Path) {
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if entry.file_name().to_string_lossy().starts_with("worker-")
+            && File::open(path.join(LOCK)).is_ok_and(|lock| lock.try_lock().is_ok())
+            && let Err(error) = fs::remove_dir_all(&path)
+        {
+            tracing::debug!(%error, path = %path.display(), "an abandoned folder could not be removed");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_of_dead_workers_are_removed_and_those_of_live_ones_kept() {
+        let parent = tempfile::tempdir().unwrap();
+        let alive = Folder::new(parent.path()).unwrap();
+        let dead = parent.path().join("worker-dead");
+        fs::create_dir(&dead).unwrap();
+        fs::write(dead.join(LOCK), "").unwrap();
+        let second = Folder::new(parent.path()).unwrap();
+        assert!(!dead.exists() && alive.path().exists() && second.path().exists());
+    }
+}

@@ -1,0 +1,148 @@
+//! Checks and chores of this repository: `cargo xtask ci` is what continuous integration runs.
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, bail, ensure};
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "xtask", about = "Checks and chores of this repository")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Everything: format, lints, structure, tests
+    Ci,
+    /// Rules that no other tool checks: who imports whom, a golden file for every template
+    Structure,
+}
+
+/// Which rooms each room may import. `protocol ← {runtime, compiler, registry} ← {coordinator, worker} ← cli`; a worker gets
+/// sources by digest and never imports the compiler.
+const MAY_IMPORT: [(&str, &[&str]); 8] = [
+    ("protocol", &[]),
+    ("runtime", &["protocol"]),
+    ("compiler", &["protocol"]),
+    ("registry", &["protocol"]),
+    ("coordinator", &["protocol", "compiler", "registry"]),
+    ("worker", &["protocol", "runtime", "registry"]),
+    ("cli", &["protocol", "runtime", "compiler", "registry", "coordinator", "worker"]),
+    ("xtask", &[]),
+];
+
+/// The compiler's modules in the order in which data flows: each imports only those before it.
+const COMPILER_FLOW: [&str; 9] = ["ir", "import", "interp", "passes", "task", "plan", "candidate", "select", "link"];
+
+fn main() -> anyhow::Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask lies in the workspace")?.to_owned();
+    match Arguments::parse().task {
+        Task::Structure => structure(&root),
+        Task::Ci => {
+            structure(&root)?;
+            cargo(&root, &["fmt", "--all", "--check"])?;
+            cargo(&root, &["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"])?;
+            cargo(&root, &["test", "--workspace"])
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "running cargo is what this tool is for")]
+fn cargo(root: &Path, args: &[&str]) -> anyhow::Result<()> {
+    eprintln!("xtask: cargo {}", args.join(" "));
+    let status =
+        Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())).args(args).current_dir(root).status()?;
+    ensure!(status.success(), "cargo {} failed: {status}", args.join(" "));
+    Ok(())
+}
+
+fn structure(root: &Path) -> anyhow::Result<()> {
+    rooms(root)?;
+    compiler_flow(root)?;
+    template_goldens(root)?;
+    eprintln!("xtask: structure holds");
+    Ok(())
+}
+
+/// Checks the dependencies of every room against [`MAY_IMPORT`].
+fn rooms(root: &Path) -> anyhow::Result<()> {
+    for (room, allowed) in MAY_IMPORT {
+        let manifest = fs::read_to_string(root.join(room).join("Cargo.toml")).with_context(|| format!("the room {room}"))?;
+        let normal = manifest.split("[dev-dependencies]").next().unwrap_or_default();
+        for line in normal.lines().filter_map(|l| l.strip_prefix("aotfarm-")) {
+            let other = line.split(['.', ' ', '=']).next().unwrap_or_default();
+            ensure!(allowed.contains(&other), "{room} imports {other}; it may import only {allowed:?}");
+        }
+    }
+    Ok(())
+}
+
+/// Test modules that are declared among the first lines of a file, with its other modules, do not end the check of that file.
+const FIRST_LINES: usize = 40;
+
+/// Checks that no module of the compiler imports one to its right in [`COMPILER_FLOW`].
+fn compiler_flow(root: &Path) -> anyhow::Result<()> {
+    let src = root.join("compiler/src");
+    for (place, module) in COMPILER_FLOW.iter().enumerate() {
+        let mut files = rust_files(&src.join(module))?;
+        files.extend(Some(src.join(format!("{module}.rs"))).filter(|f| f.exists()));
+        for file in files.iter().filter(|f| !f.to_string_lossy().contains("test")) {
+            for (number, line) in fs::read_to_string(file)?.lines().enumerate() {
+                // What is only for tests may use what lies downstream: a file that says so, or the module at the end of a file.
+                if line.trim() == "#[cfg(test)]" && number > FIRST_LINES || line.trim() == "#![cfg(test)]" {
+                    break;
+                }
+                for later in &COMPILER_FLOW[place + 1..] {
+                    let used = line.contains(&format!("crate::{later}::")) || line.contains(&format!("crate::{later};"));
+                    ensure!(
+                        !used || line.trim_start().starts_with("//"),
+                        "{}:{}: {module} imports {later}, against the flow",
+                        file.display(),
+                        number + 1
+                    );
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Checks that every kernel template has a golden rendering.
+fn template_goldens(root: &Path) -> anyhow::Result<()> {
+    let stems = |dir: &Path, ending: &str| -> anyhow::Result<BTreeSet<String>> {
+        let mut names = BTreeSet::new();
+        for entry in fs::read_dir(dir).with_context(|| dir.display().to_string())? {
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            names.extend(name.strip_suffix(ending).map(ToOwned::to_owned));
+        }
+        Ok(names)
+    };
+    let templates = stems(&root.join("compiler/kernels/cpu"), ".c.j2")?;
+    let goldens = stems(&root.join("tests/golden/kernels"), ".c")?;
+    let missing: Vec<_> = templates.difference(&goldens).collect();
+    if !missing.is_empty() {
+        bail!("templates without a golden file in tests/golden/kernels: {missing:?}; run the compiler's tests with BLESS=1");
+    }
+    Ok(())
+}
+
+fn rust_files(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    if dir.is_dir() {
+        for entry in fs::read_dir(dir)? {
+            let path = entry?.path();
+            if path.is_dir() {
+                files.extend(rust_files(&path)?);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                files.push(path);
+            }
+        }
+    }
+    Ok(files)
+}
