@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use aotfarm_protocol::{Digest, JobId, Target, Toolchain, WorkItemId, WorkKind};
 
 /// How long an exclusive item waits before hosts stop taking shared work for its sake.
-pub const PATIENCE_MS: i64 = 2_000;
+pub const PATIENCE_MS: i64 = 6_000;
 
 /// Whether `kind` must be alone on its host.
 pub const fn is_exclusive(kind: WorkKind) -> bool {

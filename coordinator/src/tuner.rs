@@ -6,7 +6,7 @@
 //! * **Heavy tasks first**, with more candidates: a task's share of the model's estimated work decides how many translation units are
 //!   built for it and how long it may be measured.
 //! * **Small sizes first**: a spec's points are tuned one after the other, and at a larger point only the best of the point
-//!   before race, the best of every family among them.
+//!   before race, with the first guess of each family for the larger size.
 //! * **Deterministic**: what is asked for depends on the blueprint, the settings and the outcomes alone, never on their order of arrival, so that
 //!   a restarted coordinator asks for the same work items.
 
@@ -23,7 +23,7 @@ pub const PROTOCOL_VERSION: u32 = 1;
 /// Milliseconds that every Measure item gets at least.
 const BUDGET_FLOOR_MS: u64 = 150;
 /// How many candidates race again at the second point, and at each further one: runs get longer and the field is known better.
-const FINALISTS: [usize; 2] = [6, 4];
+const FINALISTS: [usize; 2] = [6, 3];
 /// How many candidates race at a later point at least, if there are so many.
 const MIN_FIELD: usize = 3;
 /// How many known candidates race again beside new ones.
@@ -407,38 +407,40 @@ impl Tuner {
         if point == 0 || self.settings.mode != TuneMode::Quick {
             return guesses;
         }
-        let legal_here = |c: &&CandidateOutline| self.blueprint.candidate(here, &c.family, &c.params);
-        let mut chosen: Vec<_> = self.finalists(spec, point - 1).iter().filter_map(legal_here).collect();
-        // What is legal can depend on the size: a race of one is none.
         let naive = self.blueprint.reference(here).family;
-        for guess in guesses {
-            if chosen.len() < MIN_FIELD && guess.family != naive && chosen.iter().all(|c| c.id != guess.id) {
-                chosen.push(guess);
+        let legal_here = |c: &CandidateOutline| self.blueprint.candidate(here, &c.family, &c.params);
+        let before = &self.tasks[spec][point - 1];
+        let ranked = best(&before.considered, &before.outcomes);
+        let places = FINALISTS[usize::from(point > 1)];
+        let mut chosen: Vec<CandidateOutline> = Vec::with_capacity(places);
+        let add = |chosen: &mut Vec<CandidateOutline>, new: CandidateOutline, most: usize| {
+            if chosen.len() < most && chosen.iter().all(|c| c.id != new.id) {
+                chosen.push(new);
             }
+        };
+        // Half of the places go to the fastest. The naive one takes a place only there, as it takes very long at large sizes.
+        for fast in ranked.iter().take(places.div_ceil(2)).filter_map(|c| legal_here(c)) {
+            add(&mut chosen, fast, places);
+        }
+        // What is best changes with the size: of each family, the best at the size before first, comes its first guess for this one.
+        let others = || ranked.iter().copied().filter(|c| c.family != naive);
+        let mut families: Vec<&str> = Vec::new();
+        for candidate in others().chain(&guesses).filter(|c| c.family != naive) {
+            if !families.contains(&candidate.family.as_str()) {
+                families.push(&candidate.family);
+                if let Some(guess) = guesses.iter().find(|g| g.family == candidate.family) {
+                    add(&mut chosen, guess.clone(), places);
+                }
+            }
+        }
+        for next in others().filter_map(legal_here) {
+            add(&mut chosen, next, places);
+        }
+        // What is legal can depend on the size: a race of one is none.
+        for guess in guesses.iter().filter(|g| g.family != naive) {
+            add(&mut chosen, guess.clone(), MIN_FIELD);
         }
         if chosen.is_empty() { vec![self.blueprint.reference(here)] } else { chosen }
-    }
-
-    /// Those that race again at the next point: half of the places go to the fastest, the others first to the best of each
-    /// further family. The naive one takes a place only among the fastest, as it takes very long at large sizes.
-    fn finalists(&self, spec: usize, point: usize) -> Vec<&CandidateOutline> {
-        let task = &self.tasks[spec][point];
-        let places = FINALISTS[point.min(1)];
-        let naive = self.blueprint.reference(self.task_ref(spec, point)).family;
-        let ranked = best(&task.considered, &task.outcomes);
-        let mut chosen: Vec<&CandidateOutline> = ranked.iter().copied().take(places.div_ceil(2)).collect();
-        for head in &ranked {
-            if head.family != naive && chosen.iter().all(|c| c.family != head.family) {
-                chosen.push(head);
-            }
-        }
-        chosen.truncate(places);
-        for next in ranked {
-            if chosen.len() < places && next.family != naive && chosen.iter().all(|c| c.id != next.id) {
-                chosen.push(next);
-            }
-        }
-        chosen
     }
 
     /// What candidates are checked against.

@@ -72,7 +72,7 @@ pub struct CopyStep {
 /// 1. `weights.bin`, `section_bytes` long and zero: each of `copies` copies from the weights blob, each of `packs` writes what its pack function makes of
 ///    its slices of the blob (`<symbol>_pack(const void *const *weight, void *packed, const int64_t *tune)` from `source`, compiled
 ///    for the linking host with `-DAOTK_PACK_ONLY`, run where it can do no harm).
-/// 2. `weights.S` with the text of [`WEIGHTS_ASSEMBLY`], `artifact.map` with the text of [`VERSION_SCRIPT`], `glue.c` with the
+/// 2. `weights.S` with the text of [`weights_assembly`], `artifact.map` with the text of [`VERSION_SCRIPT`], `glue.c` with the
 ///    glue, and the kernel objects as `k0000.o`, `k0001.o` … in the order of `objects`.
 /// 3. Compile `glue.c` with [`GLUE_FLAGS`] (after the usual ones: it must run on any CPU of the architecture, because it is what tells the user that this one
 ///    lacks an instruction set) and assemble `weights.S`.
@@ -124,10 +124,21 @@ pub const LINK_LIBRARIES: &[&str] = &["-lm", "-lpthread"];
 /// Makes `aotfarm_model` the only symbol that an artifact exports.
 pub const VERSION_SCRIPT: &str = "{ global: aotfarm_model; local: *; };\n";
 
-/// Puts `weights.bin` into a read-only, page-aligned section; the glue knows it as `aotfarm_weights`.
-pub const WEIGHTS_ASSEMBLY: &str = "\
-    .section .rodata.aotfarm_weights,\"a\",%progbits
-    .balign 4096
+/// From this size on a weight section begins at a multiple of [`HUGE_PAGE`].
+const HUGE_SECTION: u64 = 4 * HUGE_PAGE;
+
+/// Bytes of a huge page on x86-64, and on aarch64 with small pages of 4 KiB.
+pub const HUGE_PAGE: u64 = 2 << 20;
+
+/// Assembly that puts `weights.bin`, of so many bytes, into a read-only, page-aligned section; the glue knows it as `aotfarm_weights`.
+///
+/// A large section is aligned so that the system can map it by huge pages, where its file lies in memory in such pieces: a first
+/// inference then takes a fault for every 2 MiB, not for every 64 KiB.
+pub fn weights_assembly(section_bytes: u64) -> String {
+    let align = if section_bytes >= HUGE_SECTION { HUGE_PAGE } else { 4096 };
+    format!(
+        "    .section .rodata.aotfarm_weights,\"a\",%progbits
+    .balign {align}
     .globl aotfarm_weights
     .hidden aotfarm_weights
     .type aotfarm_weights, %object
@@ -135,7 +146,9 @@ aotfarm_weights:
     .incbin \"weights.bin\"
     .size aotfarm_weights, . - aotfarm_weights
     .section .note.GNU-stack,\"\",%progbits
-";
+"
+    )
+}
 
 /// Benchmark an artifact end to end, after checking it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

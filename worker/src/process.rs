@@ -1,5 +1,4 @@
-//! Child processes: every one that the worker starts is begun here, in its own process group, with limits, and dies with
-//! the worker.
+//! Child processes: every one that the worker starts is begun here, in its own process group and with limits.
 
 use std::io;
 use std::os::unix::process::ExitStatusExt;
@@ -7,6 +6,7 @@ use std::process::{ExitStatus, Stdio};
 use std::sync::{OnceLock, mpsc};
 use std::time::Duration;
 
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
@@ -152,35 +152,42 @@ fn starter() -> &'static mpsc::Sender<Start> {
 }
 
 /// Starts `command` under `limits`.
+///
+/// They are set from outside right after the start, not between fork and exec: a fork would copy the page tables of a process that may
+/// hold gigabytes of weights, tens of milliseconds for each child, while a spawn shares them. What matters to the microseconds that lie between
+/// (code that nobody vouches for) limits itself before it begins, see [`crate::child`].
 pub(crate) async fn start(mut command: Command, limits: Limits) -> Result<Process, ProcessError> {
     let program = command.as_std().get_program().to_string_lossy().into_owned();
     let failed = |source| ProcessError::Start { program: program.clone(), source };
-    let parent = std::process::id() as libc::pid_t;
     command.process_group(0).kill_on_drop(true);
-    // SAFETY: between fork and exec only async-signal-safe calls are made (prctl, getppid, setrlimit, _exit).
-    unsafe {
-        command.pre_exec(move || {
-            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-            if libc::getppid() != parent {
-                libc::_exit(1);
-            }
-            let set = |what, value: u64| {
-                let limit = libc::rlimit { rlim_cur: value as libc::rlim_t, rlim_max: value as libc::rlim_t };
-                if libc::setrlimit(what, &raw const limit) == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-            };
-            set(libc::RLIMIT_CORE, 0)?;
-            set(libc::RLIMIT_FSIZE, limits.file)?;
-            if let Some(memory) = limits.memory {
-                set(libc::RLIMIT_AS, memory)?;
-            }
-            Ok(())
-        });
-    }
     let (answer, started) = tokio::sync::oneshot::channel();
     starter().send((tokio::runtime::Handle::current(), command, answer)).expect("the starter thread never ends");
     let child = started.await.expect("the starter thread answers every request").map_err(failed)?;
     let group = child.id().map(|id| id as libc::pid_t);
-    Ok(Process { child, group })
+    let process = Process { child, group };
+    limit(group.and_then(Pid::from_raw), limits).map_err(|e| failed(e.into()))?;
+    Ok(process)
+}
+
+/// Limits a child that runs; one that has ended already needs none.
+fn limit(child: Option<Pid>, limits: Limits) -> rustix::io::Result<()> {
+    // Should the worker die, a compiler still ends: processor time is limited as well, that of all cores together.
+    let cores = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
+    let seconds = limits.time.as_secs().saturating_add(1).saturating_mul(cores);
+    let all = [
+        (Resource::Core, Some(0)),
+        (Resource::Fsize, Some(limits.file)),
+        (Resource::As, limits.memory),
+        (Resource::Cpu, Some(seconds).filter(|_| limits.time != Duration::MAX)),
+    ];
+    for (what, most) in all.into_iter().filter(|(_, most)| most.is_some()) {
+        match prlimit(child, what, Rlimit { current: most, maximum: most }) {
+            Ok(_) => {}
+            Err(rustix::io::Errno::SRCH) => return Ok(()),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// Runs `command` to its end, without input, and returns what it printed.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use aotfarm_protocol::WorkKind;
 
 /// How long builds may follow each other before those that wait for the device get a turn.
-const SHARED_STREAK: Duration = Duration::from_secs(2);
+const SHARED_STREAK: Duration = Duration::from_secs(6);
 /// How long a claim waits while builds run: soon after, there may be room for more, or for measuring.
 const BUSY_WAIT: Duration = Duration::from_millis(50);
 /// How long a claim waits when nothing runs.
@@ -87,11 +87,11 @@ mod tests {
         assert_eq!(turns.ask(1, false, at(100)).unwrap().kinds, [Build, Link], "beside a build only shared work");
         assert_eq!(turns.ask(2, false, at(200)), None, "no free slot");
         assert_eq!(turns.ask(0, true, at(200)), None, "measuring is exclusive");
-        assert_eq!(turns.ask(1, false, at(2500)), None, "builds have had their streak: finish");
-        let turn = turns.ask(0, false, at(2600)).unwrap();
+        assert_eq!(turns.ask(1, false, at(6500)), None, "builds have had their streak: finish");
+        let turn = turns.ask(0, false, at(6600)).unwrap();
         assert_eq!((turn.kinds, turn.wait), (vec![Measure, Profile], Duration::ZERO));
         turns.answered();
-        assert_eq!(turns.ask(0, false, at(2700)).unwrap().kinds.len(), 4, "none was there: back to everything");
+        assert_eq!(turns.ask(0, false, at(6700)).unwrap().kinds.len(), 4, "none was there: back to everything");
     }
 
     #[test]

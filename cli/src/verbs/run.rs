@@ -96,7 +96,8 @@ fn ordered<'a>(
             let named = given.iter().find(|(n, _)| n == name || *n == format!("in.{i}"));
             let found = named.or_else(|| given.get(i).filter(|_| by_position));
             found.map(|(_, t)| t.clone()).ok_or_else(|| {
-                let have: Vec<_> = given.iter().map(|(n, _)| n.as_str()).collect();
+                let mut have: Vec<_> = given.iter().map(|(n, _)| n.as_str()).collect();
+                have.sort_unstable();
                 Failure::input(format!("input {i} (`{name}`) is missing; the files hold {}", have.join(", ")))
                     .hint(format!("name the tensor `{name}` or `in.{i}`"))
                     .into()

@@ -7,7 +7,6 @@
 #ifndef VLEN
 #define VLEN AOTK_LANES
 #endif
-#define AOTK_INLINE static inline __attribute__((always_inline, unused))
 
 typedef float vf __attribute__((vector_size(VLEN * 4), may_alias));
 typedef int32_t vi __attribute__((vector_size(VLEN * 4), may_alias));
@@ -252,7 +251,5 @@ AOTK_INLINE float v_largest(vf a) {
 /* Ask for the cache line of p: into all levels, or only into L2 and beyond. */
 #define AOTK_PREFETCH(p) __builtin_prefetch((p), 0, 3)
 #define AOTK_PREFETCH_L2(p) __builtin_prefetch((p), 0, 2)
-/* Unroll the next loop fully; its count is a constant. */
-#define AOTK_UNROLL _Pragma("GCC unroll 64")
 
 #endif

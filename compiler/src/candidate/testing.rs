@@ -65,7 +65,7 @@ fn flags(target: Target) -> Vec<&'static str> {
         Target::Cuda { .. } => unreachable!("no CUDA unit is compiled with cc"),
     };
     let mut flags = vec![march];
-    flags.extend("-O3 -fPIC -std=gnu11 -ffp-contract=fast -fno-math-errno -fno-trapping-math -Wall -Wextra -Werror".split(' '));
+    flags.extend("-O2 -fno-tree-vectorize -fopenmp-simd -fPIC -std=gnu11 -ffp-contract=fast -fno-math-errno -fno-trapping-math -Wall -Wextra -Werror".split(' '));
     flags
 }
 

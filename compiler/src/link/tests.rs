@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use aotfarm_protocol::{CandidateId, DType, Digest, Dim, DimRange, GLUE_FLAGS, LINK_FLAGS, LINK_LIBRARIES, Params, Port, Target};
-use aotfarm_protocol::{VERSION_SCRIPT, WEIGHTS_ASSEMBLY};
+use aotfarm_protocol::{VERSION_SCRIPT, weights_assembly};
 use aotfarm_runtime::{LoadError, Model, RunErrorKind, Session, Tensor};
 
 use super::*;
@@ -179,7 +179,7 @@ fn build(linkage: &Linkage, units: &[String], dir: &Path) -> Option<PathBuf> {
         }
     }
     write("weights.bin", &section);
-    write("weights.S", WEIGHTS_ASSEMBLY.as_bytes());
+    write("weights.S", weights_assembly(section.len() as u64).as_bytes());
     write("artifact.map", VERSION_SCRIPT.as_bytes());
     write("glue.c", linkage.glue.as_bytes());
     let flags = GLUE_FLAGS.iter().find(|(arch, _)| *arch == std::env::consts::ARCH)?.1;

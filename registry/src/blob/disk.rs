@@ -10,7 +10,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use aotfarm_protocol::Digest;
+use aotfarm_protocol::{Digest, HUGE_PAGE};
 use sha2::{Digest as _, Sha256};
 use tempfile::NamedTempFile;
 
@@ -312,11 +312,37 @@ pub(crate) fn hash(mut source: impl Read) -> io::Result<(Digest, u64)> {
 }
 
 /// Replaces the file at `path`, whose folder exists, by what `fill` writes, in one step and synced; leaves it as it was if `fill` fails.
-pub(crate) fn write_atomically<T>(path: &Path, fill: impl FnOnce(&mut File) -> Result<T>) -> Result<T> {
+pub(crate) fn write_atomically<T>(path: &Path, fill: impl FnOnce(&mut Pieces) -> Result<T>) -> Result<T> {
     let mut temp = temp_in(folder_of(path))?;
-    let value = fill(temp.as_file_mut())?;
+    let mut pieces = Pieces { file: temp.as_file_mut(), piece: Vec::new() };
+    let value = fill(&mut pieces)?;
+    pieces.flush().map_err(BlobError::io("write", path))?;
     persist(temp, path)?;
     Ok(value)
+}
+
+/// Writes a file in whole pieces of a huge page: file systems with large folios (ext4, XFS) then keep it in memory so that it can be
+/// mapped by huge pages, which is what makes the first inference of an artifact fast.
+pub(crate) struct Pieces<'f> {
+    file: &'f mut File,
+    piece: Vec<u8>,
+}
+
+impl Write for Pieces<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let taken = bytes.len().min(HUGE_PAGE as usize - self.piece.len());
+        self.piece.extend_from_slice(&bytes[..taken]);
+        if self.piece.len() == HUGE_PAGE as usize {
+            self.flush()?;
+        }
+        Ok(taken)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.write_all(&self.piece)?;
+        self.piece.clear();
+        Ok(())
+    }
 }
 
 fn temp_in(dir: &Path) -> Result<NamedTempFile> {

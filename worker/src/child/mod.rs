@@ -1,7 +1,7 @@
 //! The worker's child process: where code that nobody vouches for is run.
 //!
 //! The program starts itself again with a hidden subcommand and a job file; [`main`] is what that subcommand calls. The
-//! parent sets limits before, and reads what the child prints.
+//! child dies with its parent, which reads what it prints.
 
 mod bench;
 mod buffer;
@@ -29,6 +29,10 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         return ExitCode::from(2);
     };
     let job = Path::new(job);
+    if let Err(e) = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)) {
+        eprintln!("aotfarm: could not tie the child to its parent: {e}");
+        return ExitCode::from(2);
+    }
     let done = match kind.to_str() {
         Some("measure") => measure::run(job),
         Some("pack") => pack::run(job),

@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::path::Path;
 use std::time::Duration;
 
-use aotfarm_protocol::{GLUE_FLAGS, LINK_FLAGS, LINK_LIBRARIES, LinkSpec, VERSION_SCRIPT, WEIGHTS_ASSEMBLY, WorkResult};
+use aotfarm_protocol::{GLUE_FLAGS, LINK_FLAGS, LINK_LIBRARIES, LinkSpec, VERSION_SCRIPT, WorkResult, weights_assembly};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio_util::sync::CancellationToken;
 
@@ -132,7 +132,7 @@ async fn assemble(
     cancel: &CancellationToken,
 ) -> Result<Result<(), String>, ExecError> {
     cx.cache.fetch(spec.glue, &dir.join("glue.c"), cancel).await?;
-    for (name, text) in [("weights.S", WEIGHTS_ASSEMBLY), ("artifact.map", VERSION_SCRIPT)] {
+    for (name, text) in [("weights.S", weights_assembly(spec.section_bytes).as_str()), ("artifact.map", VERSION_SCRIPT)] {
         fs::write(dir.join(name), text).map_err(ExecError::disk(format!("write {name} in {}", dir.display())))?;
     }
     let mut objects: Vec<OsString> = vec!["glue.o".into()];
