@@ -187,8 +187,7 @@ impl Bench {
         };
         let at = |extension: &str| -> PathBuf { self.folder.path().join(format!("{name}.{extension}")) };
         std::fs::write(at("c"), text).expect("the folder is writable");
-        let flags =
-            "-O2 -fno-tree-vectorize -fopenmp-simd -fPIC -std=gnu11 -ffp-contract=fast -fno-math-errno -fno-trapping-math -fno-semantic-interposition -shared";
+        let flags = "-O2 -fno-tree-vectorize -fopenmp-simd -fPIC -std=gnu11 -ffp-contract=fast -fno-math-errno -fno-trapping-math -fno-semantic-interposition -shared";
         let mut cc = Command::new(std::env::var("CC").unwrap_or_else(|_| "cc".to_owned()));
         let status = cc.arg(march).args(flags.split(' ')).arg("-o").arg(at("so")).arg(at("c")).arg("-lm").status();
         assert!(status.expect("a C compiler").success(), "{name} does not compile");

@@ -190,7 +190,11 @@ fn build(linkage: &Linkage, units: &[String], dir: &Path) -> Option<PathBuf> {
     for (i, unit) in linkage.units.iter().enumerate() {
         write("kernel.c", source(*unit).as_bytes());
         objects.push(format!("k{i:04}.o"));
-        cc(dir, &[warnings.as_slice(), &["-O2", "-fPIC", march, "-c", "kernel.c", "-o", objects.last().unwrap()]].concat())?;
+        cc(
+            dir,
+            &[warnings.as_slice(), &["-O2", "-fopenmp-simd", "-fPIC", march, "-c", "kernel.c", "-o", objects.last().unwrap()]]
+                .concat(),
+        )?;
     }
     cc(dir, &["-c", "weights.S", "-o", "weights.o"])?;
     objects.push("weights.o".into());

@@ -127,7 +127,10 @@ impl Client {
         let mut again = false;
         loop {
             let mut part = Part::open(path, digest).await?;
-            self.download(digest, &mut part, progress).await?;
+            let received = self.download(digest, &mut part, progress).await;
+            // Also when it failed: what came belongs to the next call, which may come at once.
+            part.flush().await?;
+            received?;
             let target = path.to_owned();
             let (mut file, part_path) = part.into_file().await;
             let result = tokio::task::spawn_blocking(move || {

@@ -27,45 +27,59 @@
 #define POINTS_W 6
 #define POINTS (POINTS_H * POINTS_W)
 
+/* Packing goes by four output channels, in vectors that any CPU has. */
+#define PACK_LANES 4
+typedef double pack_vd __attribute__((vector_size(8 * PACK_LANES)));
+typedef float pack_vf __attribute__((vector_size(4 * PACK_LANES)));
+
 /* The transform of three taps g[0], g[step], g[2 step]. */
-static inline void weight_h(const double *g, int64_t step, double *u) {
-    const double a = g[0], b = g[step], c = g[2 * step];
-    const double p = 0.75, q = 1.5, d = p * p * p * p;
-    u[0] = a / (4 * d);
-    u[1] = (a + p * b + p * p * c) / (-6 * d), u[2] = (a - p * b + p * p * c) / (-6 * d);
-    u[3] = (a + q * b + q * q * c) / (24 * d), u[4] = (a - q * b + q * q * c) / (24 * d);
+AOTK_INLINE void weight_h(const pack_vd *g, int64_t step, pack_vd *u) {
+    const pack_vd a = g[0], b = g[step], c = g[2 * step];
+    const double p = 0.75, q = 1.5, d = p * p * p * p, by0 = 1 / (4 * d), by1 = -1 / (6 * d), by2 = 1 / (24 * d);
+    u[0] = a * by0;
+    u[1] = (a + p * b + p * p * c) * by1, u[2] = (a - p * b + p * p * c) * by1;
+    u[3] = (a + q * b + q * q * c) * by2, u[4] = (a - q * b + q * q * c) * by2;
     u[5] = c;
 }
 
 /* The transform of three taps g[0], g[step], g[2 step]. */
-static inline void weight_w(const double *g, int64_t step, double *u) {
-    const double a = g[0], b = g[step], c = g[2 * step];
-    const double p = 0.75, q = 1.5, d = p * p * p * p;
-    u[0] = a / (4 * d);
-    u[1] = (a + p * b + p * p * c) / (-6 * d), u[2] = (a - p * b + p * p * c) / (-6 * d);
-    u[3] = (a + q * b + q * q * c) / (24 * d), u[4] = (a - q * b + q * q * c) / (24 * d);
+AOTK_INLINE void weight_w(const pack_vd *g, int64_t step, pack_vd *u) {
+    const pack_vd a = g[0], b = g[step], c = g[2 * step];
+    const double p = 0.75, q = 1.5, d = p * p * p * p, by0 = 1 / (4 * d), by1 = -1 / (6 * d), by2 = 1 / (24 * d);
+    u[0] = a * by0;
+    u[1] = (a + p * b + p * p * c) * by1, u[2] = (a - p * b + p * p * c) * by1;
+    u[3] = (a + q * b + q * q * c) * by2, u[4] = (a - q * b + q * q * c) * by2;
     u[5] = c;
 }
 
 void AOTK_PACK(const void *const *weight, void *packed, const int64_t *tune);
 void AOTK_PACK(const void *const *weight, void *packed, const int64_t *tune) {
     (void)tune;
-    const float *raw = weight[0];
+    static const float none[9];
     float *to = packed;
     for (int64_t panel = 0; panel < PANELS; panel++, to += POINTS * IN_LANES * NR)
         for (int64_t i = 0; i < IN_LANES; i++)
-            for (int64_t o = 0; o < NR; o++) {
-                double g[9], t[POINTS_H * 3], u[POINTS];
-                const int64_t channel = panel * NR + o;
-                for (int64_t k = 0; k < 9; k++)
-                    g[k] = i < IN_CHANNELS && channel < OUT_CHANNELS ? raw[(channel * IN_CHANNELS + i) * 9 + k] : 0;
+            for (int64_t o = 0; o < NR; o += PACK_LANES) {
+                const float *raw[PACK_LANES];
+                pack_vd g[9], t[POINTS_H * 3], u[POINTS];
+                for (int64_t lane = 0; lane < PACK_LANES; lane++) {
+                    const int64_t channel = panel * NR + o + lane;
+                    const int real = i < IN_CHANNELS && channel < OUT_CHANNELS;
+                    raw[lane] = real ? (const float *)weight[0] + (channel * IN_CHANNELS + i) * 9 : none;
+                }
+                AOTK_UNROLL
+                for (int64_t k = 0; k < 9; k++) g[k] = (pack_vd){raw[0][k], raw[1][k], raw[2][k], raw[3][k]};
+                AOTK_UNROLL
                 for (int64_t x = 0; x < 3; x++) {
-                    double column[POINTS_H];
+                    pack_vd column[POINTS_H];
                     weight_h(g + x, 3, column);
+                    AOTK_UNROLL
                     for (int64_t y = 0; y < POINTS_H; y++) t[y * 3 + x] = column[y];
                 }
+                AOTK_UNROLL
                 for (int64_t y = 0; y < POINTS_H; y++) weight_w(t + y * 3, 1, u + y * POINTS_W);
-                for (int64_t p = 0; p < POINTS; p++) to[(p * IN_LANES + i) * NR + o] = (float)u[p];
+                for (int64_t p = 0; p < POINTS; p++)
+                    *(pack_vf *)(void *)(to + (p * IN_LANES + i) * NR + o) = __builtin_convertvector(u[p], pack_vf);
             }
     for (int64_t o = 0; o < OUT_LANES; o++) *to++ = o < OUT_CHANNELS ? ((const float *)weight[1])[o] : 0;
 }

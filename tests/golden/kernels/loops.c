@@ -14,6 +14,7 @@ void AOTK_SYMBOL(const aotk_call *c) {
     for (; unit < last_unit; unit++) {
         const int64_t begin = unit % pieces * (int64_t)1024;
         const int64_t end = begin + (int64_t)1024 < ((int64_t)1000) ? begin + (int64_t)1024 : ((int64_t)1000);
+        AOTK_SIMD
         for (int64_t l0 = begin; l0 < end; l0++)
         {
             out0[l0] = s_gelu(s_add(in0[l0], 0.5f));

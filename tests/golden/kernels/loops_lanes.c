@@ -23,10 +23,12 @@ void AOTK_SYMBOL(const aotk_call *c) {
         for (int64_t l0 = begin; l0 < end; l0++)
         {
             float accs[W];
+            AOTK_SIMD
             for (int64_t j = 0; j < W; j++) accs[j] = 0.0f;
             {
                 int64_t block = 0;
                 for (; block + W <= d0; block += W)
+                    AOTK_SIMD
                     for (int64_t j = 0; j < W; j++) {
                         const int64_t r0 = block + j;
                         (void)r0;

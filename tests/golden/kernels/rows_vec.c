@@ -7,6 +7,7 @@ enum { L = AOTK_LANES, U = 2 };
 
 AOTK_INLINE float total(const vf acc[U]) {
     vf sum = acc[0];
+    AOTK_UNROLL
     for (int u = 1; u < U; u++) sum += acc[u];
     return v_sum(sum);
 }
@@ -26,15 +27,19 @@ void AOTK_SYMBOL(const aotk_call *c) {
         float *const y = out0 + row * k;
         vf acc[U];
         int64_t i;
+        AOTK_UNROLL
         for (int u = 0; u < U; u++) acc[u] = v_zero();
         for (i = 0; i < unrolled; i += U * L)
+            AOTK_UNROLL
             for (int u = 0; u < U; u++) acc[u] += v_loadu(x + i + u * L);
         for (; i < whole; i += L) acc[0] += v_loadu(x + i);
         if (rest > 0) acc[0] += v_keep(inside, v_loadu(x + whole));
         const vf mean = v_splat(total(acc) / (float)k);
 
+        AOTK_UNROLL
         for (int u = 0; u < U; u++) acc[u] = v_zero();
         for (i = 0; i < unrolled; i += U * L)
+            AOTK_UNROLL
             for (int u = 0; u < U; u++) {
                 const vf d = v_loadu(x + i + u * L) - mean;
                 acc[u] += d * d;
