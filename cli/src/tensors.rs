@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use aotfarm_compiler::import::{self, SharedBytes};
+use aotfarm_compiler::interp;
 use aotfarm_compiler::ir::Graph;
 use aotfarm_protocol::DType;
 use aotfarm_runtime::Tensor;
@@ -37,6 +38,15 @@ pub(crate) fn load_graph(file: &Path) -> anyhow::Result<Graph> {
     let beside = move |name: &str| map(&folder.join(name)).map(|m| Arc::new(m) as SharedBytes).map_err(|e| format!("{e:#}"));
     import::load_with(Arc::new(bytes), &file.to_string_lossy(), &beside)
         .map_err(|e| Failure::input(format!("failed to import {}: {e}", file.display())).into())
+}
+
+/// The tensor as the reference interpreter takes it.
+pub(crate) fn reference(tensor: &Tensor) -> interp::Tensor {
+    interp::Tensor {
+        dtype: tensor.dtype(),
+        shape: tensor.shape().iter().map(|&n| n as usize).collect(),
+        data: tensor.bytes().to_vec(),
+    }
 }
 
 /// Writes `file` so that it is either whole or absent.

@@ -234,6 +234,23 @@ impl TuningTask {
     }
 }
 
+impl TuningTask {
+    /// What tasks have in common whose kernels differ only in the fused steps and the halos: what is fast for one is fast for the other.
+    /// `None` for kinds in which the fused steps are most of the work.
+    pub fn kin(&self) -> Option<aotfarm_protocol::Digest> {
+        let spec = &self.spec;
+        let main = match &spec.kind {
+            TaskKind::Conv(conv) => format!("conv {:?} {}", conv.window, conv.groups),
+            TaskKind::MatMul(MatMulSpec { b_is_weight, b_transposed, .. }) => format!("matmul {b_is_weight} {b_transposed}"),
+            TaskKind::Pool(_) | TaskKind::Rows(_) | TaskKind::Loops(_) => return None,
+        };
+        let operands = spec.inputs.iter().take(1).chain(spec.weights.iter().take(1)).chain(&spec.outputs);
+        let shapes: Vec<String> = operands.map(|t| format!("{:?} {:?}", t.dtype, t.shape)).collect();
+        let key = aotfarm_protocol::KeyHasher::new("kin").field(main).list(shapes).field(self.target.to_string());
+        Some(key.field(format!("{:?}", self.point)).finish())
+    }
+}
+
 impl TensorSpec {
     /// Elements of the whole buffer at the given dims, halo and padding included.
     pub fn len_at(&self, dims: &[i64]) -> i64 {

@@ -109,6 +109,7 @@ impl Variant {
     fn outline(&self) -> VariantOutline {
         let task = |(point, task, calls): &(Bindings, TuningTask, u32)| TaskOutline {
             key: task.key(),
+            kin: task.kin(),
             title: title(task),
             point: named(point),
             calls: *calls,

@@ -48,6 +48,8 @@ pub trait Planner: Send + Sync + 'static {
 pub struct TaskOutline {
     /// The key that TuningRecords are filed under.
     pub key: TaskKey,
+    /// Equal for tasks of which the same kernels are fast: one of them is searched first, the others choose among its best.
+    pub kin: Option<Digest>,
     /// In words, as the AUTOTUNE table prints it.
     pub title: String,
     /// Values of the symbolic dimensions.

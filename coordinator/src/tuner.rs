@@ -5,6 +5,7 @@
 //!   the best known candidates, because times from different races do not compare well.
 //! * **Heavy tasks first**, with more candidates: a task's share of the model's estimated work decides how many translation units are
 //!   built for it and how long it may be measured.
+//! * **Kin follow**: of tasks that differ only in their fused steps, the heaviest is searched, and of the others only its best race.
 //! * **Small sizes first**: a spec's points are tuned one after the other, and at a larger point only the best of the point
 //!   before race, with the first guess of each family for the larger size.
 //! * **Deterministic**: what is asked for depends on the blueprint, the settings and the outcomes alone, never on their order of arrival, so that
@@ -23,6 +24,7 @@ pub const PROTOCOL_VERSION: u32 = 1;
 /// Milliseconds that every Measure item gets at least.
 const BUDGET_FLOOR_MS: u64 = 150;
 /// How many candidates race again at the second point, and at each further one: runs get longer and the field is known better.
+/// Likewise of a task whose kin is decided, at the first point and at each further one.
 const FINALISTS: [usize; 2] = [6, 3];
 /// How many candidates race at a later point at least, if there are so many.
 const MIN_FIELD: usize = 3;
@@ -191,6 +193,8 @@ enum Stage {
 struct Task {
     key: TaskKey,
     title: String,
+    /// The spec that is searched in its stead, if it is not the first of its kin.
+    leader: Option<usize>,
     stage: Stage,
     budget_ms: u64,
     trials: Option<u32>,
@@ -230,14 +234,24 @@ impl Tuner {
         order.sort_by(|a, b| cost(*b, 0).total_cmp(&cost(*a, 0)).then(a.cmp(b)));
         // Each point is as important as the others, whatever it costs: they share the budget equally.
         let budget = settings.budget_ms as f64 / points as f64;
+        let leader = |spec: usize, point: usize| {
+            let kin = |other: usize| specs[other].tasks.get(point).and_then(|t| t.kin);
+            let first = order.iter().copied().find(|&other| kin(other) == kin(spec))?;
+            (kin(spec).is_some() && first != spec).then_some(first)
+        };
         let tasks = (0..specs.len())
             .map(|spec| {
                 let task = |(point, outline): (usize, &TaskOutline)| {
-                    let share = cost(spec, point) / totals[point];
+                    // Half of what a follower would have goes to its leader, which searches for both.
+                    let given = |other: &usize| leader(*other, point) == Some(spec);
+                    let own = if leader(spec, point).is_some() { 0.5 } else { 1.0 };
+                    let received: f64 = order.iter().filter(|other| given(other)).map(|other| cost(*other, point) / 2.0).sum();
+                    let share = (own * cost(spec, point) + received) / totals[point];
                     let (trials, max_units) = settings.trials(cost(spec, 0) / totals[0]);
                     Task {
                         key: outline.key,
                         title: outline.title.clone(),
+                        leader: leader(spec, point).filter(|_| settings.mode == TuneMode::Quick),
                         stage: Stage::Waiting,
                         budget_ms: ((budget * share) as u64).max(BUDGET_FLOOR_MS),
                         trials,
@@ -333,6 +347,10 @@ impl Tuner {
         let mut actions = Vec::new();
         for spec in self.order.clone() {
             for point in 0..self.tasks[spec].len() {
+                let led = self.tasks[spec][point].leader;
+                if led.is_some_and(|leader| self.tasks[leader][point].stage != Stage::Decided) {
+                    break;
+                }
                 if self.tasks[spec][point].stage == Stage::Waiting {
                     self.begin(spec, point, &mut actions);
                 }
@@ -396,22 +414,23 @@ impl Tuner {
         self.tasks[spec][point].racing = racing;
     }
 
-    /// The candidates of a task: at the first point the blueprint's first ones, within the bound on units; at a later one the
-    /// best of the point before.
+    /// The candidates of a task: the best of its leader, if it has one; else at the first point the blueprint's first ones, within the
+    /// bound on units, and at a later one the best of the point before.
     fn consider(&self, spec: usize, point: usize) -> Vec<CandidateOutline> {
         let here = self.task_ref(spec, point);
         let task = &self.tasks[spec][point];
         let mut units = BTreeSet::new();
         let mut guesses = self.blueprint.candidates(here, self.settings.mode, task.trials);
         guesses.retain(|c| units.contains(&c.unit) || (units.len() < task.max_units && units.insert(c.unit)));
-        if point == 0 || self.settings.mode != TuneMode::Quick {
-            return guesses;
-        }
+        let before = match task.leader {
+            Some(leader) => &self.tasks[leader][point],
+            None if point > 0 && self.settings.mode == TuneMode::Quick => &self.tasks[spec][point - 1],
+            None => return guesses,
+        };
+        let places = FINALISTS[if task.leader.is_some() { usize::from(point > 0) } else { usize::from(point > 1) }];
         let naive = self.blueprint.reference(here).family;
         let legal_here = |c: &CandidateOutline| self.blueprint.candidate(here, &c.family, &c.params);
-        let before = &self.tasks[spec][point - 1];
         let ranked = best(&before.considered, &before.outcomes);
-        let places = FINALISTS[usize::from(point > 1)];
         let mut chosen: Vec<CandidateOutline> = Vec::with_capacity(places);
         let add = |chosen: &mut Vec<CandidateOutline>, new: CandidateOutline, most: usize| {
             if chosen.len() < most && chosen.iter().all(|c| c.id != new.id) {

@@ -103,7 +103,8 @@ fn search(
     out
 }
 
-const GRAPH: &str = "specs=3 points=3 candidates=11 weights=a";
+/// The last two specs are kin.
+const GRAPH: &str = "specs=4 points=3 candidates=11 weights=a";
 const FOREVER: usize = usize::MAX - 1;
 
 fn first(_: usize) -> usize {
@@ -116,6 +117,37 @@ fn later_points_race_the_best_of_the_point_before() {
     let out = search("specs=1 points=2 candidates=11 weights=a", &mut known, &[], first, FOREVER);
     assert_eq!((out.races.len(), out.units.len(), out.winners.len()), (2, 3, 2));
     assert_eq!(out.tally, Tally { planned: 11 + 6, measured: 11 + 6, ..Tally::default() });
+}
+
+#[test]
+fn of_kin_one_is_searched_and_the_other_races_its_best() {
+    let plan = blueprint("specs=4 points=2 candidates=11 weights=a");
+    let mut tuner = Tuner::new(Arc::clone(&plan), 0, settings(TuneMode::Quick), Arc::default());
+    // (spec, point, candidates, milliseconds) of the races, in the order in which they are asked for.
+    let mut races = Vec::new();
+    loop {
+        let actions = tuner.advance();
+        if actions.is_empty() {
+            break;
+        }
+        for action in actions {
+            match action {
+                Action::Build { unit, .. } => tuner.built(unit, Some(Ok(unit)), Cost::default()),
+                Action::Measure { task, spec, candidates } => {
+                    races.push((task.spec, task.point, candidates.len(), spec.protocol.budget_ms));
+                    tuner.measured(task, Some(measured(&spec)), Cost::default());
+                }
+                _ => {}
+            }
+        }
+    }
+    assert!(tuner.is_done());
+    let of = |spec: usize| races.iter().filter(|r| r.0 == spec).map(|r| (r.2, r.3)).collect::<Vec<_>>();
+    assert_eq!(of(1), [(11, 1250), (6, 1250)], "no kin: its own search, and a quarter of the time of each point");
+    assert_eq!(of(2), [(11, 1875), (6, 1875)], "the leader has half of its follower's time");
+    assert_eq!(of(3), [(6, 625), (3, 625)], "the follower races the leader's best, at each point");
+    let at = |spec: usize, point: usize| races.iter().position(|r| (r.0, r.1) == (spec, point)).unwrap();
+    assert!(at(2, 0) < at(3, 0) && at(2, 1) < at(3, 1));
 }
 
 #[test]
@@ -147,7 +179,7 @@ fn nothing_is_measured_without_tuning() {
     let mut tuner = Tuner::new(plan, 0, settings(TuneMode::None), Arc::default());
     assert_eq!(tuner.advance(), []);
     assert!(tuner.is_done());
-    assert_eq!((tuner.choices().len(), tuner.tally()), (9, Tally::default()));
+    assert_eq!((tuner.choices().len(), tuner.tally()), (12, Tally::default()));
 }
 
 #[test]
