@@ -5,7 +5,8 @@
 
 Needs torch, torchvision, onnx, onnxscript (to export), onnxruntime, openvino. WORK keeps exports and the farm's data, so a second run
 only measures. Every peer has its best documented setting: ONNX Runtime all optimisations; OpenVINO the latency hint in f32. A
-block is a third of a second of calls of one side; its first call is dropped. The ratio of a block's medians, peer / ours, is what
+block is a third of a second of calls of one side; it begins with a rest, because ONNX Runtime's threads go on spinning for a while after a
+call and would take a core from whoever comes next, and its first call is dropped. The ratio of a block's medians, peer / ours, is what
 noise on the machine disturbs least; the table gives its median with the 10th and 90th percentile.
 """
 
@@ -23,6 +24,7 @@ import models
 from artifact import Artifact
 
 BLOCK_SECONDS = 0.33
+REST_SECONDS = 0.15
 
 
 class OnnxRuntime:
@@ -72,6 +74,7 @@ def submit(binary, folder, name, home, extra):
 
 def block(run):
     """Median and least seconds of one block."""
+    time.sleep(REST_SECONDS)
     samples, end = [], time.perf_counter() + BLOCK_SECONDS
     while len(samples) < 3 or time.perf_counter() < end:
         start = time.perf_counter()

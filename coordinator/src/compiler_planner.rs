@@ -244,14 +244,14 @@ impl Blueprint for CompiledModel {
         task: TaskRef,
         considered: &[CandidateId],
         outcomes: &[(CandidateId, Outcome)],
-        beside: Option<CandidateId>,
+        beside: &[CandidateId],
     ) -> Decision {
         let (considered, beside) = {
             let memo = self.memo();
             let considered: Vec<Candidate> = considered.iter().map(|id| memo.candidate(*id).clone()).collect();
-            (considered, beside.map(|id| memo.candidate(id).clone()))
+            (considered, beside.iter().map(|id| memo.candidate(*id).clone()).collect::<Vec<_>>())
         };
-        let selection = select::select(self.task(task), &considered, outcomes, beside.as_ref());
+        let selection = select::select(self.task(task), &considered, outcomes, &beside);
         let winner = self.memo().add(selection.winner).id;
         Decision { winner, measured: selection.measured, dropped: selection.dropped, rows: selection.rows }
     }

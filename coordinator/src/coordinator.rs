@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use aotfarm_registry::{BlobStore, Catalog};
 use axum::Router;
+use axum::serve::ListenerExt as _;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -102,6 +103,12 @@ impl Coordinator {
     pub async fn serve(self, listener: TcpListener, shutdown: CancellationToken) -> Result<(), Error> {
         let router = self.router();
         let graceful = shutdown.clone();
+        // An answer goes out in two writes, head and body: held back for the client's delayed acknowledgement, every one would take 40 ms.
+        let listener = listener.tap_io(|stream| {
+            if let Err(error) = stream.set_nodelay(true) {
+                tracing::debug!(%error, "answers on this connection will be slow");
+            }
+        });
         let serving = axum::serve(listener, router).with_graceful_shutdown(async move { graceful.cancelled().await });
         let cut_off = async {
             shutdown.cancelled().await;

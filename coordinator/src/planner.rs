@@ -160,14 +160,14 @@ pub trait Blueprint: Send + Sync + 'static {
         seed: u64,
     ) -> MeasureSpec;
 
-    /// Chooses among candidates. Without any outcome it is the compiler's own guess. `beside` is the winner at another point of the
+    /// Chooses among candidates. Without any outcome it is the compiler's own guess. `beside` are the winners at other points of the
     /// same computation, with which sharing packed weights is preferred.
     fn select(
         &self,
         task: TaskRef,
         considered: &[CandidateId],
         outcomes: &[(CandidateId, Outcome)],
-        beside: Option<CandidateId>,
+        beside: &[CandidateId],
     ) -> Decision;
 
     /// The parts of the artifact of a variant; `choices` holds a winner for every task.

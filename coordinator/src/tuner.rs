@@ -537,8 +537,8 @@ impl Tuner {
         let ids: Vec<CandidateId> = task.considered.iter().map(|c| c.id).collect();
         let outcomes: Vec<(CandidateId, Outcome)> =
             ids.iter().filter_map(|id| task.outcomes.get(id).map(|o| (*id, o.clone()))).collect();
-        let beside = self.tasks[spec].iter().find_map(|other| other.winner.as_ref()).map(|winner| winner.id);
-        let decision = self.blueprint.select(task_ref, &ids, &outcomes, beside);
+        let beside: Vec<CandidateId> = self.tasks[spec].iter().filter_map(|other| other.winner.as_ref()).map(|w| w.id).collect();
+        let decision = self.blueprint.select(task_ref, &ids, &outcomes, &beside);
         let naive = self.blueprint.reference(task_ref);
         // Nothing was shown to be right: what is right by definition wins, not a guess.
         let winner = if self.measures(task) && decision.measured + decision.dropped == 0 {

@@ -70,10 +70,6 @@ impl Farm for HttpFarm {
     }
 
     fn upload<'a>(&'a self, digest: Digest, from: &'a Path) -> BoxFuture<'a, Result<(), FarmError>> {
-        async move {
-            let (stored, _) = self.blobs.put_blob_file(from).await?;
-            if stored == digest { Ok(()) } else { Err(FarmError::Away(format!("{} changed while it was sent", from.display()))) }
-        }
-        .boxed()
+        async move { Ok(self.blobs.put_blob_file_as(digest, from).await?) }.boxed()
     }
 }

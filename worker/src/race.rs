@@ -5,7 +5,7 @@
 //!
 //! 1. **Check**: each candidate once, in the order of the spec. The run is timed, and one that is hopeless already then
 //!    (more than twice `drop_factor` times the best) is never run again.
-//! 2. **Screen**: `screen_runs` rounds; after the first, whoever is slower than `drop_factor` times the best is dropped.
+//! 2. **Screen**, if there are more than `race_width`: `screen_runs` rounds; after the first, whoever is slower than `drop_factor` times the best is dropped.
 //! 3. **Halve**: keep the best third, twice the rounds of the stage before, until `race_width` are left.
 //! 4. **Race**: `race_runs` rounds of the last ones; whoever is far behind after the first of them leaves, and a candidate
 //!    without any rival left need not run on.
@@ -213,8 +213,8 @@ impl Race {
     }
 
     fn rounds(&self, field: Vec<usize>, rounds: u32) -> Stage {
-        // The screening stage is never the last: its first round is what hopeless candidates are dropped by.
-        let last = field.len() <= self.width() && self.rounds_run > 0;
+        // Where there is anything to screen, the first round is what hopeless candidates are dropped by.
+        let last = field.len() <= self.width() && (self.rounds_run > 0 || self.lanes.len() <= self.width());
         Stage::Rounds {
             field,
             left: Vec::new(),
@@ -329,7 +329,7 @@ mod tests {
         race.out(0, Outcome::TimedOut { limit_ms: 5 });
         assert_eq!(race.next(Duration::ZERO), Some(Step::Check(1)));
         race.checked(1, 0.0, 1.0);
-        assert_eq!(race.next(Duration::ZERO), Some(Step::Round { order: vec![1], rounds: 2 }));
+        assert_eq!(race.next(Duration::ZERO), Some(Step::Round { order: vec![1], rounds: 20 }));
         race.out(1, Outcome::Crashed { reason: "SIGSEGV".into() });
         assert_eq!(race.next(Duration::ZERO), None);
         assert_eq!(race.finish(), [Outcome::TimedOut { limit_ms: 5 }, Outcome::Crashed { reason: "SIGSEGV".into() }]);

@@ -57,7 +57,7 @@ pub(crate) enum Verb {
 
 /// Runs the verb.
 pub(crate) fn run(args: Arguments, out: &Output) -> anyhow::Result<ExitCode> {
-    start_logging(args.global.verbose);
+    start_logging(args.global.verbose, matches!(args.verb, Verb::Coordinator(_) | Verb::Worker(_)));
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("failed to start the async runtime")?;
     let done = runtime.block_on(async {
@@ -106,8 +106,11 @@ async fn interrupted() {
     tokio::time::sleep(crate::context::SHUTDOWN_GRACE).await;
 }
 
-fn start_logging(verbose: u8) {
+/// `role`: the process is a coordinator or a worker, whose log is its only voice.
+fn start_logging(verbose: u8, role: bool) {
     let default = match verbose {
+        // A verb tells its own failure; what the embedded roles log of it would say it twice.
+        0 if !role => "off",
         // sqlx reports slow statements; on a busy machine that is no news for a user.
         0 => "warn,sqlx=error",
         1 => "info",

@@ -35,7 +35,7 @@ pub(crate) struct Submit {
     /// Time that measuring may take in all, as in 60s or 5m [default: the tuning mode's]
     #[arg(long, value_name = "TIME")]
     pub(crate) budget: Option<humantime::Duration>,
-    /// Sizes of the dynamic dimension to tune at [default: the ends of its range and the exporter's hint]
+    /// Sizes of the dynamic dimension to tune at [default: the ends of its range, the exporter's hint, and what lies far between]
     #[arg(long, value_delimiter = ',', value_name = "N")]
     pub(crate) tune_at: Vec<i64>,
     /// Threads to tune and profile with [default: the measuring device's cores]

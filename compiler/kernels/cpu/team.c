@@ -1,8 +1,8 @@
 /* The team: threads that run one function together (SPMD), with a barrier. Part of every artifact; follows aotk.h.
  *
  * A run of the model is one dispatch: every thread walks the whole plan and the barriers between the steps keep them in line.
- * Waiting spins for a short, adapted time and then sleeps in the kernel, so that a team costs nothing when idle and does
- * not fight for cores that it does not have. Threads are never pinned. */
+ * Waiting spins for a short, adapted time, inside a run offers its core for a while, and then sleeps in the kernel, so that a team costs
+ * nothing when idle and does not fight for cores that it does not have. Threads are never pinned. */
 
 #include <errno.h>
 #include <limits.h>
@@ -25,6 +25,11 @@
 #define RT_SPIN_MAX 2048u
 #define RT_SPIN_MIN 16u
 #define RT_SHORT_SLEEP_NS 200000
+/* How long a thread inside a run, with a core of its own, goes on looking before it sleeps, and pauses between two looks in that time. Who is
+ * waited for is at work, and a core that sleeps takes as long to wake as a small layer takes, on a virtual machine much longer; each
+ * look offers the core to whoever needs it. */
+#define RT_LINGER_NS 1000000
+#define RT_LINGER_PAUSES 32u
 /* How long a caller's pool may take to bring its threads, after a run that it brought all to, and after one that it did not. */
 #define RT_GATHER_NS 2000000
 #define RT_GATHER_SHORT_NS 50000
@@ -57,9 +62,9 @@ static void rt_event_set(rt_event *e, uint32_t value) {
     if (atomic_load(&e->sleepers) != 0) syscall(SYS_futex, &e->value, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
 }
 
-/* Waits until the event is no longer `old`: spins at most *spin times, then sleeps. *spin adapts between the limits: it grows when
- * spinning was enough or the sleep was short, and shrinks when the sleep was long, which means that what is waited for had no core. */
-static void rt_event_wait(rt_event *e, uint32_t old, uint32_t *spin, uint32_t spin_max) {
+/* Waits until the event is no longer `old`: spins at most *spin times, lingers for `linger_ns`, then sleeps. *spin adapts between the limits: it
+ * grows when it was enough or the wait was short, and shrinks when it was long, which means that what is waited for had no core. */
+static void rt_event_wait(rt_event *e, uint32_t old, uint32_t *spin, uint32_t spin_max, int64_t linger_ns) {
     uint32_t more = *spin >= spin_max / 2 ? spin_max : *spin * 2;
     for (uint32_t i = 0; i < *spin; i++) {
         if (atomic_load_explicit(&e->value, memory_order_acquire) != old) {
@@ -69,6 +74,13 @@ static void rt_event_wait(rt_event *e, uint32_t old, uint32_t *spin, uint32_t sp
         rt_pause();
     }
     int64_t before = rt_now_ns();
+    while (linger_ns > 0 && rt_now_ns() - before < linger_ns) {
+        for (uint32_t i = 0; i < RT_LINGER_PAUSES; i++) {
+            if (atomic_load_explicit(&e->value, memory_order_acquire) != old) return;
+            rt_pause();
+        }
+        sched_yield();
+    }
     atomic_fetch_add(&e->sleepers, 1);
     while (atomic_load(&e->value) == old) syscall(SYS_futex, &e->value, FUTEX_WAIT_PRIVATE, old, NULL, NULL, 0);
     atomic_fetch_sub(&e->sleepers, 1);
@@ -92,6 +104,7 @@ typedef struct rt_team {
     uint32_t started; /* own threads that exist */
     uint32_t run;     /* value of `epoch` before the current run of a caller's pool */
     uint32_t spin_max;
+    int64_t linger_ns; /* in barriers */
     bool stop;
     aotfarm_parallel_fn *parallel; /* the caller's pool, if any */
     void *parallel_context;
@@ -125,7 +138,7 @@ static void rt_barrier(void *context, int32_t thread) {
         atomic_store_explicit(&team->arrived, 0, memory_order_relaxed);
         rt_event_set(&team->phase, phase + 1);
     } else {
-        rt_event_wait(&team->phase, phase, &team->members[thread].barrier_spin, team->spin_max);
+        rt_event_wait(&team->phase, phase, &team->members[thread].barrier_spin, team->spin_max, team->linger_ns);
     }
 }
 
@@ -133,7 +146,7 @@ static void *rt_member_main(void *context) {
     rt_member *self = context;
     rt_team *team = self->team;
     for (uint32_t epoch = 0;;) {
-        rt_event_wait(&team->epoch, epoch, &self->idle_spin, team->spin_max);
+        rt_event_wait(&team->epoch, epoch, &self->idle_spin, team->spin_max, 0);
         epoch++;
         if (team->stop) return NULL;
         team->task(team->arg, (int32_t)self->index, (int32_t)team->present);
@@ -163,7 +176,7 @@ static void rt_pool_task(void *arg, uint32_t index) {
         team->gather_ns = team->present == team->size ? RT_GATHER_NS : RT_GATHER_SHORT_NS;
         rt_event_set(&team->epoch, team->run + 1);
     } else {
-        rt_event_wait(&team->epoch, team->run, &team->members[joined].idle_spin, team->spin_max);
+        rt_event_wait(&team->epoch, team->run, &team->members[joined].idle_spin, team->spin_max, 0);
     }
     team->task(team->arg, (int32_t)joined, (int32_t)team->present);
     atomic_fetch_add(&team->left, 1);
@@ -208,7 +221,9 @@ static void rt_team_stop(rt_team *team, bool forked) {
 static int rt_team_start(rt_team *team, uint32_t threads, aotfarm_parallel_fn *parallel, void *parallel_context) {
     team->size = team->present = threads;
     /* More threads than cores: spinning only keeps the thread that is waited for off its core. */
-    team->spin_max = threads <= rt_cores() ? RT_SPIN_MAX : RT_SPIN_MIN;
+    bool own_cores = threads <= rt_cores();
+    team->spin_max = own_cores ? RT_SPIN_MAX : RT_SPIN_MIN;
+    team->linger_ns = own_cores ? RT_LINGER_NS : 0;
     team->parallel = parallel;
     team->parallel_context = parallel_context;
     team->gather_ns = RT_GATHER_NS;

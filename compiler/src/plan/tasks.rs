@@ -7,6 +7,9 @@ use crate::task::TuningTask;
 
 use super::Plan;
 
+/// See [`spread`].
+const FAR: i64 = 16;
+
 /// A distinct computation of the plan at one point.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PlanTask {
@@ -19,8 +22,7 @@ pub struct PlanTask {
 }
 
 impl Plan {
-    /// The points to tune at: `sizes` of the first symbolic dimension, or the ends of its range and its hint when there are none;
-    /// other dimensions stay at their hint, or at their largest size without one. Sizes outside the range are moved into it.
+    /// The points to tune at: `sizes` of the first symbolic dimension; when there are none, those of [`spread`]; other dimensions stay at their hint, or at their largest size without one. Sizes outside the range are moved into it.
     /// A plan without symbolic dimensions has one point.
     pub fn tune_points(&self, sizes: &[i64]) -> Vec<Bindings> {
         let typical = |k: usize| {
@@ -29,8 +31,7 @@ impl Plan {
         };
         let mut rest: Bindings = self.dims.iter().enumerate().map(|(k, dim)| (dim.name.as_str(), typical(k))).collect();
         let Some(first) = self.dims.first() else { return vec![rest] };
-        let mut wanted: Vec<i64> =
-            if sizes.is_empty() { [first.min, first.max].into_iter().chain(self.hints[0]).collect() } else { sizes.to_vec() };
+        let mut wanted: Vec<i64> = if sizes.is_empty() { spread(first.min, first.max, self.hints[0]) } else { sizes.to_vec() };
         for size in &mut wanted {
             *size = (*size).clamp(first.min, first.max);
         }
@@ -59,4 +60,23 @@ impl Plan {
         }
         Ok(tasks.into_values().collect())
     }
+}
+
+/// Sizes that stand for a range: its ends, the exporter's hint unless it is within a factor of two of an end (as the 2 that torch needs
+/// to keep a dimension symbolic), and the middle of what lies more than a factor of [`FAR`] apart, rounded up to a power of two.
+fn spread(min: i64, max: i64, hint: Option<i64>) -> Vec<i64> {
+    let far = |a: i64, b: i64, factor: i64| a.max(1).saturating_mul(factor) < b;
+    let mut sizes = vec![min];
+    let mut rest = vec![max];
+    rest.extend(hint.filter(|h| far(min, *h, 2) && far(*h, max, 2)));
+    while let Some(next) = rest.pop() {
+        let last = sizes[sizes.len() - 1];
+        if far(last, next, FAR) {
+            let middle = ((last.max(1) as f64 * next as f64).sqrt().ceil() as u64).next_power_of_two();
+            rest.extend([next, middle as i64]);
+        } else {
+            sizes.push(next);
+        }
+    }
+    sizes
 }

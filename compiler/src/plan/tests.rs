@@ -419,10 +419,21 @@ fn the_verifier_finds_broken_plans() {
 }
 
 #[test]
-fn points_are_the_ends_and_the_hint_unless_given() {
+fn points_are_spread_over_the_range_unless_given() {
     let plan = plan_of(&resnet_block(), V3);
     let sizes = |points: Vec<crate::ir::Bindings>| points.iter().filter_map(|p| p.get("batch")).collect::<Vec<_>>();
     assert_eq!(sizes(plan.tune_points(&[])), [1, 8, 32]);
+    let hinted = |range: [i64; 2], hint: Option<i64>| {
+        let mut plan = plan.clone();
+        (plan.dims[0].min, plan.dims[0].max, plan.hints[0]) = (range[0], range[1], hint);
+        sizes(plan.tune_points(&[]))
+    };
+    assert_eq!(hinted([1, 32], Some(2)), [1, 8, 32], "2 is no wish but what torch needs");
+    assert_eq!(hinted([1, 32], None), [1, 8, 32]);
+    assert_eq!(hinted([1, 32], Some(4)), [1, 4, 32]);
+    assert_eq!(hinted([1, 1024], Some(7)), [1, 7, 32, 128, 1024]);
+    assert_eq!(hinted([0, 16], None), [0, 16]);
+    assert_eq!(hinted([5, 5], None), [5]);
     assert_eq!(sizes(plan.tune_points(&[4, 100, 4])), [4, 32]);
     let tasks = plan.tasks(&plan.tune_points(&[3])[0]).expect("sizes");
     assert_eq!(tasks.len(), plan.specs.len());

@@ -57,20 +57,20 @@ impl<'a> Verified<'a> {
     }
 }
 
-/// How much slower than the fastest a candidate may be that shares its packed weights with another size's winner.
+/// How much slower than the fastest a candidate may be that shares its packed weights with the winner at another size.
 const SHARING: f64 = 0.05;
 
 /// Picks the winner among `considered` (simplest first). Those without an outcome count as not measured. Candidates that reached the final
 /// race rank by it, before all that did not; within the noise of the fastest, the earliest wins. If nothing was measured, the first
 /// that is not of the naive family wins, provided that nothing speaks against it; in the end the naive one, which is always right.
 ///
-/// `beside` is the winner at another size of the same computation: a candidate that reads the same packed weights as that one wins already within
+/// `beside` are the winners at other sizes of the same computation: a candidate that reads the same packed weights as one of them wins already within
 /// [`SHARING`] of the fastest, because the artifact then holds the weights once.
 pub fn select(
     task: &TuningTask,
     considered: &[Candidate],
     outcomes: &[(CandidateId, Outcome)],
-    beside: Option<&Candidate>,
+    beside: &[Candidate],
 ) -> Selection {
     let tolerance = tolerance(task);
     let by_id: HashMap<CandidateId, &Outcome> = outcomes.iter().map(|(id, outcome)| (*id, outcome)).collect();
@@ -89,7 +89,7 @@ pub fn select(
     let shares = |v: &Verified<'_>| {
         let near =
             best.is_some_and(|(_, rank, noise, raced)| v.raced() == raced && v.rank() <= rank * (1.0 + SHARING.max(noise)));
-        near && beside.is_some_and(|other| considered[v.place].shares_weights_with(other))
+        near && beside.iter().any(|other| considered[v.place].shares_weights_with(other))
     };
     let sharing = verified.iter().filter(|v| shares(v)).min_by(|a, b| a.rank().total_cmp(&b.rank())).map(|v| v.place);
     let winner_place = sharing.or_else(|| verified.iter().filter(|v| tied(v)).map(|v| v.place).min());

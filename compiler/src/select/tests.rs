@@ -43,7 +43,7 @@ fn check(outcomes: &[Option<Outcome>], winner: usize, rows: &[(usize, &str)]) {
     let considered = considered(&task, outcomes.len());
     let given: Vec<(CandidateId, Outcome)> =
         considered.iter().zip(outcomes).filter_map(|(c, o)| o.clone().map(|o| (c.id, o))).collect();
-    let selection = select(&task, &considered, &given, None);
+    let selection = select(&task, &considered, &given, &[]);
     let place = |family: &str, params: &str| {
         considered.iter().position(|c| c.family == family && c.params_text() == params).expect("a row of a considered candidate")
     };
@@ -116,7 +116,7 @@ fn when_all_fail_the_naive_one_is_left() {
     let task = task();
     let considered = considered(&task, 3);
     let outcomes: Vec<_> = considered.iter().map(|c| (c.id, failed().expect("an outcome"))).collect();
-    let selection = select(&task, &considered, &outcomes, None);
+    let selection = select(&task, &considered, &outcomes, &[]);
     assert_eq!(selection.winner.id, reference(&task).id);
     assert_eq!((selection.measured, selection.dropped, selection.failed), (0, 0, 3));
 }
@@ -125,7 +125,7 @@ fn when_all_fail_the_naive_one_is_left() {
 fn rows_carry_no_samples() {
     let task = task();
     let considered = considered(&task, 2);
-    let selection = select(&task, &considered, &[(considered[1].id, measured(0.25, 10))], None);
+    let selection = select(&task, &considered, &[(considered[1].id, measured(0.25, 10))], &[]);
     let Outcome::Measured(m) = &selection.rows[0].outcome else { panic!("measured") };
     assert!(m.samples.is_empty());
     assert_eq!((selection.rows[0].seconds, selection.measured), (Some(0.25), 1));

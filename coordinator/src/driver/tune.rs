@@ -22,7 +22,7 @@ use crate::planner::{Blueprint, CandidateOutline, TaskRef};
 use crate::tuner::{Action, Cost, Known, KnownOutcomes, PROTOCOL_VERSION, Settings, Tally, Tuner};
 
 /// Milliseconds of measuring in all, unless the user said otherwise.
-const QUICK_BUDGET_MS: u64 = 12_000;
+const QUICK_BUDGET_MS: u64 = 11_000;
 const FULL_BUDGET_MS: u64 = 300_000;
 
 /// What an open item is for.

@@ -166,7 +166,7 @@ impl Blueprint for FakeBlueprint {
         task: TaskRef,
         considered: &[CandidateId],
         outcomes: &[(CandidateId, Outcome)],
-        _beside: Option<CandidateId>,
+        _beside: &[CandidateId],
     ) -> Decision {
         let time = |o: &Outcome| match o {
             Outcome::Measured(m) => Some(m.median()),

@@ -76,10 +76,20 @@ impl Client {
             let source = source.clone();
             blocking(move || File::open(&source).and_then(disk::hash).map_err(BlobError::io(READ, &source))).await?
         };
-        if !self.has_blob(digest).await? {
-            self.upload(digest, || Body::wrap_stream(compressed(source.clone(), size))).await?;
-        }
+        self.put_blob_file_as(digest, path).await?;
         Ok((digest, size))
+    }
+
+    /// [`Self::put_blob_file`] of a file whose digest is known; the server refuses one that has another content.
+    ///
+    /// # Errors
+    /// [`ClientError`]; with [`ErrorCode::Storage`] if the file cannot be read.
+    pub async fn put_blob_file_as(&self, digest: Digest, path: &Path) -> Result<()> {
+        if self.has_blob(digest).await? {
+            return Ok(());
+        }
+        let size = fs::metadata(path).map_err(BlobError::io(READ, path))?.len();
+        self.upload(digest, || Body::wrap_stream(compressed(path.to_owned(), size))).await
     }
 
     async fn upload(&self, digest: Digest, body: impl Fn() -> Body) -> Result<()> {

@@ -14,11 +14,11 @@ use super::{read_job, say};
 use crate::dims;
 
 /// Runs before the clock starts.
-const WARM_UP: u32 = 3;
+const WARM_UP: u32 = 1;
 /// The share of a point's budget that goes into timing the steps one by one.
 const STEPS_SHARE: f64 = 0.2;
 /// Timed runs of the steps, at least and at most.
-const STEP_RUNS: std::ops::RangeInclusive<usize> = 3..=50;
+const STEP_RUNS: std::ops::RangeInclusive<usize> = 2..=50;
 
 /// What to profile.
 #[derive(Debug, Serialize, Deserialize)]
