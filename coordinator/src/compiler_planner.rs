@@ -12,7 +12,8 @@ use aotfarm_compiler::plan::{self, Plan};
 use aotfarm_compiler::task::{TaskKind, TensorSpec, TuningTask};
 use aotfarm_compiler::{import, passes, select};
 use aotfarm_protocol::{
-    CandidateId, DType, Digest, DimRange, JobRequest, KeyHasher, MeasureProtocol, MeasureSpec, Outcome, Params, TuneMode,
+    Accuracy, CandidateId, DType, Digest, DimRange, JobRequest, KeyHasher, MeasureProtocol, MeasureSpec, Outcome, Params,
+    TuneMode,
 };
 use bytes::Bytes;
 use rand::{RngExt as _, SeedableRng as _};
@@ -45,7 +46,7 @@ impl Planner for CompilerPlanner {
         let variants = request
             .targets
             .iter()
-            .map(|target| Variant::new(plan::lower(lowered.clone(), *target).map_err(fault)?, &request.tune_at))
+            .map(|target| Variant::new(plan::lower(lowered.clone(), *target).map_err(fault)?, request))
             .collect::<Result<Vec<_>, _>>()?;
         let outlines = variants.iter().map(Variant::outline).collect();
         let info = ArtifactInfo { graph: digest, compiler: self.version() };
@@ -80,6 +81,7 @@ fn with_ranges(mut graph: Graph, ranges: &[DimRange]) -> Result<Graph, PlanError
 struct Variant {
     plan: Plan,
     specs: Vec<Spec>,
+    accuracy: Accuracy,
 }
 
 /// A spec at its distinct tasks, from the smallest point to the largest.
@@ -90,9 +92,9 @@ struct Spec {
 }
 
 impl Variant {
-    fn new(plan: Plan, tune_at: &[i64]) -> Result<Self, PlanError> {
+    fn new(plan: Plan, request: &JobRequest) -> Result<Self, PlanError> {
         let mut specs: BTreeMap<usize, Spec> = BTreeMap::new();
-        for point in plan.tune_points(tune_at) {
+        for point in plan.tune_points(&request.tune_at) {
             for found in plan.tasks(&point).map_err(fault)? {
                 if !FAMILIES.iter().any(|f| f.supports(&found.task).is_ok()) {
                     return Err(PlanError::new(format!("no kernel family implements {}", title(&found.task))));
@@ -103,7 +105,7 @@ impl Variant {
                 }
             }
         }
-        Ok(Self { plan, specs: specs.into_values().collect() })
+        Ok(Self { plan, specs: specs.into_values().collect(), accuracy: request.accuracy })
     }
 
     fn outline(&self) -> VariantOutline {
@@ -114,6 +116,7 @@ impl Variant {
             point: named(point),
             calls: *calls,
             flops: flops(task),
+            allowed: select::allowed(task, self.accuracy),
         };
         let specs = self.specs.iter().map(|s| SpecOutline { tasks: s.tasks.iter().map(task).collect() }).collect();
         VariantOutline { target: self.plan.target, specs }
@@ -246,12 +249,13 @@ impl Blueprint for CompiledModel {
         outcomes: &[(CandidateId, Outcome)],
         beside: &[CandidateId],
     ) -> Decision {
+        let allowed = self.outlines[task.variant].specs[task.spec].tasks[task.point].allowed;
         let (considered, beside) = {
             let memo = self.memo();
             let considered: Vec<Candidate> = considered.iter().map(|id| memo.candidate(*id).clone()).collect();
             (considered, beside.iter().map(|id| memo.candidate(*id).clone()).collect::<Vec<_>>())
         };
-        let selection = select::select(self.task(task), &considered, outcomes, &beside);
+        let selection = select::select(self.task(task), &considered, outcomes, &beside, allowed);
         let winner = self.memo().add(selection.winner).id;
         Decision { winner, measured: selection.measured, dropped: selection.dropped, rows: selection.rows }
     }
@@ -354,6 +358,7 @@ mod tests {
             trials: Some(4),
             budget_s: None,
             tune_at: vec![1, 4],
+            accuracy: Accuracy::Default,
             threads: None,
         };
         let (one, two) =

@@ -58,6 +58,8 @@ pub struct TaskOutline {
     pub calls: u32,
     /// Estimated floating-point operations of one run.
     pub flops: f64,
+    /// Largest relative error of a kernel that may win.
+    pub allowed: f64,
 }
 
 /// A distinct computation of a variant, at its tuned points from the smallest to the largest. A spec whose sizes do not

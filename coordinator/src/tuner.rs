@@ -193,6 +193,7 @@ enum Stage {
 struct Task {
     key: TaskKey,
     title: String,
+    allowed: f64,
     /// The spec that is searched in its stead, if it is not the first of its kin.
     leader: Option<usize>,
     stage: Stage,
@@ -251,6 +252,7 @@ impl Tuner {
                     Task {
                         key: outline.key,
                         title: outline.title.clone(),
+                        allowed: outline.allowed,
                         leader: leader(spec, point).filter(|_| settings.mode == TuneMode::Quick),
                         stage: Stage::Waiting,
                         budget_ms: ((budget * share) as u64).max(BUDGET_FLOOR_MS),
@@ -401,7 +403,7 @@ impl Tuner {
             self.tasks[spec][point].stage = Stage::Measuring;
             return;
         }
-        let champions = best(&task.considered, &task.outcomes).into_iter().take(CHAMPIONS).cloned().collect::<Vec<_>>();
+        let champions = best(task).into_iter().take(CHAMPIONS).cloned().collect::<Vec<_>>();
         let mut racing = missing;
         racing.extend(champions);
         let title = task.title.clone();
@@ -430,7 +432,7 @@ impl Tuner {
         let places = FINALISTS[if task.leader.is_some() { usize::from(point > 0) } else { usize::from(point > 1) }];
         let naive = self.blueprint.reference(here).family;
         let legal_here = |c: &CandidateOutline| self.blueprint.candidate(here, &c.family, &c.params);
-        let ranked = best(&before.considered, &before.outcomes);
+        let ranked = best(before);
         let mut chosen: Vec<CandidateOutline> = Vec::with_capacity(places);
         let add = |chosen: &mut Vec<CandidateOutline>, new: CandidateOutline, most: usize| {
             if chosen.len() < most && chosen.iter().all(|c| c.id != new.id) {
@@ -474,7 +476,7 @@ impl Tuner {
         // mistakes of two families are unlikely.
         let first = &self.tasks[spec][0];
         let winner = first.winner.as_ref().map(|w| w.family.as_str());
-        let ranked = best(&first.considered, &first.outcomes);
+        let ranked = best(first);
         let other = |c: &&&CandidateOutline| Some(c.family.as_str()) != winner && c.family != naive.family;
         let checked = ranked.iter().find(other).or_else(|| ranked.first());
         checked.and_then(|c| self.blueprint.candidate(here, &c.family, &c.params)).unwrap_or(naive)
@@ -585,14 +587,14 @@ impl Tuner {
     }
 }
 
-/// The candidates that have a time, the fastest first.
-fn best<'c>(considered: &'c [CandidateOutline], outcomes: &BTreeMap<CandidateId, Outcome>) -> Vec<&'c CandidateOutline> {
+/// The candidates that have a time and are exact enough, the fastest first.
+fn best(task: &Task) -> Vec<&CandidateOutline> {
     // As the selection ranks: those of the final race before the others, each by the 20th percentile.
-    let rank = |c: &CandidateOutline| match outcomes.get(&c.id) {
-        Some(Outcome::Measured(m)) if !m.samples.is_empty() => Some((m.raced == 0, m.quantile(0.2))),
+    let rank = |c: &CandidateOutline| match task.outcomes.get(&c.id) {
+        Some(Outcome::Measured(m)) if !m.samples.is_empty() && m.error <= task.allowed => Some((m.raced == 0, m.quantile(0.2))),
         _ => None,
     };
-    let mut timed: Vec<((bool, f64), &CandidateOutline)> = considered.iter().filter_map(|c| Some((rank(c)?, c))).collect();
+    let mut timed: Vec<((bool, f64), &CandidateOutline)> = task.considered.iter().filter_map(|c| Some((rank(c)?, c))).collect();
     timed.sort_by(|(a, _), (b, _)| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
     timed.into_iter().map(|(_, c)| c).collect()
 }

@@ -20,6 +20,17 @@ pub enum TuneMode {
     Full,
 }
 
+/// How exact the kernels must be: the bound on the relative L2 error of each against sums in f64.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Accuracy {
+    /// As a plain sum in the model's type: large Winograd tiles are out.
+    Strict,
+    /// What rounding in the model's type explains; the default.
+    #[default]
+    Default,
+}
+
 /// A Job as submitted. Equal requests are the same work.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobRequest {
@@ -41,6 +52,9 @@ pub struct JobRequest {
     /// Values of the first symbolic dimension at which tasks are tuned; empty: the ends of the range and the hint.
     #[serde(default)]
     pub tune_at: Vec<i64>,
+    /// How exact the kernels must be.
+    #[serde(default)]
+    pub accuracy: Accuracy,
     /// Threads to tune and profile with; `None`: the device's cores.
     pub threads: Option<u32>,
 }

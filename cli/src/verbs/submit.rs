@@ -2,7 +2,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use aotfarm_protocol::{DimRange, JobRequest, JobStatus, Reference, Target, TuneMode};
+use aotfarm_protocol::{Accuracy, DimRange, JobRequest, JobStatus, Reference, Target, TuneMode};
 use clap::{Args, ValueEnum};
 
 use crate::context::{Context, Farm};
@@ -38,6 +38,9 @@ pub(crate) struct Submit {
     /// Sizes of the dynamic dimension to tune at [default: the ends of its range, the exporter's hint, and what lies far between]
     #[arg(long, value_delimiter = ',', value_name = "N")]
     pub(crate) tune_at: Vec<i64>,
+    /// How exact the kernels must be, each against sums in f64
+    #[arg(long, value_enum, default_value_t = Exactness::Default)]
+    pub(crate) accuracy: Exactness,
     /// Threads to tune and profile with [default: the measuring device's cores]
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<u32>,
@@ -60,6 +63,15 @@ pub(crate) enum Tune {
     Full,
 }
 
+/// How exact the kernels must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Exactness {
+    /// As a plain sum in the model's type: no large Winograd tiles.
+    Strict,
+    /// What rounding in the model's type explains.
+    Default,
+}
+
 impl Submit {
     /// A submission of `file` as `name` with the defaults of the command line.
     pub(crate) fn of(file: &std::path::Path, name: &str, quiet: bool) -> Self {
@@ -73,6 +85,7 @@ impl Submit {
             trials: None,
             budget: None,
             tune_at: Vec::new(),
+            accuracy: Exactness::Default,
             threads: None,
             detach: false,
             quiet,
@@ -123,6 +136,10 @@ impl Submit {
             trials: self.trials,
             budget_s,
             tune_at: self.tune_at.clone(),
+            accuracy: match self.accuracy {
+                Exactness::Strict => Accuracy::Strict,
+                Exactness::Default => Accuracy::Default,
+            },
             threads: self.threads,
         };
         Ok((request, file))

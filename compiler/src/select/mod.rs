@@ -11,7 +11,7 @@ mod operands;
 #[cfg(test)]
 mod tests;
 
-pub use operands::{measure_spec, operands, tolerance};
+pub use operands::{allowed, measure_spec, operands, tolerance};
 
 /// What came of tuning one task.
 #[derive(Debug, Clone)]
@@ -36,9 +36,9 @@ struct Verified<'a> {
 }
 
 impl<'a> Verified<'a> {
-    fn new(place: usize, measurement: &'a Measurement, tolerance: f64) -> Option<Self> {
+    fn new(place: usize, measurement: &'a Measurement, allowed: f64) -> Option<Self> {
         // Written so that NaN is refused.
-        (measurement.error <= tolerance && !measurement.samples.is_empty()).then_some(Self { place, measurement })
+        (measurement.error <= allowed && !measurement.samples.is_empty()).then_some(Self { place, measurement })
     }
 
     /// The statistic that ranks: on a noisy host the 20th percentile of interleaved runs tells kernels apart best.
@@ -65,19 +65,19 @@ const SHARING: f64 = 0.05;
 /// that is not of the naive family wins, provided that nothing speaks against it; in the end the naive one, which is always right.
 ///
 /// `beside` are the winners at other sizes of the same computation: a candidate that reads the same packed weights as one of them wins already within
-/// [`SHARING`] of the fastest, because the artifact then holds the weights once.
+/// [`SHARING`] of the fastest, because the artifact then holds the weights once. `allowed` is the largest relative error that may win, see [`allowed`].
 pub fn select(
     task: &TuningTask,
     considered: &[Candidate],
     outcomes: &[(CandidateId, Outcome)],
     beside: &[Candidate],
+    allowed: f64,
 ) -> Selection {
-    let tolerance = tolerance(task);
     let by_id: HashMap<CandidateId, &Outcome> = outcomes.iter().map(|(id, outcome)| (*id, outcome)).collect();
     let mut verified: Vec<Verified<'_>> = Vec::new();
     for (place, candidate) in considered.iter().enumerate() {
         if let Some(Outcome::Measured(measurement)) = by_id.get(&candidate.id) {
-            verified.extend(Verified::new(place, measurement, tolerance));
+            verified.extend(Verified::new(place, measurement, allowed));
         }
     }
     verified.sort_by(|a, b| b.raced().cmp(&a.raced()).then(a.rank().total_cmp(&b.rank())).then(a.place.cmp(&b.place)));
@@ -121,7 +121,7 @@ pub fn select(
         }
         let untouched = Outcome::Unsupported { reason: "not measured".to_owned() };
         match by_id.get(&candidate.id) {
-            Some(outcome) => failed.push(row(candidate, outcome, failure(outcome, tolerance))),
+            Some(outcome) => failed.push(row(candidate, outcome, failure(outcome, allowed))),
             None if candidate.id == winner.id => {
                 unmeasured.insert(0, row(candidate, &untouched, "chosen without measuring".to_owned()));
             }
@@ -147,10 +147,10 @@ fn untimed(task: &TuningTask, considered: &[Candidate], outcomes: &HashMap<Candi
 }
 
 /// Why a candidate with this outcome cannot win.
-fn failure(outcome: &Outcome, tolerance: f64) -> String {
+fn failure(outcome: &Outcome, allowed: f64) -> String {
     match outcome {
         Outcome::Measured(m) if m.samples.is_empty() => "not timed: the budget was spent".to_owned(),
-        Outcome::Measured(m) => format!("wrong result: relative error {:.1e} is above {tolerance:.1e}", m.error),
+        Outcome::Measured(m) => format!("not exact enough: relative error {:.1e} is above {allowed:.1e}", m.error),
         Outcome::BuildFailed { log } => format!("does not build: {}", log.lines().next().unwrap_or("no message").trim()),
         Outcome::Crashed { reason } => format!("crashed: {reason}"),
         Outcome::TimedOut { limit_ms } => format!("took longer than {limit_ms} ms"),

@@ -1,10 +1,10 @@
 //! Selection tables with their reasons, and operands.
 
 use aotfarm_protocol::{
-    CandidateId, DType, Digest, Lattice, MeasureProtocol, Measurement, OperandRole, Outcome, Target, TuneMode, Values,
+    Accuracy, CandidateId, DType, Digest, Lattice, MeasureProtocol, Measurement, OperandRole, Outcome, Target, TuneMode, Values,
 };
 
-use super::{measure_spec, operands, select, tolerance};
+use super::{allowed, measure_spec, operands, select, tolerance};
 use crate::candidate::{Candidate, candidates, reference};
 use crate::task::{EpilogueStep, Layout, MatMulSpec, RowSpec, Size, TaskKind, TaskSpec, TensorSpec, TuningTask};
 
@@ -43,7 +43,7 @@ fn check(outcomes: &[Option<Outcome>], winner: usize, rows: &[(usize, &str)]) {
     let considered = considered(&task, outcomes.len());
     let given: Vec<(CandidateId, Outcome)> =
         considered.iter().zip(outcomes).filter_map(|(c, o)| o.clone().map(|o| (c.id, o))).collect();
-    let selection = select(&task, &considered, &given, &[]);
+    let selection = select(&task, &considered, &given, &[], tolerance(&task));
     let place = |family: &str, params: &str| {
         considered.iter().position(|c| c.family == family && c.params_text() == params).expect("a row of a considered candidate")
     };
@@ -95,7 +95,7 @@ fn failures_never_win_and_say_why() {
             (6, "not measured"),
             (1, "crashed: signal 11"),
             (2, "wrong result: the output differs (relative error 2.5e-1)"),
-            (3, "wrong result: relative error NaN is above 4.0e-6"),
+            (3, "not exact enough: relative error NaN is above 4.0e-6"),
             (4, "does not build: x.c:1: error: no"),
             (5, "took longer than 50 ms"),
         ],
@@ -116,7 +116,7 @@ fn when_all_fail_the_naive_one_is_left() {
     let task = task();
     let considered = considered(&task, 3);
     let outcomes: Vec<_> = considered.iter().map(|c| (c.id, failed().expect("an outcome"))).collect();
-    let selection = select(&task, &considered, &outcomes, &[]);
+    let selection = select(&task, &considered, &outcomes, &[], tolerance(&task));
     assert_eq!(selection.winner.id, reference(&task).id);
     assert_eq!((selection.measured, selection.dropped, selection.failed), (0, 0, 3));
 }
@@ -125,7 +125,7 @@ fn when_all_fail_the_naive_one_is_left() {
 fn rows_carry_no_samples() {
     let task = task();
     let considered = considered(&task, 2);
-    let selection = select(&task, &considered, &[(considered[1].id, measured(0.25, 10))], &[]);
+    let selection = select(&task, &considered, &[(considered[1].id, measured(0.25, 10))], &[], tolerance(&task));
     let Outcome::Measured(m) = &selection.rows[0].outcome else { panic!("measured") };
     assert!(m.samples.is_empty());
     assert_eq!((selection.rows[0].seconds, selection.measured), (Some(0.25), 1));
@@ -180,6 +180,17 @@ fn a_scalar_is_one_element() {
     let scalar = tensor(&[], Layout::Plain);
     assert_eq!(scalar.len_at(&[]), 1);
     assert_eq!(scalar.lattices_at(&[]), [Lattice { offset: 0, dims: vec![] }]);
+}
+
+#[test]
+fn what_is_right_but_not_exact_enough_does_not_win() {
+    let task = task();
+    let considered = considered(&task, 3);
+    let with_error = |error| Outcome::Measured(Measurement { samples: vec![0.1; 10], raced: 10, error });
+    let outcomes = [(considered[1].id, with_error(1e-6)), (considered[2].id, measured(0.5, 10))];
+    let winner = |accuracy| select(&task, &considered, &outcomes, &[], allowed(&task, accuracy)).winner.id;
+    assert_eq!(winner(Accuracy::Default), considered[1].id);
+    assert_eq!(winner(Accuracy::Strict), considered[2].id);
 }
 
 #[test]

@@ -67,6 +67,7 @@ impl Planner for FakePlanner {
             point: BTreeMap::from([("n".to_owned(), 1 << point)]),
             calls: 1,
             flops: 1e6,
+            allowed: 1e-5,
         };
         let variant = |target: Target| VariantOutline {
             target,
@@ -291,6 +292,7 @@ impl Farm {
             trials: None,
             budget_s: None,
             tune_at: vec![],
+            accuracy: Accuracy::Default,
             threads: None,
         }
     }

@@ -22,6 +22,7 @@ fn blueprint(text: &str) -> Arc<dyn Blueprint> {
         trials: None,
         budget_s: None,
         tune_at: vec![],
+        accuracy: Accuracy::Default,
         threads: None,
     };
     FakePlanner.plan(Bytes::from(text.to_owned()), &request).unwrap()
