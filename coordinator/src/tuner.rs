@@ -429,7 +429,7 @@ impl Tuner {
             None if point > 0 && self.settings.mode == TuneMode::Quick => &self.tasks[spec][point - 1],
             None => return guesses,
         };
-        let places = FINALISTS[if task.leader.is_some() { usize::from(point > 0) } else { usize::from(point > 1) }];
+        let places = FINALISTS[usize::from(point > usize::from(task.leader.is_none()))];
         let naive = self.blueprint.reference(here).family;
         let legal_here = |c: &CandidateOutline| self.blueprint.candidate(here, &c.family, &c.params);
         let ranked = best(before);

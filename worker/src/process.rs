@@ -171,6 +171,8 @@ pub(crate) async fn start(mut command: Command, limits: Limits) -> Result<Proces
 
 /// Limits a child that runs; one that has ended already needs none.
 fn limit(child: Option<Pid>, limits: Limits) -> rustix::io::Result<()> {
+    // To the system, no number is this very process.
+    let Some(child) = child else { return Ok(()) };
     // Should the worker die, a compiler still ends: processor time is limited as well, that of all cores together.
     let cores = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
     let seconds = limits.time.as_secs().saturating_add(1).saturating_mul(cores);
@@ -181,7 +183,7 @@ fn limit(child: Option<Pid>, limits: Limits) -> rustix::io::Result<()> {
         (Resource::Cpu, Some(seconds).filter(|_| limits.time != Duration::MAX)),
     ];
     for (what, most) in all.into_iter().filter(|(_, most)| most.is_some()) {
-        match prlimit(child, what, Rlimit { current: most, maximum: most }) {
+        match prlimit(Some(child), what, Rlimit { current: most, maximum: most }) {
             Ok(_) => {}
             Err(rustix::io::Errno::SRCH) => return Ok(()),
             Err(error) => return Err(error),

@@ -2,10 +2,10 @@
 
 use std::io;
 
+use aotfarm_protocol::HUGE_PAGE;
+
 /// Alignment of every kernel buffer, and how far past its end a kernel may read.
 const SLACK: usize = 64;
-/// From this size on, huge pages are asked for.
-const HUGE_PAGE: usize = 2 << 20;
 /// What the bytes around a buffer hold. No float of any width that a kernel writes by accident looks like it.
 const CANARY: u8 = 0xC5;
 
@@ -47,7 +47,7 @@ impl Buffer {
         if unsafe { libc::mprotect(map.add(page).cast(), body, libc::PROT_READ | libc::PROT_WRITE) } != 0 {
             return Err(io::Error::last_os_error());
         }
-        if body >= HUGE_PAGE {
+        if body as u64 >= HUGE_PAGE {
             // As artifacts do with theirs; with small pages, faults would cost more than the runs. Only faster, never required.
             // SAFETY: as above.
             unsafe { libc::madvise(map.add(page).cast(), body, libc::MADV_HUGEPAGE) };
