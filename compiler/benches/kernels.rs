@@ -69,7 +69,7 @@ fn main() {
     let options = Options::parse();
     let graph = import::example(&options.model).unwrap_or_else(|| panic!("no example `{}`", options.model));
     let graph = passes::run(graph, None).expect("the passes accept the examples");
-    let plan = plan::lower(graph, options.target).expect("the examples have plans");
+    let plan = plan::lower(graph, options.target, Precision::Fp32).expect("the examples have plans");
     let point = plan.tune_points(&[options.batch]).remove(0);
     let bench =
         Bench { folder: tempfile::tempdir().expect("a temporary folder"), target: options.target, threads: options.threads };
