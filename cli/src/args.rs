@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use aotfarm_protocol::Precision;
 use clap::{Args, Parser, ValueEnum};
 
 use crate::verbs::Verb;
@@ -53,6 +54,31 @@ pub(crate) enum Color {
     Always,
     /// Never.
     Never,
+}
+
+/// What a GPU computes in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum Dtype {
+    /// f32 throughout.
+    #[default]
+    Fp32,
+    /// Stored as f32, multiplied with 10 bits of mantissa on tensor cores.
+    Tf32,
+    /// Stored and multiplied as bfloat16, summed in f32.
+    Bf16,
+    /// Stored and multiplied as IEEE half, summed in f32.
+    Fp16,
+}
+
+impl From<Dtype> for Precision {
+    fn from(dtype: Dtype) -> Self {
+        match dtype {
+            Dtype::Fp32 => Self::Fp32,
+            Dtype::Tf32 => Self::Tf32,
+            Dtype::Bf16 => Self::Bf16,
+            Dtype::Fp16 => Self::Fp16,
+        }
+    }
 }
 
 /// Parses the command line; prints usage errors and exits with 2, as clap does.

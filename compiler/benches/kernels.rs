@@ -19,7 +19,7 @@ use aotfarm_compiler::candidate::{self, Candidate};
 use aotfarm_compiler::select::{operands, tolerance};
 use aotfarm_compiler::task::{TaskKind, TuningTask};
 use aotfarm_compiler::{import, passes, plan};
-use aotfarm_protocol::{CpuIsa, Lattice, OperandRole, Target, TuneMode};
+use aotfarm_protocol::{CpuIsa, Lattice, OperandRole, Precision, Target, TuneMode};
 use libloading::Library;
 use rand::{RngExt as _, SeedableRng as _};
 
@@ -69,7 +69,7 @@ fn main() {
     let options = Options::parse();
     let graph = import::example(&options.model).unwrap_or_else(|| panic!("no example `{}`", options.model));
     let graph = passes::run(graph, None).expect("the passes accept the examples");
-    let plan = plan::lower(graph, options.target).expect("the examples have plans");
+    let plan = plan::lower(graph, options.target, Precision::Fp32).expect("the examples have plans");
     let point = plan.tune_points(&[options.batch]).remove(0);
     let bench =
         Bench { folder: tempfile::tempdir().expect("a temporary folder"), target: options.target, threads: options.threads };

@@ -22,14 +22,18 @@ pub enum Layout {
     /// Contiguous, row-major.
     Plain,
     /// `NCHW{block}c` with a physical halo: `[N][⌈C/block⌉][top+H+bottom][left+W+right][block]`. The halo and the lanes past C are
-    /// zero, are never written by kernels, and every kernel may rely on that. The value must have rank 4 with static C, H, W.
+    /// zero, are never written by kernels, and every kernel may rely on that. The value must have rank 4 with static C, H, W. On a GPU a block
+    /// holds all channels and there is no halo, which is NHWC.
     Image {
-        /// Channels that lie together: the target's vector width.
+        /// Channels that lie together: the target's vector width on a CPU, all of them (rounded up to [`GPU_CHANNELS`]) on a GPU.
         block: u32,
         /// Zero rows and columns around each plane: top, bottom, left, right.
         halo: [u32; 4],
     },
 }
+
+/// What the channels of an image are rounded up to on a GPU: 16 bytes of the smallest type.
+pub const GPU_CHANNELS: i64 = 8;
 
 /// An operand of a kernel.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -53,7 +57,19 @@ pub enum EpilogueStep {
     Unary(UnaryOp),
 }
 
-/// A fused convolution. `in[0]` is x; `weight[0]` is `[O, C/groups, KH, KW]`, row-major f32.
+/// How products are multiplied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Math {
+    /// In the type of the operands.
+    #[default]
+    Exact,
+    /// f32 operands with 10 bits of mantissa, on the tensor cores of a GPU. Weights are rounded already; images that convolutions store are rounded as
+    /// they are stored.
+    Tf32,
+}
+
+/// A fused convolution. `in[0]` is x. `weight[0]` is `[O, C/groups, KH, KW]` in f32 on a CPU, and `[O, KH, KW, C/groups]` in the type that
+/// activations are stored in on a GPU; there C is padded as in the input when that is an image and there is one group.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ConvSpec {
     /// Geometry.
@@ -62,6 +78,8 @@ pub struct ConvSpec {
     pub groups: i64,
     /// Fused steps.
     pub epilogue: Vec<EpilogueStep>,
+    /// A pooling that follows: the task's output is what it gives, and residuals have the shape before it.
+    pub pool: Option<PoolSpec>,
 }
 
 /// A fused matrix product of the last two dimensions. `in[0]` is a, always row-major `[…, M, K]`. b is `weight[0]` or `in[1]`.
@@ -77,7 +95,7 @@ pub struct MatMulSpec {
 }
 
 /// A max or average pooling over an image.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct PoolSpec {
     /// Max or average.
     pub op: crate::ir::PoolOp,
@@ -196,6 +214,8 @@ pub struct TaskSpec {
     pub outputs: Vec<TensorSpec>,
     /// How many `dim`s there are.
     pub dims: usize,
+    /// How products are multiplied.
+    pub math: Math,
 }
 
 /// A TaskSpec with a target and the sizes to tune at.
@@ -240,13 +260,14 @@ impl TuningTask {
     pub fn kin(&self) -> Option<aotfarm_protocol::Digest> {
         let spec = &self.spec;
         let main = match &spec.kind {
-            TaskKind::Conv(conv) => format!("conv {:?} {}", conv.window, conv.groups),
+            TaskKind::Conv(conv) => format!("conv {:?} {} {:?}", conv.window, conv.groups, conv.pool),
             TaskKind::MatMul(MatMulSpec { b_is_weight, b_transposed, .. }) => format!("matmul {b_is_weight} {b_transposed}"),
             TaskKind::Pool(_) | TaskKind::Rows(_) | TaskKind::Loops(_) => return None,
         };
         let operands = spec.inputs.iter().take(1).chain(spec.weights.iter().take(1)).chain(&spec.outputs);
         let shapes: Vec<String> = operands.map(|t| format!("{:?} {:?}", t.dtype, t.shape)).collect();
         let key = aotfarm_protocol::KeyHasher::new("kin").field(main).list(shapes).field(self.target.to_string());
+        let key = key.field(format!("{:?}", spec.math));
         Some(key.field(format!("{:?}", self.point)).finish())
     }
 }

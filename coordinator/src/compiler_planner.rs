@@ -46,7 +46,7 @@ impl Planner for CompilerPlanner {
         let variants = request
             .targets
             .iter()
-            .map(|target| Variant::new(plan::lower(lowered.clone(), *target).map_err(fault)?, request))
+            .map(|target| Variant::new(plan::lower(lowered.clone(), *target, request.precision).map_err(fault)?, request))
             .collect::<Result<Vec<_>, _>>()?;
         let outlines = variants.iter().map(Variant::outline).collect();
         let info = ArtifactInfo { graph: digest, compiler: self.version() };
@@ -333,6 +333,8 @@ fn random_tensor(dtype: DType, shape: Vec<usize>, rng: &mut ChaCha8Rng) -> Tenso
 
 #[cfg(test)]
 mod tests {
+    use aotfarm_protocol::Precision;
+
     use super::*;
 
     #[test]
@@ -359,6 +361,8 @@ mod tests {
             budget_s: None,
             tune_at: vec![1, 4],
             accuracy: Accuracy::Default,
+            precision: Precision::default(),
+            allow_vendor: false,
             threads: None,
         };
         let (one, two) =

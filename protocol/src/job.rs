@@ -31,6 +31,32 @@ pub enum Accuracy {
     Default,
 }
 
+/// In what type a GPU stores activations and weights, and multiplies. Sums are always in f32, and so is everything between load and store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Precision {
+    /// f32 throughout; the default, and the only one on CPUs.
+    #[default]
+    Fp32,
+    /// Stored as f32, multiplied with 10 bits of mantissa.
+    Tf32,
+    /// Stored and multiplied as bfloat16.
+    Bf16,
+    /// Stored and multiplied as IEEE half.
+    Fp16,
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Fp32 => "fp32",
+            Self::Tf32 => "tf32",
+            Self::Bf16 => "bf16",
+            Self::Fp16 => "fp16",
+        })
+    }
+}
+
 /// A Job as submitted. Equal requests are the same work.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobRequest {
@@ -55,6 +81,12 @@ pub struct JobRequest {
     /// How exact the kernels must be.
     #[serde(default)]
     pub accuracy: Accuracy,
+    /// Precision on GPU targets.
+    #[serde(default)]
+    pub precision: Precision,
+    /// Whether kernels of vendor libraries (cuDNN, cuBLASLt), which are measured for comparison where a worker has them, may win.
+    #[serde(default)]
+    pub allow_vendor: bool,
     /// Threads to tune and profile with; `None`: the device's cores.
     pub threads: Option<u32>,
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{CandidateId, DType, Digest, TaskKey};
+use crate::{CandidateId, DType, Digest, Launch, TaskKey};
 
 /// The measuring protocol: a value, so that a stored Measurement says how it came about.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -19,7 +19,8 @@ pub struct MeasureProtocol {
     pub race_width: u32,
     /// A candidate slower than `drop_factor` times the best so far is dropped after its first run.
     pub drop_factor: f64,
-    /// Bytes of weight and activation copies that are rotated so that no run finds its operands in cache.
+    /// Bytes of weight and activation copies that are rotated. On a CPU so many that no run finds its operands in cache; on a GPU as many as
+    /// the whole model touches in one run, so that its last-level cache holds what it would hold in the model.
     pub rotate_bytes: u64,
     /// Soft limit for the whole item, in milliseconds: when it is reached the race ends with the samples at hand.
     pub budget_ms: u64,
@@ -101,10 +102,13 @@ pub struct KernelCall {
     pub tune: Vec<i64>,
     /// Bytes of packed weights; 0 when the kernel reads raw weights.
     pub packed_bytes: u64,
-    /// Bytes of workspace shared by the team.
+    /// Bytes of workspace shared by the team; all of a CUDA kernel's workspace.
     pub shared_bytes: u64,
     /// Bytes of workspace of each thread.
     pub thread_bytes: u64,
+    /// How a CUDA kernel is launched; `None` for CPU kernels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub launch: Option<Launch>,
 }
 
 /// A Measure item: check every candidate of one task against the reference, then race those that are right.
@@ -120,6 +124,9 @@ pub struct MeasureSpec {
     pub reference: KernelCall,
     /// The candidates, most promising first.
     pub candidates: Vec<KernelCall>,
+    /// On a GPU: the object with the kernels that fill and compare operands there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tools: Option<Digest>,
     /// Largest relative L2 error of any output against the reference that is still right.
     pub tolerance: f64,
     /// Seed of the operands' values.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{DType, Digest, Target};
+use crate::{DType, Digest, Precision, Target};
 
 /// A symbolic dimension and the sizes that are allowed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +47,12 @@ pub struct ArtifactMetadata {
     pub graph: Digest,
     /// Version of the compiler.
     pub compiler: String,
+    /// In what precision it computes.
+    #[serde(default)]
+    pub precision: Precision,
+    /// Why its kernels were chosen without measuring them on a device of the target; `None` when they were measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub untested: Option<String>,
     /// Symbolic dimensions.
     pub dims: Vec<DimRange>,
     /// Inputs in order.

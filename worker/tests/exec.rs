@@ -201,6 +201,7 @@ fn measure_spec(reference: KernelCall, candidates: Vec<KernelCall>) -> MeasureSp
         ],
         reference,
         candidates,
+        tools: None,
         tolerance: 1e-5,
         seed: 42,
         protocol: MeasureProtocol {
@@ -229,6 +230,7 @@ fn call(symbol: &str, object: Digest) -> KernelCall {
         packed_bytes: 0,
         shared_bytes: 0,
         thread_bytes: 0,
+        launch: None,
     }
 }
 

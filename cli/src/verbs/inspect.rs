@@ -4,6 +4,7 @@ use std::process::ExitCode;
 use aotfarm_compiler::{ir, passes};
 use clap::Args;
 
+use crate::args::Dtype;
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::tensors;
@@ -22,6 +23,9 @@ pub(crate) struct Inspect {
     /// Print the plan for this target instead of the IR
     #[arg(long, value_name = "TARGET", conflicts_with = "stop_after")]
     plan: Option<aotfarm_protocol::Target>,
+    /// With --plan for a GPU: what it computes in
+    #[arg(long, value_enum, default_value_t, requires = "plan")]
+    dtype: Dtype,
 }
 
 impl Inspect {
@@ -33,7 +37,7 @@ impl Inspect {
         let mut graph = tensors::load_graph(&self.file)?;
         let summary = ir::stats(&graph);
         let text = if let Some(target) = self.plan {
-            aotfarm_compiler::plan::lower(passes::run(graph, None)?, target)?.print()
+            aotfarm_compiler::plan::lower(passes::run(graph, None)?, target, self.dtype.into())?.print()
         } else {
             if let Some(pass) = &self.stop_after {
                 if !passes::PASSES.iter().any(|p| p.name == pass) {

@@ -5,6 +5,7 @@ use anyhow::Context as _;
 use aotfarm_protocol::{Accuracy, DimRange, JobRequest, JobStatus, Reference, Target, TuneMode};
 use clap::{Args, ValueEnum};
 
+use crate::args::Dtype;
 use crate::context::{Context, Farm};
 use crate::failure::Failure;
 use crate::{tensors, watch};
@@ -38,6 +39,9 @@ pub(crate) struct Submit {
     /// Sizes of the dynamic dimension to tune at [default: the ends of its range, the exporter's hint, and what lies far between]
     #[arg(long, value_delimiter = ',', value_name = "N")]
     pub(crate) tune_at: Vec<i64>,
+    /// What a GPU computes in; inputs and outputs stay as the model has them
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) dtype: Dtype,
     /// How exact the kernels must be, each against sums in f64
     #[arg(long, value_enum, default_value_t = Exactness::Default)]
     pub(crate) accuracy: Exactness,
@@ -85,6 +89,7 @@ impl Submit {
             trials: None,
             budget: None,
             tune_at: Vec::new(),
+            dtype: Dtype::Fp32,
             accuracy: Exactness::Default,
             threads: None,
             detach: false,
@@ -140,6 +145,8 @@ impl Submit {
                 Exactness::Strict => Accuracy::Strict,
                 Exactness::Default => Accuracy::Default,
             },
+            precision: self.dtype.into(),
+            allow_vendor: false,
             threads: self.threads,
         };
         Ok((request, file))

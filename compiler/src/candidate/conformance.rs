@@ -8,7 +8,7 @@ use aotfarm_protocol::{DType, Target, TuneMode};
 
 use super::testing::{check_on, compiler, random, runs};
 use super::{Candidate, FAMILIES, candidates, reference, title};
-use crate::task::{Layout, Size, TaskKind, TaskSpec, TensorSpec, TuningTask};
+use crate::task::{Layout, Math, Size, TaskKind, TaskSpec, TensorSpec, TuningTask};
 
 mod convolutions;
 mod images;
@@ -36,7 +36,7 @@ pub fn task(
     output: TensorSpec,
     point: &[i64],
 ) -> TuningTask {
-    let spec = TaskSpec { kind, inputs, weights, outputs: vec![output], dims: point.len() };
+    let spec = TaskSpec { kind, inputs, weights, outputs: vec![output], dims: point.len(), math: Math::Exact };
     TuningTask { spec, target, point: point.to_vec() }
 }
 

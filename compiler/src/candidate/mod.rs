@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use aotfarm_protocol::{CandidateId, Digest, KeyHasher, Params, TaskKey, TuneMode};
+use aotfarm_protocol::{CandidateId, Digest, KeyHasher, Launch, Params, TaskKey, TuneMode};
 
 use crate::ir::PoolOp;
 use crate::task::{LoopNest, PoolSpec, RowSpec, TaskKind, TensorSpec, TuningTask};
@@ -33,7 +33,7 @@ pub struct Unsupported(pub String);
 /// A rendered translation unit. Candidates that differ only in run-time integers share one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KernelSource {
-    /// Self-contained C.
+    /// Self-contained C, or CUDA C++ for a GPU.
     pub text: String,
     /// The kernel's symbol, unique for the text.
     pub symbol: String,
@@ -46,7 +46,7 @@ pub struct KernelSource {
 pub struct Needs {
     /// Packed weights; 0 when the kernel reads raw weights.
     pub packed: u64,
-    /// Workspace of the team, at the given dims.
+    /// Workspace of the team, at the given dims; all workspace of a CUDA kernel.
     pub shared: u64,
     /// Workspace of each thread, at the given dims.
     pub thread: u64,
@@ -80,6 +80,11 @@ pub trait CandidateFamily: Sync {
         params.clone()
     }
 
+    /// How a CUDA kernel is launched; `None` for CPU kernels, whose caller's threads are the team.
+    fn launch(&self, _task: &TuningTask, _params: &Params) -> Option<Launch> {
+        None
+    }
+
     /// Sizes at run-time dims `dims` (not only the task's own point); never smaller for larger dims. `packed` may not depend on `dims`.
     /// The artifact reserves workspace for the largest dims of the range; pages that are not touched cost nothing.
     fn needs(&self, task: &TuningTask, params: &Params, dims: &[i64]) -> Needs;
@@ -102,6 +107,8 @@ pub struct Candidate {
     pub tune: Vec<i64>,
     /// Sizes at the task's point.
     pub needs: Needs,
+    /// [`CandidateFamily::launch`].
+    pub launch: Option<Launch>,
     /// [`CandidateFamily::packing`].
     pub packing: Params,
 }
@@ -195,6 +202,7 @@ impl Candidate {
             family: family.id(),
             tune: family.tune(task, &params),
             needs: family.needs(task, &params, &task.point),
+            launch: family.launch(task, &params),
             packing: family.packing(&params),
             params,
             source,

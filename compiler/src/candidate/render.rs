@@ -22,8 +22,10 @@ pub struct Template {
     pub text: &'static str,
 }
 
-/// The kernel ABI; part of every unit.
+/// The kernel ABI of CPUs; part of every unit for one.
 const AOTK: &str = include_str!("../../kernels/cpu/aotk.h");
+/// The kernel ABI of GPUs; part of every unit for one.
+const AOTK_CUDA: &str = include_str!("../../kernels/cuda/aotk.cuh");
 
 /// What a unit is made of, besides the variables of its template.
 #[derive(Debug, Clone, Copy)]
@@ -59,13 +61,29 @@ pub fn unit(unit: &Unit<'_>, context: Value) -> KernelSource {
     for (name, value) in unit.params {
         let _ = write!(params, " {name}={value}");
     }
-    let mut rest = format!("#define AOTK_LANES {}\n{AOTK}\n", unit.task.target.f32_lanes());
-    if !unit.headers.is_empty() {
-        rest.push_str("#ifndef AOTK_PACK_ONLY\n");
-        for header in unit.headers {
-            let _ = writeln!(rest, "/* {} */\n{}", header.name, header.text);
+    let mut rest = String::new();
+    let headers: String = unit.headers.iter().map(|header| format!("/* {} */\n{}\n", header.name, header.text)).collect();
+    match unit.task.target {
+        Target::Cpu(_) => {
+            let _ = writeln!(rest, "#define AOTK_LANES {}\n{AOTK}", unit.task.target.f32_lanes());
+            if !headers.is_empty() {
+                let _ = write!(rest, "#ifndef AOTK_PACK_ONLY\n{headers}#endif /* AOTK_PACK_ONLY */\n\n");
+            }
         }
-        rest.push_str("#endif /* AOTK_PACK_ONLY */\n\n");
+        Target::Cuda { sm } => {
+            let spec = &unit.task.spec;
+            let counts = [
+                ("SM", sm as usize),
+                ("INPUTS", spec.inputs.len()),
+                ("WEIGHTS", spec.weights.len()),
+                ("OUTPUTS", spec.outputs.len()),
+                ("DIMS", spec.dims),
+            ];
+            for (name, count) in counts {
+                let _ = writeln!(rest, "#define AOTK_{name} {count}");
+            }
+            let _ = writeln!(rest, "{AOTK_CUDA}\n{headers}");
+        }
     }
     rest.push_str("/* end of the headers */\n");
     rest.push_str(&body);
@@ -73,7 +91,11 @@ pub fn unit(unit: &Unit<'_>, context: Value) -> KernelSource {
     let digest = Digest::of(format!("{opening}{rest}"));
 
     let symbol = symbol(unit, &digest);
-    let text = format!("{opening}#define AOTK_SYMBOL {symbol}\n#define AOTK_PACK {symbol}_pack\n{rest}");
+    let mut text = format!("{opening}#define AOTK_SYMBOL {symbol}\n");
+    if let Target::Cpu(_) = unit.task.target {
+        let _ = writeln!(text, "#define AOTK_PACK {symbol}_pack");
+    }
+    text.push_str(&rest);
     KernelSource { text, symbol, packs: unit.packs }
 }
 

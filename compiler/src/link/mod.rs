@@ -126,6 +126,8 @@ fn link_with(plan: &Plan, choices: &[SpecChoice], info: &ArtifactInfo, needs: &N
         target: plan.target,
         graph: info.graph,
         compiler: info.compiler.clone(),
+        precision: plan.precision,
+        untested: None,
         dims: plan.dims.clone(),
         inputs: plan.inputs.clone(),
         outputs: plan.outputs.clone(),

@@ -8,14 +8,14 @@ use std::process::Command;
 use std::time::Duration;
 
 use aotfarm_protocol::{CandidateId, DType, Digest, Dim, DimRange, GLUE_FLAGS, LINK_FLAGS, LINK_LIBRARIES, Params, Port, Target};
-use aotfarm_protocol::{VERSION_SCRIPT, weights_assembly};
+use aotfarm_protocol::{Precision, VERSION_SCRIPT, weights_assembly};
 use aotfarm_runtime::{LoadError, Model, RunErrorKind, Session, Tensor};
 
 use super::*;
 use crate::candidate::KernelSource;
 use crate::ir::{Expr, TensorData};
 use crate::plan::{Buffer, BufferId, Place, PlanWeight, Slot, Step, WeightId};
-use crate::task::{Index, Layout, LoopNest, Scalar, Size, TaskKind, TaskSpec, TensorSpec};
+use crate::task::{Index, Layout, LoopNest, Math, Scalar, Size, TaskKind, TaskSpec, TensorSpec};
 
 const KERNELS: &str = include_str!("../../../tests/golden/link/kernels.c");
 const AOTK: &str = include_str!("../../kernels/cpu/aotk.h");
@@ -42,6 +42,7 @@ fn spec(inputs: usize, weights: &[i64], dims: usize) -> TaskSpec {
         weights: weights.iter().map(|n| tensor(vec![Size::Const(*n)])).collect(),
         outputs: vec![tensor(vec![Size::Dim(0)])],
         dims,
+        math: Math::Exact,
     }
 }
 
@@ -68,6 +69,7 @@ fn plan() -> Plan {
     };
     let w: Vec<f32> = (0..12).map(|i| (i / 4 + i % 4) as f32).collect();
     Plan {
+        precision: Precision::Fp32,
         target: native(),
         dims: vec![DimRange { name: "batch".into(), min: 1, max: 32 }],
         hints: vec![Some(8)],
@@ -101,6 +103,7 @@ fn candidate(unit_name: &str, symbol: &str, packed: u64, tune: &[i64]) -> Candid
     let unit = Digest::of(&text);
     let params: Params = tune.iter().enumerate().map(|(i, n)| (format!("t{i}"), *n)).collect();
     Candidate {
+        launch: None,
         id: CandidateId(Digest::of(format!("{symbol}{tune:?}"))),
         family: "test@1",
         packing: params.clone(),
@@ -540,7 +543,7 @@ fn a_compiled_graph_runs_as_the_interpreter_says() {
     let last = b.push(Op::Unary(UnaryOp::Sigmoid), &[sum], "sigmoid").unwrap();
     b.output(last);
     let graph = b.finish().unwrap();
-    let plan = crate::plan::lower(crate::passes::run(graph.clone(), None).unwrap(), native()).unwrap();
+    let plan = crate::plan::lower(crate::passes::run(graph.clone(), None).unwrap(), native(), Precision::Fp32).unwrap();
     let points = plan.tune_points(&[1, 6]);
 
     for pick in [0, 1, 40] {

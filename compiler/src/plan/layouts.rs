@@ -3,7 +3,7 @@
 use aotfarm_protocol::DType;
 
 use crate::ir::{Def, Graph, Node, Op, ValueId, Window};
-use crate::task::Layout;
+use crate::task::{GPU_CHANNELS, Layout};
 
 use super::chains::{Chain, ChainStep, Chains, Uses};
 
@@ -23,12 +23,30 @@ pub(super) enum Need {
     Constant,
 }
 
+/// How many channels of an image lie together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Blocking {
+    /// So many: vectors of a CPU.
+    Lanes(i64),
+    /// All, rounded up to [`GPU_CHANNELS`], and without halos: kernels of a GPU mask what lies outside.
+    Whole,
+}
+
+impl Blocking {
+    fn of(self, channels: i64) -> i64 {
+        match self {
+            Self::Lanes(lanes) => lanes,
+            Self::Whole => (channels.max(1) + GPU_CHANNELS - 1) / GPU_CHANNELS * GPU_CHANNELS,
+        }
+    }
+}
+
 /// The layout of every value that gets a buffer.
 #[derive(Debug)]
 pub(super) struct Layouts {
-    block: i64,
-    /// By value.
-    image: Vec<bool>,
+    blocking: Blocking,
+    /// By value, the number of channels in a block of an image; `None` for what is no image.
+    image: Vec<Option<u32>>,
     halo: Vec<[u32; 4]>,
 }
 
@@ -63,44 +81,48 @@ pub(super) fn is_nestable(op: &Op) -> bool {
 }
 
 impl Layouts {
-    /// Decides which values are images. `block` is the number of channels that lie together.
-    pub(super) fn of(graph: &Graph, uses: &Uses, chains: &Chains, block: i64) -> Self {
-        let mut layouts = Self { block, image: vec![false; graph.values.len()], halo: vec![[0; 4]; graph.values.len()] };
+    /// Decides which values are images.
+    pub(super) fn of(graph: &Graph, uses: &Uses, chains: &Chains, blocking: Blocking) -> Self {
+        let mut layouts = Self { blocking, image: vec![None; graph.values.len()], halo: vec![[0; 4]; graph.values.len()] };
         // Convolutions and pools decide for themselves, everything computed by loops follows its consumers.
         for (n, node) in graph.nodes.iter().enumerate() {
             match node.op {
                 Op::Conv { .. } => {
                     if let Some(chain) = chains.of[n].map(|c| &chains.all[c]) {
-                        layouts.image[graph.nodes[chain.last].output.index()] = layouts.conv_has_images(graph, node);
+                        layouts.mark(graph, graph.nodes[chain.last].output, layouts.conv_has_images(graph, node));
                     }
                 }
-                Op::Pool { .. } => layouts.image[node.output.index()] = image_size(graph, node.output).is_some(),
+                Op::Pool { .. } => layouts.mark(graph, node.output, true),
                 _ => {}
             }
         }
         for (n, node) in graph.nodes.iter().enumerate().rev() {
             if chains.of[n].is_none() && is_nestable(&node.op) {
-                layouts.image[node.output.index()] =
-                    image_size(graph, node.output).is_some() && layouts.is_wanted(graph, uses, chains, node.output);
+                let wanted = image_size(graph, node.output).is_some() && layouts.is_wanted(graph, uses, chains, node.output);
+                layouts.mark(graph, node.output, wanted);
             }
         }
-        layouts.assign_halos(graph, chains);
+        if let Blocking::Lanes(_) = blocking {
+            layouts.assign_halos(graph, chains);
+        }
         layouts
+    }
+
+    /// Makes a value an image, if it is `wanted` and can be one.
+    fn mark(&mut self, graph: &Graph, id: ValueId, wanted: bool) {
+        let size = image_size(graph, id).filter(|_| wanted);
+        self.image[id.index()] = size.and_then(|[channels, ..]| u32::try_from(self.blocking.of(channels)).ok());
     }
 
     /// Whether the value is a blocked image.
     pub(super) fn is_image(&self, id: ValueId) -> bool {
-        self.image[id.index()]
+        self.image[id.index()].is_some()
     }
 
     /// The layout of a value that has a buffer.
     pub(super) fn layout(&self, id: ValueId) -> Layout {
-        if self.is_image(id) {
-            // Blocks are vector widths.
-            Layout::Image { block: self.block as u32, halo: self.halo[id.index()] }
-        } else {
-            Layout::Plain
-        }
+        let image = |block| Layout::Image { block, halo: self.halo[id.index()] };
+        self.image[id.index()].map_or(Layout::Plain, image)
     }
 
     /// What the node needs its operand `slot` to be.
@@ -129,7 +151,11 @@ impl Layouts {
             return false;
         };
         let depthwise = groups == c && groups == o;
-        groups == 1 || depthwise || ((c / groups) % self.block == 0 && (o / groups) % self.block == 0)
+        let whole = |channels: i64| match self.blocking {
+            Blocking::Lanes(lanes) => channels % lanes == 0,
+            Blocking::Whole => true,
+        };
+        groups == 1 || depthwise || (whole(c / groups) && whole(o / groups))
     }
 
     fn conv_input(&self, graph: &Graph, node: &Node) -> Need {

@@ -1,37 +1,39 @@
 //! Graph → Plan: one step for every value that gets a buffer.
 
 use std::collections::{HashMap, HashSet};
-use std::hash::{BuildHasher, Hash, RandomState};
 
-use aotfarm_protocol::{DType, Dim, DimRange, Port, Target};
+use aotfarm_protocol::{DType, Dim, DimRange, Port, Precision, Target};
 
 use crate::ir::{BinaryOp, Def, Expr, Graph, Node, Op, PoolOp, TensorData, UnaryOp, ValueId};
-use crate::task::{ConvSpec, EpilogueStep, Layout, MatMulSpec, PoolSpec, RowSpec, Size, TaskKind, TaskSpec, TensorSpec};
+use crate::task::{
+    ConvSpec, EpilogueStep, GPU_CHANNELS, Layout, MatMulSpec, Math, PoolSpec, RowSpec, Scalar, Size, TaskKind, TaskSpec,
+    TensorSpec,
+};
 
 use super::chains::{Chain, ChainStep, Chains, Uses};
 use super::forms::{Form, forms};
-use super::layouts::Layouts;
+use super::layouts::{Blocking, Layouts};
 use super::nest::{Context, Dims, Nest, Operands};
 use super::prepare::{Prepared, prepare};
-use super::{Buffer, BufferId, Place, Plan, PlanError, PlanWeight, Step, WeightId, arena};
+use super::weights::{self, Weights};
+use super::{Buffer, BufferId, Place, Plan, PlanError, Step, WeightId, arena};
 
-/// Channels that lie together in an image: a vector of f32, and on narrow vectors two of them.
-pub(super) fn image_block(target: Target) -> Option<i64> {
-    match target {
-        Target::Cpu(_) => Some(target.f32_lanes().max(8) as i64),
-        Target::Cuda { .. } => None,
+/// Fuses, lays out and plans the memory of a graph that went through [`crate::passes::run`]. CPU kernels know only [`Precision::Fp32`].
+pub fn lower(graph: Graph, target: Target, precision: Precision) -> Result<Plan, PlanError> {
+    let blocking = match target {
+        // A vector of f32, and on narrow vectors two of them.
+        Target::Cpu(_) => Blocking::Lanes(target.f32_lanes().max(8) as i64),
+        Target::Cuda { .. } => Blocking::Whole,
+    };
+    if blocking != Blocking::Whole && precision != Precision::Fp32 {
+        return Err(PlanError::Precision { target, precision });
     }
-}
-
-/// Fuses, lays out and plans the memory of a graph that went through [`crate::passes::run`].
-pub fn lower(graph: Graph, target: Target) -> Result<Plan, PlanError> {
-    let block = image_block(target).ok_or(PlanError::Target(target))?;
     let ports = |ids: &[ValueId]| ids.iter().map(|id| port(&graph, *id)).collect::<Vec<_>>();
     let (inputs, outputs) = (ports(&graph.inputs), ports(&graph.outputs));
-    let Prepared { graph, transposed } = prepare(graph, block);
+    let Prepared { graph, transposed } = prepare(graph, blocking);
     let uses = Uses::of(&graph);
     let chains = Chains::of(&graph, &uses);
-    let layouts = Layouts::of(&graph, &uses, &chains, block);
+    let layouts = Layouts::of(&graph, &uses, &chains, blocking);
     let forms = forms(&graph, &uses, &chains, &layouts);
     let mut lowering = Lowering {
         graph: &graph,
@@ -41,6 +43,7 @@ pub fn lower(graph: Graph, target: Target) -> Result<Plan, PlanError> {
         transposed: &transposed,
         plan: Plan {
             target,
+            precision,
             dims: graph.dims.iter().map(|d| DimRange { name: d.sym.to_string(), min: d.min, max: d.max }).collect(),
             hints: graph.dims.iter().map(|d| d.hint).collect(),
             inputs,
@@ -97,13 +100,6 @@ struct Lowering<'a> {
     specs: HashMap<String, usize>,
 }
 
-/// Finds weights with equal bytes.
-#[derive(Default)]
-struct Weights {
-    hasher: RandomState,
-    known: HashMap<u64, Vec<WeightId>>,
-}
-
 /// A task under construction.
 struct Task {
     dims: Dims,
@@ -113,7 +109,7 @@ struct Task {
     output: (ValueId, Vec<Expr>),
 }
 
-impl Lowering<'_> {
+impl<'a> Lowering<'a> {
     /// Buffers for the caller's tensors.
     fn place_ends(&mut self) {
         for (i, id) in self.graph.inputs.iter().enumerate() {
@@ -144,10 +140,25 @@ impl Lowering<'_> {
             _ => (ty.elements(), None),
         };
         let buffer = BufferId(self.plan.buffers.len() as u32);
-        self.plan.buffers.push(Buffer { dtype: ty.dtype, len, place });
+        let dtype = if let Place::Slot(_) = place { self.in_slot(ty.dtype) } else { ty.dtype };
+        self.plan.buffers.push(Buffer { dtype, len, place });
         self.planes.push(plane);
         self.buffers.insert(id, buffer);
         buffer
+    }
+
+    /// The type in which the arena stores values of a type.
+    fn in_slot(&self, dtype: DType) -> DType {
+        if dtype == DType::F32 { weights::storage(self.plan.precision) } else { dtype }
+    }
+
+    /// The type in which a value is stored: the caller's buffers hold what the model says.
+    fn stored(&self, id: ValueId) -> DType {
+        let root = if let Form::Alias(root) = self.forms[id.index()] { root } else { id };
+        match self.buffers.get(&root) {
+            Some(buffer) => self.plan.buffers[buffer.0 as usize].dtype,
+            None => self.in_slot(self.graph.ty(id).dtype),
+        }
     }
 
     /// The buffer that holds a value.
@@ -189,18 +200,58 @@ impl Lowering<'_> {
         let others = node.inputs.iter().chain([&node.output]).map(|id| self.graph.ty(*id).dtype);
         match others.into_iter().find(|dtype| *dtype != DType::F32) {
             None => Ok(()),
-            Some(dtype) => {
-                Err(self.error(node, format!("CPU kernels compute it in f32 only, not {dtype}; cast the model to f32")))
-            }
+            Some(dtype) => Err(self.error(node, format!("kernels compute it from f32 only, not {dtype}; cast the model to f32"))),
         }
     }
 
     fn constant(&mut self, node: &Node, id: ValueId, what: &str) -> Result<WeightId, PlanError> {
+        let (data, shape) = self.constant_data(node, id, what)?;
         let value = self.graph.value(id);
-        let (Def::Weight(data), Some(shape)) = (&value.def, value.ty.const_shape()) else {
-            return Err(self.error(node, format!("its {what} `{}` must be a constant", value.name)));
-        };
         Ok(self.weights.add(&mut self.plan.weights, &value.name, value.ty.dtype, shape, data))
+    }
+
+    fn constant_data(&self, node: &Node, id: ValueId, what: &str) -> Result<(&'a TensorData, Vec<i64>), PlanError> {
+        let value = self.graph.value(id);
+        match (&value.def, value.ty.const_shape()) {
+            (Def::Weight(data), Some(shape)) => Ok((data, shape)),
+            _ => Err(self.error(node, format!("its {what} `{}` must be a constant", value.name))),
+        }
+    }
+
+    /// The weight of a convolution as the target's kernels read it.
+    fn filter(&mut self, node: &Node, groups: i64) -> Result<WeightId, PlanError> {
+        let Target::Cuda { .. } = self.plan.target else { return self.constant(node, node.inputs[1], "weight") };
+        let (data, shape) = self.constant_data(node, node.inputs[1], "weight")?;
+        let [o, c, kh, kw] = shape[..] else { return Err(self.error(node, "its weight must have rank 4")) };
+        let padded = self.layouts.is_image(node.inputs[0]) && groups == 1;
+        let channels: i64 = if padded { (c + GPU_CHANNELS - 1) / GPU_CHANNELS * GPU_CHANNELS } else { c };
+        let sizes = [o, c, kh, kw].map(|n| n as usize);
+        let values = weights::channels_last(&data.to_f32(), sizes, channels as usize);
+        Ok(self.multiplied(node.inputs[1], vec![o, kh, kw, channels], &values))
+    }
+
+    /// The weight of a product as the target's kernels read it, and whether it is `[N, K]`: always on a GPU.
+    fn matrix(&mut self, node: &Node, b_transposed: bool) -> Result<(WeightId, bool), PlanError> {
+        let Target::Cuda { .. } = self.plan.target else {
+            return Ok((self.constant(node, node.inputs[1], "weight")?, b_transposed));
+        };
+        let (data, shape) = self.constant_data(node, node.inputs[1], "weight")?;
+        let [rows, columns] = shape[..] else { return Err(self.error(node, "its weight must have rank 2")) };
+        let values = data.to_f32();
+        let id = if b_transposed {
+            self.multiplied(node.inputs[1], shape, &values)
+        } else {
+            let values = weights::transposed(&values, rows as usize, columns as usize);
+            self.multiplied(node.inputs[1], vec![columns, rows], &values)
+        };
+        Ok((id, true))
+    }
+
+    /// A weight that GPU kernels multiply.
+    fn multiplied(&mut self, id: ValueId, shape: Vec<i64>, values: &[f32]) -> WeightId {
+        let (name, precision) = (&self.graph.value(id).name, self.plan.precision);
+        let data = weights::converted(values, precision);
+        self.weights.add(&mut self.plan.weights, name, weights::storage(precision), shape, &data)
     }
 
     /// The epilogue of a task, and the operands that it adds.
@@ -223,7 +274,7 @@ impl Lowering<'_> {
     fn conv(&mut self, node: &Node, chain: &Chain) -> Result<(), PlanError> {
         self.require_f32(node)?;
         let Op::Conv { window, groups } = node.op else { return Err(self.error(node, "not a convolution")) };
-        let weight = self.constant(node, node.inputs[1], "weight")?;
+        let weight = self.filter(node, groups)?;
         if let Some(bias) = node.inputs.get(2) {
             self.constant(node, *bias, "bias")?;
         }
@@ -231,13 +282,13 @@ impl Lowering<'_> {
         let shape = self.graph.ty(result).shape.clone();
         let mut task = Task {
             dims: Dims::default(),
-            kind: TaskKind::Conv(ConvSpec { window, groups, epilogue: Vec::new() }),
+            kind: TaskKind::Conv(ConvSpec { window, groups, epilogue: Vec::new(), pool: None }),
             inputs: vec![(x, self.graph.ty(x).shape.clone())],
             weights: vec![weight],
             output: (result, shape.clone()),
         };
         let epilogue = self.epilogue(chain, &shape, &mut task);
-        task.kind = TaskKind::Conv(ConvSpec { window, groups, epilogue });
+        task.kind = TaskKind::Conv(ConvSpec { window, groups, epilogue, pool: None });
         self.emit(node, task);
         Ok(())
     }
@@ -247,7 +298,7 @@ impl Lowering<'_> {
         let (a, b, result) = (node.inputs[0], node.inputs[1], self.graph.nodes[chain.last].output);
         let shape_of = |id: ValueId| self.graph.ty(id).shape.clone();
         let (a_shape, b_shape, shape) = (shape_of(a), shape_of(b), shape_of(result));
-        let b_transposed = node.op == Op::Linear || self.transposed.contains(&node.output);
+        let mut b_transposed = node.op == Op::Linear || self.transposed.contains(&node.output);
         let b_is_weight = matches!(self.graph.value(b).def, Def::Weight(_));
         if let Some(bias) = node.inputs.get(2) {
             self.constant(node, *bias, "bias")?;
@@ -268,7 +319,9 @@ impl Lowering<'_> {
             output: (result, fold(&shape)),
         };
         if b_is_weight {
-            task.weights.push(self.constant(node, b, "weight")?);
+            let (weight, transposed) = self.matrix(node, b_transposed)?;
+            task.weights.push(weight);
+            b_transposed = transposed;
         } else {
             task.inputs.push((b, if b_shape.len() == 2 { b_shape } else { fold(&b_shape) }));
         }
@@ -336,20 +389,26 @@ impl Lowering<'_> {
         for id in &operands.weights {
             weights.push(self.constant(node, *id, "operand")?);
         }
-        let kind = TaskKind::Loops(nest.finish(&mut dims, &mut operands));
+        operands.narrow = operands.inputs.iter().copied().filter(|id| self.stored(*id) != self.graph.ty(*id).dtype).collect();
+        let mut nest = nest.finish(&mut dims, &mut operands);
+        let stored = self.stored(node.output);
+        if stored != self.graph.ty(node.output).dtype {
+            nest.value = Scalar::Cast(stored, Box::new(nest.value));
+        }
+        let kind = TaskKind::Loops(nest);
         self.emit(node, Task { dims, kind, inputs, weights, output });
         Ok(())
     }
 
     fn emit(&mut self, node: &Node, task: Task) {
         let Task { mut dims, kind, inputs, weights, output } = task;
-        let mut tensor = |layouts: &Layouts, graph: &Graph, id: ValueId, shape: &[Expr]| TensorSpec {
-            dtype: graph.ty(id).dtype,
+        let mut tensor = |id: ValueId, shape: &[Expr]| TensorSpec {
+            dtype: self.stored(id),
             shape: shape.iter().map(|size| dims.size(size)).collect(),
-            layout: layouts.layout(id),
+            layout: self.layouts.layout(id),
         };
-        let outputs = vec![tensor(self.layouts, self.graph, output.0, &output.1)];
-        let input_specs = inputs.iter().map(|(id, shape)| tensor(self.layouts, self.graph, *id, shape)).collect();
+        let outputs = vec![tensor(output.0, &output.1)];
+        let input_specs = inputs.iter().map(|(id, shape)| tensor(*id, shape)).collect();
         let weight_specs = weights
             .iter()
             .map(|id| {
@@ -358,7 +417,9 @@ impl Lowering<'_> {
                 TensorSpec { dtype: weight.dtype, shape, layout: Layout::Plain }
             })
             .collect();
-        let spec = TaskSpec { kind, inputs: input_specs, weights: weight_specs, outputs, dims: dims.0.len() };
+        let multiplies = matches!(kind, TaskKind::Conv(_) | TaskKind::MatMul(_));
+        let math = if multiplies && self.plan.precision == Precision::Tf32 { Math::Tf32 } else { Math::Exact };
+        let spec = TaskSpec { kind, inputs: input_specs, weights: weight_specs, outputs, dims: dims.0.len(), math };
         let label = label(&spec, &dims.0, node);
         // Steps share a spec only if their dims agree too, so that a spec is one task at every point.
         let key = format!("{spec:?} {:?}", dims.0);
@@ -369,32 +430,6 @@ impl Lowering<'_> {
         let inputs = inputs.iter().map(|(id, _)| self.buffer(*id)).collect();
         let outputs = vec![self.buffer(output.0)];
         self.plan.steps.push(Step { label, spec, inputs, weights, outputs, dims: dims.0 });
-    }
-}
-
-impl Weights {
-    /// The weight with these bytes; new ones are appended.
-    fn add(&mut self, all: &mut Vec<PlanWeight>, name: &str, dtype: DType, shape: Vec<i64>, data: &TensorData) -> WeightId {
-        let bytes = data.bytes();
-        // A sample finds the few that are worth comparing in full.
-        let sample = (bytes.len(), &bytes[..bytes.len().min(256)], &bytes[bytes.len() - bytes.len().min(256)..]);
-        let hash = {
-            let mut state = self.hasher.build_hasher();
-            (sample, dtype, &shape).hash(&mut state);
-            std::hash::Hasher::finish(&state)
-        };
-        let same = self.known.entry(hash).or_default();
-        let equal = |id: &&WeightId| {
-            let known = &all[id.0 as usize];
-            known.dtype == dtype && known.shape == shape && known.data.bytes() == bytes
-        };
-        if let Some(id) = same.iter().find(equal) {
-            return *id;
-        }
-        let id = WeightId(all.len() as u32);
-        all.push(PlanWeight { name: name.to_owned(), dtype, shape, data: data.clone() });
-        same.push(id);
-        id
     }
 }
 

@@ -18,8 +18,9 @@ mod term;
 #[cfg(test)]
 mod tests;
 mod verify;
+mod weights;
 
-use aotfarm_protocol::{DType, DimRange, Port, Target};
+use aotfarm_protocol::{DType, DimRange, Port, Precision, Target};
 
 use crate::ir::{Expr, TensorData};
 use crate::task::TaskSpec;
@@ -41,9 +42,14 @@ pub enum PlanError {
         /// Why, and what to do.
         why: String,
     },
-    /// A target without kernels.
-    #[error("there are no kernels for {0} yet; choose one of cpu-x86_64-v3, cpu-x86_64-v4, cpu-aarch64")]
-    Target(Target),
+    /// A precision that the target's kernels do not have.
+    #[error("{target} computes in fp32 only, not in {precision}: choose a GPU with --device cuda, or --dtype fp32")]
+    Precision {
+        /// The target.
+        target: Target,
+        /// What was asked for.
+        precision: Precision,
+    },
     /// A defect of this module.
     #[error("the plan is inconsistent, which is a defect of the compiler")]
     Verify(#[from] VerifyError),
@@ -124,6 +130,8 @@ pub struct Step {
 pub struct Plan {
     /// What it is made for.
     pub target: Target,
+    /// What activations are stored in, and how products are multiplied.
+    pub precision: Precision,
     /// Symbolic dimensions with ranges.
     pub dims: Vec<DimRange>,
     /// A typical size of each, when the model names one.

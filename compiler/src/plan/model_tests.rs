@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use aotfarm_protocol::{CpuIsa, Target};
+use aotfarm_protocol::{CpuIsa, Precision, Target};
 
 use crate::import;
 use crate::interp::Case;
@@ -35,7 +35,7 @@ fn check(model: &str) {
         let graph = import::load(Arc::new(bytes), &path.to_string_lossy()).expect("it imports");
         let folded = passes::run(graph.clone(), None).expect("the passes take it");
         for (target, case) in TARGETS.into_iter().zip(["case_1", "case_3"]) {
-            let plan = lower(folded.clone(), target).expect("it lowers");
+            let plan = lower(folded.clone(), target, Precision::Fp32).expect("it lowers");
             let bytes = std::fs::read(path.with_file_name(format!("{case}.safetensors"))).expect("the case can be read");
             let case = Case::read(&bytes).expect("a case");
             let outputs = eval::run(&plan, &graph, &case.inputs);
@@ -72,7 +72,7 @@ fn convnext() {
 #[test]
 fn resnet18_of_full_size_is_21_convolution_or_product_steps() {
     let graph = import::example("resnet18").expect("an example");
-    let plan = lower(passes::run(graph, None).expect("passes"), TARGETS[0]).expect("it lowers");
+    let plan = lower(passes::run(graph, None).expect("passes"), TARGETS[0], Precision::Fp32).expect("it lowers");
     let count = |f: fn(&TaskKind) -> bool| plan.steps.iter().filter(|s| f(&plan.specs[s.spec].kind)).count();
     assert_eq!(count(|k| matches!(k, TaskKind::Conv(_))), 20);
     assert_eq!(count(|k| matches!(k, TaskKind::MatMul(_))), 1);

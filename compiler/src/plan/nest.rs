@@ -1,5 +1,7 @@
 //! Builds a [`LoopNest`] from the graph: the value it stores, with everything inlined that has no buffer of its own.
 
+use aotfarm_protocol::DType;
+
 use crate::ir::{Def, Expr, Graph, Node, Op, ReduceOp, ValueId};
 use crate::task::{Index, Layout, LoopNest, Reduction, Scalar, Size};
 
@@ -59,6 +61,8 @@ impl Dims {
 pub(super) struct Operands {
     pub(super) inputs: Vec<ValueId>,
     pub(super) weights: Vec<ValueId>,
+    /// f32 inputs that are stored in a narrower type.
+    pub(super) narrow: Vec<ValueId>,
 }
 
 fn position(list: &mut Vec<ValueId>, id: ValueId) -> usize {
@@ -537,7 +541,8 @@ fn scalar(term: &Term, dims: &mut Dims, operands: &mut Operands) -> Scalar {
     match term {
         Term::Load(value, at) => {
             let operand = position(&mut operands.inputs, *value);
-            Scalar::Input(operand, index(at, dims, operands))
+            let element = Scalar::Input(operand, index(at, dims, operands));
+            if operands.narrow.contains(value) { Scalar::Cast(DType::F32, Box::new(element)) } else { element }
         }
         Term::Weight(value, at) => {
             let operand = position(&mut operands.weights, *value);

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use crate::ir::{Def, Expr, Graph, Node, Op, TensorType, Value, ValueId};
 
 use super::chains::{Chains, Uses};
-use super::layouts::{Layouts, Need};
+use super::layouts::{Blocking, Layouts, Need};
 
 /// A graph ready for lowering.
 pub(super) struct Prepared {
@@ -15,12 +15,12 @@ pub(super) struct Prepared {
     pub(super) transposed: HashSet<ValueId>,
 }
 
-/// Inserts what the kernels need. `block` is the number of channels that lie together in an image.
-pub(super) fn prepare(graph: Graph, block: i64) -> Prepared {
+/// Inserts what the kernels need.
+pub(super) fn prepare(graph: Graph, blocking: Blocking) -> Prepared {
     let (graph, transposed) = products(graph);
     let uses = Uses::of(&graph);
     let chains = Chains::of(&graph, &uses);
-    let layouts = Layouts::of(&graph, &uses, &chains, block);
+    let layouts = Layouts::of(&graph, &uses, &chains, blocking);
     Prepared { graph: copies(&graph, &chains, &layouts), transposed }
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use aotfarm_protocol::{CpuIsa, DType, Target};
+use aotfarm_protocol::{CpuIsa, DType, Precision, Target};
 use proptest::prelude::*;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -131,7 +131,7 @@ pub(super) fn assert_close(got: &[Tensor], want: &[Tensor], context: &str) {
 
 fn plan_of(graph: &Graph, target: Target) -> Plan {
     let folded = passes::run(graph.clone(), None).expect("the passes take it");
-    lower(folded, target).expect("it lowers")
+    lower(folded, target, Precision::Fp32).expect("it lowers")
 }
 
 /// The plan computes what the graph does, for several batches and both vector widths.
@@ -448,13 +448,13 @@ fn what_no_kernel_computes_is_named_with_its_node() {
     let y = m.op(Op::Cast(DType::F16), &[x]);
     let y = m.op(Op::Softmax { axis: 2 }, &[y]);
     let graph = m.finish(&[y]);
-    let error = lower(passes::run(graph.clone(), None).expect("passes"), V3).expect_err("f16 has no kernels");
+    let error = lower(passes::run(graph.clone(), None).expect("passes"), V3, Precision::Fp32).expect_err("f16 has no kernels");
     assert_eq!(
         error.to_string(),
-        "cannot lower `softmax` of node `softmax_1`: CPU kernels compute it in f32 only, not f16; cast the model to f32"
+        "cannot lower `softmax` of node `softmax_1`: kernels compute it from f32 only, not f16; cast the model to f32"
     );
-    let error = lower(graph, Target::Cuda { sm: 90 }).expect_err("no GPU kernels");
-    assert!(matches!(error, PlanError::Target(_)));
+    let error = lower(graph, V3, Precision::Bf16).expect_err("no bf16 kernels");
+    assert!(matches!(error, PlanError::Precision { .. }));
 }
 
 /// One random step on a value of rank 3.

@@ -22,6 +22,7 @@ pub fn measure_spec(
         operands: operands(task),
         reference: call(task, reference.0, reference.1),
         candidates: candidates.iter().map(|(candidate, object)| call(task, candidate, *object)).collect(),
+        tools: None,
         tolerance: tolerance(task),
         seed,
         protocol,
@@ -39,6 +40,7 @@ fn call(task: &TuningTask, candidate: &Candidate, object: Digest) -> KernelCall 
         packed_bytes: candidate.needs.packed,
         shared_bytes: candidate.needs.shared,
         thread_bytes: candidate.needs.thread,
+        launch: candidate.launch.clone(),
     }
 }
 

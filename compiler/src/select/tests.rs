@@ -6,7 +6,7 @@ use aotfarm_protocol::{
 
 use super::{allowed, measure_spec, operands, select, tolerance};
 use crate::candidate::{Candidate, candidates, reference};
-use crate::task::{EpilogueStep, Layout, MatMulSpec, RowSpec, Size, TaskKind, TaskSpec, TensorSpec, TuningTask};
+use crate::task::{EpilogueStep, Layout, MatMulSpec, Math, RowSpec, Size, TaskKind, TaskSpec, TensorSpec, TuningTask};
 
 fn tensor(shape: &[i64], layout: Layout) -> TensorSpec {
     TensorSpec { dtype: DType::F32, shape: shape.iter().map(|n| Size::Const(*n)).collect(), layout }
@@ -22,6 +22,7 @@ fn task() -> TuningTask {
         weights: vec![plain(&[50, 100]), plain(&[50])],
         outputs: vec![plain(&[64, 50])],
         dims: 0,
+        math: Math::Exact,
     };
     TuningTask { spec, target: Target::CPUS[0], point: vec![] }
 }

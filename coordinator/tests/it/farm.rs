@@ -148,6 +148,7 @@ impl Blueprint for FakeBlueprint {
                 packed_bytes: 0,
                 shared_bytes: 0,
                 thread_bytes: 0,
+                launch: None,
             }
         };
         MeasureSpec {
@@ -156,6 +157,7 @@ impl Blueprint for FakeBlueprint {
             operands: vec![],
             reference: call(&reference),
             candidates: candidates.iter().map(call).collect(),
+            tools: None,
             tolerance: 1e-5,
             seed,
             protocol,
@@ -205,6 +207,8 @@ impl Blueprint for FakeBlueprint {
             packs: vec![],
             copies: vec![],
             metadata: ArtifactMetadata {
+                precision: Default::default(),
+                untested: None,
                 target: self.variants[variant].target,
                 graph: self.graph,
                 compiler: "fake-1".to_owned(),
@@ -293,6 +297,8 @@ impl Farm {
             budget_s: None,
             tune_at: vec![],
             accuracy: Accuracy::Default,
+            precision: Default::default(),
+            allow_vendor: false,
             threads: None,
         }
     }

@@ -23,6 +23,8 @@ fn blueprint(text: &str) -> Arc<dyn Blueprint> {
         budget_s: None,
         tune_at: vec![],
         accuracy: Accuracy::Default,
+        precision: Default::default(),
+        allow_vendor: false,
         threads: None,
     };
     FakePlanner.plan(Bytes::from(text.to_owned()), &request).unwrap()

@@ -71,7 +71,17 @@ pub(crate) async fn pool(dir: &Path) -> SqlitePool {
 }
 
 pub(crate) fn metadata(target: Target, graph: Digest) -> ArtifactMetadata {
-    ArtifactMetadata { target, graph, compiler: "0.1.0".into(), dims: vec![], inputs: vec![], outputs: vec![], steps: vec![] }
+    ArtifactMetadata {
+        target,
+        graph,
+        compiler: "0.1.0".into(),
+        precision: Default::default(),
+        untested: None,
+        dims: vec![],
+        inputs: vec![],
+        outputs: vec![],
+        steps: vec![],
+    }
 }
 
 pub(crate) fn profile(target: Target, seconds: f64, at: i64) -> Profile {

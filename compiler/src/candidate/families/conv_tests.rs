@@ -6,7 +6,7 @@ use aotfarm_protocol::{CpuIsa, DType, Target};
 use crate::candidate::testing::{check_points, random};
 use crate::candidate::{CandidateFamily, FAMILIES};
 use crate::ir::{BinaryOp, UnaryOp, Window};
-use crate::task::{ConvSpec, EpilogueStep, Layout, Size, TaskKind, TaskSpec, TensorSpec, TuningTask};
+use crate::task::{ConvSpec, EpilogueStep, Layout, Math, Size, TaskKind, TaskSpec, TensorSpec, TuningTask};
 
 /// A convolution in words; `task` makes the task.
 #[derive(Debug, Clone)]
@@ -121,7 +121,7 @@ impl Case {
         }
         let window =
             Window { kernel: [self.kernel; 2], stride: [self.stride; 2], pad: [[self.pad; 2]; 2], dilation: [self.dilation; 2] };
-        let conv = ConvSpec { window, groups: self.groups, epilogue: self.steps.clone() };
+        let conv = ConvSpec { window, groups: self.groups, epilogue: self.steps.clone(), pool: None };
         TuningTask {
             spec: TaskSpec {
                 kind: TaskKind::Conv(conv),
@@ -129,6 +129,7 @@ impl Case {
                 weights,
                 outputs: vec![tensor(&[self.out, out[0], out[1]], output)],
                 dims: 1,
+                math: Math::Exact,
             },
             target,
             point: vec![self.batch],

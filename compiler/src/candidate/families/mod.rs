@@ -11,6 +11,7 @@ mod conv_stem;
 #[cfg(test)]
 mod conv_tests;
 mod conv_winograd;
+mod cuda;
 mod loops;
 mod matmul;
 mod matmul_gemm;
@@ -36,4 +37,5 @@ pub static FAMILIES: &[&dyn CandidateFamily] = &[
     &pool::PoolImage,
     &rows::RowsNaive,
     &rows::RowsVec,
+    &cuda::conv_naive::ConvNaive,
 ];

@@ -1,0 +1,217 @@
+//! What the GPU families need to know of a task.
+
+use aotfarm_protocol::{DType, GridAxis, Target};
+use minijinja::{Value, context};
+
+use crate::candidate::Unsupported;
+use crate::candidate::printer::{Width, epilogue_c, epilogue_supported};
+use crate::candidate::render::Template;
+use crate::ir::Window;
+use crate::task::{EpilogueStep, Layout, Math, PoolSpec, Size, TaskKind, TensorSpec, TuningTask};
+
+/// The element-wise functions that printed epilogues call.
+pub(super) const MATH: Template = Template { name: "cuda/math.cuh", text: include_str!("../../../../kernels/cuda/math.cuh") };
+
+/// The compute capability of a GPU target.
+pub(super) fn sm(task: &TuningTask) -> Result<u32, Unsupported> {
+    match task.target {
+        Target::Cuda { sm } => Ok(sm),
+        Target::Cpu(_) => Err(Unsupported(format!("no CUDA code for {}", task.target))),
+    }
+}
+
+/// The C++ type of an element in memory; `None` for those that GPU convolutions and products do not know.
+pub(super) fn element(dtype: DType) -> Result<&'static str, Unsupported> {
+    match dtype {
+        DType::F32 => Ok("float"),
+        DType::Bf16 => Ok("aotk_bf16"),
+        DType::F16 => Ok("aotk_f16"),
+        other => Err(Unsupported(format!("an operand is {other}"))),
+    }
+}
+
+/// A size as a C++ expression in a kernel.
+pub(super) fn size(size: Size) -> String {
+    match size {
+        Size::Const(n) => format!("((int64_t){n})"),
+        Size::Dim(k) => format!("AOTK_DIM({k})"),
+    }
+}
+
+/// As many blocks as it takes for `work` (the product of sizes and a constant) in pieces of `div`, `times` each.
+pub(super) fn axis(times: i64, mul: i64, sizes: &[Size], div: i64) -> GridAxis {
+    let mut axis = GridAxis { times, mul, dims: Vec::new(), div };
+    for size in sizes {
+        match size {
+            Size::Const(n) => axis.mul = axis.mul.saturating_mul(*n),
+            Size::Dim(k) => axis.dims.push(*k),
+        }
+    }
+    axis
+}
+
+/// The fused steps as a template reads them: the expression `epilogue` in `x`, `bias<k>` and `res<k>`, and the lists of those k.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Epilogue {
+    /// C++ expression of type float.
+    pub text: String,
+    /// Weights that are biases.
+    pub biases: Vec<usize>,
+    /// Inputs that are residuals.
+    pub residuals: Vec<usize>,
+}
+
+impl Epilogue {
+    /// Of steps that can be printed.
+    pub fn of(steps: &[EpilogueStep]) -> Result<Self, Unsupported> {
+        epilogue_supported(steps)?;
+        let text = epilogue_c(steps, Width::Scalar, "x", |k| format!("bias{k}"), |k| format!("res{k}"));
+        let (mut biases, mut residuals) = (Vec::new(), Vec::new());
+        for step in steps {
+            match step {
+                EpilogueStep::Bias(k) if !biases.contains(k) => biases.push(*k),
+                EpilogueStep::Residual(_, k) if !residuals.contains(k) => residuals.push(*k),
+                _ => {}
+            }
+        }
+        Ok(Self { text, biases, residuals })
+    }
+}
+
+/// One image of a convolution.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Image {
+    /// Channels.
+    pub c: i64,
+    /// Channels in memory for NHWC, a multiple of 8; `None` for row-major NCHW.
+    pub block: Option<i64>,
+    /// Rows.
+    pub h: i64,
+    /// Columns.
+    pub w: i64,
+    /// Element type.
+    pub dtype: DType,
+}
+
+impl Image {
+    fn of(tensor: &TensorSpec) -> Result<Self, Unsupported> {
+        let [_, Size::Const(c), Size::Const(h), Size::Const(w)] = tensor.shape[..] else {
+            return Err(Unsupported("an image without constant channels, height and width".into()));
+        };
+        let block = match tensor.layout {
+            Layout::Plain => None,
+            Layout::Image { block, halo: [0, 0, 0, 0] } if i64::from(block) >= c => Some(i64::from(block)),
+            Layout::Image { .. } => return Err(Unsupported("an image that is not NHWC".into())),
+        };
+        element(tensor.dtype)?;
+        Ok(Self { c, block, h, w, dtype: tensor.dtype })
+    }
+
+    /// The place of an element, as a C++ expression of `n`, `c`, `y`, `x`.
+    pub fn place(&self) -> String {
+        let Self { c, h, w, .. } = self;
+        match self.block {
+            Some(block) => format!("((((int64_t)(n) * {h} + (y)) * {w} + (x)) * {block} + (c))"),
+            None => format!("((((int64_t)(n) * {c} + (c)) * {h} + (y)) * {w} + (x))"),
+        }
+    }
+}
+
+/// A convolution on a GPU.
+#[derive(Debug, Clone)]
+pub(super) struct Conv {
+    /// The compute capability.
+    pub sm: u32,
+    /// x.
+    pub input: Image,
+    /// What the convolution gives before pooling; equal to the task's output when there is none.
+    pub output: Image,
+    /// A pooling that follows, with what it gives.
+    pub pool: Option<(PoolSpec, Image)>,
+    /// Images.
+    pub batch: Size,
+    /// Geometry.
+    pub window: Window,
+    /// Channel groups.
+    pub groups: i64,
+    /// `[O, KH, KW, C/groups]`, the last one padded as in the input when that is NHWC and there is one group.
+    pub weight: [i64; 4],
+    /// Element type of the weight.
+    pub weight_dtype: DType,
+    /// How to multiply.
+    pub math: Math,
+    /// Fused steps.
+    pub epilogue: Epilogue,
+}
+
+impl Conv {
+    /// The task's convolution.
+    pub fn of(task: &TuningTask) -> Result<Self, Unsupported> {
+        let TaskKind::Conv(conv) = &task.spec.kind else { return Err(Unsupported("not a convolution".into())) };
+        let sm = sm(task)?;
+        let spec = &task.spec;
+        let (Some(input), Some(output), Some(weight)) = (spec.inputs.first(), spec.outputs.first(), spec.weights.first()) else {
+            return Err(Unsupported("an operand is missing".into()));
+        };
+        let [Size::Const(o), Size::Const(kh), Size::Const(kw), Size::Const(i)] = weight.shape[..] else {
+            return Err(Unsupported("the weight has no constant size".into()));
+        };
+        element(weight.dtype)?;
+        let batch = output.shape[0];
+        let (input, stored) = (Image::of(input)?, Image::of(output)?);
+        let window = conv.window;
+        let mut result = stored;
+        if conv.pool.is_some() {
+            let out = |axis: usize, size: i64| {
+                let [before, after] = window.pad[axis];
+                (size + before + after - window.dilation[axis] * (window.kernel[axis] - 1) - 1).div_euclid(window.stride[axis])
+                    + 1
+            };
+            (result.h, result.w) = (out(0, input.h), out(1, input.w));
+        }
+        Ok(Self {
+            sm,
+            input,
+            output: result,
+            pool: conv.pool.map(|pool| (pool, stored)),
+            batch,
+            window,
+            groups: conv.groups,
+            weight: [o, kh, kw, i],
+            weight_dtype: weight.dtype,
+            math: spec.math,
+            epilogue: Epilogue::of(&conv.epilogue)?,
+        })
+    }
+
+    /// Whether it is depthwise: one filter for each channel.
+    pub fn is_depthwise(&self) -> bool {
+        self.groups == self.input.c && self.groups == self.output.c && self.groups > 1
+    }
+
+    /// What every template of a convolution takes, as constants. `round_out`: results are rounded to tf32 as they are stored.
+    pub fn context(&self) -> Value {
+        let [o, kh, kw, wc] = self.weight;
+        let element = |image: &Image| element(image.dtype).unwrap_or("float");
+        context! {
+            batch => size(self.batch),
+            c => self.input.c, cp => self.input.block.unwrap_or(self.input.c), h => self.input.h, w => self.input.w,
+            o => o, op => self.output.block.unwrap_or(o), oh => self.output.h, ow => self.output.w,
+            kh => kh, kw => kw, wc => wc,
+            sh => self.window.stride[0], sw => self.window.stride[1],
+            dh => self.window.dilation[0], dw => self.window.dilation[1],
+            ph => self.window.pad[0][0], pw => self.window.pad[1][0],
+            groups => self.groups,
+            in_t => element(&self.input), out_t => element(&self.output),
+            weight_t => match self.weight_dtype { DType::Bf16 => "aotk_bf16", DType::F16 => "aotk_f16", _ => "float" },
+            epilogue => &self.epilogue.text, biases => &self.epilogue.biases, residuals => &self.epilogue.residuals,
+            round_out => self.rounds_out(),
+            sm => self.sm,
+        }
+    }
+
+    /// Whether results are rounded to tf32: what the next convolution reads needs no rounding there.
+    pub fn rounds_out(&self) -> bool {
+        self.math == Math::Tf32 && self.output.block.is_some()
+    }
+}
