@@ -12,8 +12,8 @@ use aotfarm_compiler::plan::{self, Plan};
 use aotfarm_compiler::task::{TaskKind, TensorSpec, TuningTask};
 use aotfarm_compiler::{import, passes, select};
 use aotfarm_protocol::{
-    Accuracy, CandidateId, DType, Digest, DimRange, JobRequest, KeyHasher, MeasureProtocol, MeasureSpec, Outcome, Params,
-    Target, TaskKey, TuneMode,
+    Accuracy, CandidateId, DType, Digest, DimRange, JobRequest, KeyHasher, MeasureProtocol, MeasureSpec, Outcome, Params, Target,
+    TaskKey, TuneMode,
 };
 use bytes::Bytes;
 use rand::{RngExt as _, SeedableRng as _};

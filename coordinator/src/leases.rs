@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use aotfarm_protocol::{
-    Capabilities, ClaimRequest, Device, DeviceKind, ErrorCode, Heartbeat, HeartbeatResponse, JobEvent, JobId, Lease, Outcome, Registered,
-    Report, TuningRecord, WorkItemId, WorkKind, WorkResult, WorkSpec, WorkerId, WorkerState,
+    Capabilities, ClaimRequest, Device, DeviceKind, ErrorCode, Heartbeat, HeartbeatResponse, JobEvent, JobId, Lease, Outcome,
+    Registered, Report, TuningRecord, WorkItemId, WorkKind, WorkResult, WorkSpec, WorkerId, WorkerState,
 };
 use uuid::Uuid;
 

@@ -14,9 +14,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use aotfarm_protocol::{
-    AutotuneTable, CandidateId, Digest, MeasureProtocol, MeasureSpec, Outcome, Params, TaskKey, TuneMode,
-};
+use aotfarm_protocol::{AutotuneTable, CandidateId, Digest, MeasureProtocol, MeasureSpec, Outcome, Params, TaskKey, TuneMode};
 
 use crate::planner::{Blueprint, CandidateOutline, Decision, TaskOutline, TaskRef};
 
@@ -577,8 +575,7 @@ impl Tuner {
             Unit::Built(object, _) => Some(*object),
             _ => None,
         };
-        let (Some(reference_object), true) =
-            (built(&reference.unit), self.tools.is_none_or(|unit| built(&unit).is_some()))
+        let (Some(reference_object), true) = (built(&reference.unit), self.tools.is_none_or(|unit| built(&unit).is_some()))
         else {
             actions.push(Action::Note(format!(
                 "{}: the reference kernel or the measuring tools could not be built, so nothing was measured",

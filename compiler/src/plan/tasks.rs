@@ -35,7 +35,8 @@ impl Plan {
         let mut rest: Bindings = self.dims.iter().enumerate().map(|(k, dim)| (dim.name.as_str(), typical(k))).collect();
         let Some(first) = self.dims.first() else { return vec![rest] };
         let far = if let Target::Cuda { .. } = self.target { FAR_ON_GPU } else { FAR };
-        let mut wanted: Vec<i64> = if sizes.is_empty() { spread(first.min, first.max, self.hints[0], far) } else { sizes.to_vec() };
+        let mut wanted: Vec<i64> =
+            if sizes.is_empty() { spread(first.min, first.max, self.hints[0], far) } else { sizes.to_vec() };
         for size in &mut wanted {
             *size = (*size).clamp(first.min, first.max);
         }

@@ -46,7 +46,9 @@ impl Driver {
                         let what = format!("a device that runs {target}");
                         let foreign = matches!(target, Target::Cuda { .. });
                         if foreign && missing.for_ms(&what, self.core.now()) >= QUIET_MS {
-                            self.core.note(self.id, format!("no connected worker has {what}: its kernels are not measured")).await?;
+                            self.core
+                                .note(self.id, format!("no connected worker has {what}: its kernels are not measured"))
+                                .await?;
                             pins.insert(*target, pin);
                         } else {
                             lacking.insert(what);

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aotfarm_protocol::{
-    ApiError, ArtifactMetadata, BuildSpec, DeviceKind, Digest, ErrorCode, JobEvent, JobId, JobState, LinkSpec, Profile, ProfileSpec,
-    Precision, PublishRequest, Published, Target, WorkResult, WorkSpec,
+    ApiError, ArtifactMetadata, BuildSpec, DeviceKind, Digest, ErrorCode, JobEvent, JobId, JobState, LinkSpec, Precision,
+    Profile, ProfileSpec, PublishRequest, Published, Target, WorkResult, WorkSpec,
 };
 use aotfarm_registry::{BlobError, CatalogError};
 use tokio::sync::Semaphore;

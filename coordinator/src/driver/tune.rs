@@ -125,10 +125,7 @@ impl Driver {
         let mut conn = self.core.db.read().await?;
         for task in tasks {
             let records = tuning_records::newest(&mut conn, *task, fingerprint, PROTOCOL_VERSION, threads).await?;
-            let outcomes: BTreeMap<_, _> = records
-                .into_iter()
-                .map(|(id, record)| (id, as_known(record)))
-                .collect();
+            let outcomes: BTreeMap<_, _> = records.into_iter().map(|(id, record)| (id, as_known(record))).collect();
             known.insert(*task, outcomes);
         }
         Ok(known)
@@ -147,8 +144,12 @@ impl Driver {
             for (point, task) in tasks.tasks.iter().enumerate() {
                 let here = TaskRef { variant, spec, point };
                 for relative in relatives {
-                    let records =
-                        tuning_records::of_task(&mut conn, blueprint.key_for(here, Target::Cuda { sm: relative }), PROTOCOL_VERSION).await?;
+                    let records = tuning_records::of_task(
+                        &mut conn,
+                        blueprint.key_for(here, Target::Cuda { sm: relative }),
+                        PROTOCOL_VERSION,
+                    )
+                    .await?;
                     let legal = records.into_iter().filter_map(|record| {
                         let candidate = blueprint.candidate(here, &record.family, &record.params)?;
                         Some((candidate.id, as_known(record)))
