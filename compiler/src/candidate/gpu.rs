@@ -74,11 +74,18 @@ impl Nvrtc {
         type Program = Pointer;
         type Size = unsafe extern "C" fn(Program, *mut usize) -> c_int;
         type Copy = unsafe extern "C" fn(Program, *mut c_char) -> c_int;
-        type Create =
-            unsafe extern "C" fn(*mut Program, *const c_char, *const c_char, c_int, *const *const c_char, *const *const c_char) -> c_int;
+        type Create = unsafe extern "C" fn(
+            *mut Program,
+            *const c_char,
+            *const c_char,
+            c_int,
+            *const *const c_char,
+            *const *const c_char,
+        ) -> c_int;
         let library = &self.library;
         let create = function::<Create>(library, "nvrtcCreateProgram");
-        let compile = function::<unsafe extern "C" fn(Program, c_int, *const *const c_char) -> c_int>(library, "nvrtcCompileProgram");
+        let compile =
+            function::<unsafe extern "C" fn(Program, c_int, *const *const c_char) -> c_int>(library, "nvrtcCompileProgram");
         let destroy = function::<unsafe extern "C" fn(*mut Program) -> c_int>(library, "nvrtcDestroyProgram");
         let log = (function::<Size>(library, "nvrtcGetProgramLogSize"), function::<Copy>(library, "nvrtcGetProgramLog"));
         let cubin = (function::<Size>(library, "nvrtcGetCUBINSize"), function::<Copy>(library, "nvrtcGetCUBIN"));
@@ -100,8 +107,7 @@ impl Nvrtc {
                 bytes
             };
             let status = compile(program, pointers.len() as c_int, pointers.as_ptr());
-            let result =
-                if status == 0 { Ok(read(cubin)) } else { Err(String::from_utf8_lossy(&read(log)).into_owned()) };
+            let result = if status == 0 { Ok(read(cubin)) } else { Err(String::from_utf8_lossy(&read(log)).into_owned()) };
             destroy(&raw mut program);
             result
         }
@@ -163,8 +169,12 @@ impl Gpu {
         static FOUND: OnceLock<Option<Gpu>> = OnceLock::new();
         let found = FOUND.get_or_init(|| {
             let found = Self::open();
-            if found.is_none() {
-                eprintln!("skipped: no GPU");
+            match &found {
+                None => eprintln!("skipped: no GPU"),
+                Some(gpu) if target != (Target::Cuda { sm: gpu.sm }) => {
+                    eprintln!("skipped: the GPU runs sm_{}, not {target}", gpu.sm);
+                }
+                Some(_) => {}
             }
             found
         });

@@ -20,5 +20,6 @@ template <typename I> AOTK_INLINE void nest(const aotk_call &call) {
 
 extern "C" __global__ void __launch_bounds__(T) AOTK_SYMBOL(const __grid_constant__ aotk_call call) {
     aotk_wait();
+    aotk_release();
     nest<int32_t>(call);
 }

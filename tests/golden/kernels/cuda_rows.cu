@@ -21,6 +21,7 @@ AOTK_INLINE void load(float (&e)[V], const float *x, int g) {
 
 extern "C" __global__ void __launch_bounds__(T) AOTK_SYMBOL(const __grid_constant__ aotk_call call) {
     aotk_wait();
+    aotk_release();
     const auto add = [](float a, float b) { return a + b; };
     const int64_t row = (int64_t)blockIdx.x * (T / L) + threadIdx.x / L, k = ((int64_t)50);
     if (row >= AOTK_DIM(0)) return;

@@ -189,7 +189,8 @@ fn narrow(target: Target, dtype: DType) -> Vec<TuningTask> {
         value: stored(unary(UnaryOp::Silu, binary(BinaryOp::Add, load(0, Index::Loop(0)), Scalar::Weight(0, Index::Const(0))))),
         store: Index::Loop(0),
     };
-    let chain = task(target, TaskKind::Loops(chain), vec![tensor(vec![n])], vec![plain(DType::F32, &[1])], tensor(vec![n]), &[4099]);
+    let chain =
+        task(target, TaskKind::Loops(chain), vec![tensor(vec![n])], vec![plain(DType::F32, &[1])], tensor(vec![n]), &[4099]);
 
     let mut mean = reduction(target, ReduceOp::Mean, DType::F32, 49, 24, true);
     mean.spec.inputs[0].dtype = dtype;
@@ -209,11 +210,8 @@ fn narrow(target: Target, dtype: DType) -> Vec<TuningTask> {
         value: stored(Scalar::Select(Box::new(inside), Box::new(Scalar::Input(0, pixel)), Box::new(zero))),
         store: add(mul(Index::Loop(0), 12 * 8), add(mul(Index::Loop(1), 8), Index::Loop(2))),
     };
-    let picture = TensorSpec {
-        dtype: DType::F32,
-        shape: vec![n, Size::Const(5), Size::Const(3), Size::Const(4)],
-        layout: Layout::Plain,
-    };
+    let picture =
+        TensorSpec { dtype: DType::F32, shape: vec![n, Size::Const(5), Size::Const(3), Size::Const(4)], layout: Layout::Plain };
     let output = TensorSpec { dtype, ..self::image(target, [5, 3, 4], [0; 4]) };
     let packed = task(target, TaskKind::Loops(nest), vec![picture], vec![], output, &[3]);
     vec![scaled, chain, mean, packed]

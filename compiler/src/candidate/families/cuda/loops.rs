@@ -176,7 +176,12 @@ fn visit<'a>(scalar: &'a Scalar, f: &mut dyn FnMut(&'a Scalar)) {
             visit(a, f);
             visit(b, f);
         }
-        Scalar::Input(..) | Scalar::Weight(..) | Scalar::Const(..) | Scalar::Index(..) | Scalar::Reduced | Scalar::InRange(..) => {}
+        Scalar::Input(..)
+        | Scalar::Weight(..)
+        | Scalar::Const(..)
+        | Scalar::Index(..)
+        | Scalar::Reduced
+        | Scalar::InRange(..) => {}
     }
 }
 

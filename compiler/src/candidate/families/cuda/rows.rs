@@ -9,7 +9,8 @@ use crate::candidate::scalar::CUDA_TYPES;
 use crate::candidate::{CandidateFamily, FamilyId, KernelSource, Needs, Unsupported};
 use crate::task::{Layout, RowSpec, Size, TaskKind, TensorSpec, TuningTask};
 
-const NAIVE: Template = Template { name: "cuda/rows_naive.cu.j2", text: include_str!("../../../../kernels/cuda/rows_naive.cu.j2") };
+const NAIVE: Template =
+    Template { name: "cuda/rows_naive.cu.j2", text: include_str!("../../../../kernels/cuda/rows_naive.cu.j2") };
 const ROWS: Template = Template { name: "cuda/rows.cu.j2", text: include_str!("../../../../kernels/cuda/rows.cu.j2") };
 
 /// Threads of a block of the naive kernel.
