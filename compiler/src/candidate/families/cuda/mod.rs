@@ -1,8 +1,11 @@
 //! The families for NVIDIA GPUs. Their templates are in `kernels/cuda/`.
 
+pub(super) mod conv_mma;
 pub(super) mod conv_naive;
+pub(super) mod conv_patch;
 mod geometry;
 pub(super) mod loops;
 pub(super) mod matmul_naive;
+mod mma;
 pub(super) mod pool_naive;
 pub(super) mod rows;
