@@ -53,12 +53,12 @@ pub(super) fn same_residuals(residuals: &[usize], types: &[&str], output: DType)
     Err(Unsupported("a residual is not of the output's type".into()))
 }
 
-/// Shared memory that a block can have.
+/// Dynamic shared memory that a block can have.
 const fn shared_limit(sm: u32) -> i64 {
     match sm {
-        90 | 100 | 103 => 227 * 1024,
-        80 | 87 => 163 * 1024,
-        _ => 99 * 1024,
+        90 | 100 | 103 => 226 * 1024,
+        80 | 87 => 162 * 1024,
+        _ => 98 * 1024,
     }
 }
 
