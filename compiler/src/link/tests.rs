@@ -321,7 +321,10 @@ fn plans_that_cannot_be_linked_are_refused() {
         },
         "the size of `batch` does not follow from any input: it must be a dimension of one, or a multiple plus a constant",
     );
-    check(&|p, _| p.target = "cuda-sm_90".parse().unwrap(), "artifacts for cuda-sm_90 cannot be linked");
+    check(
+        &|p, _| p.target = "cuda-sm_90".parse().unwrap(),
+        "defect in the plan: the kernel `test_linear` is for a GPU and has no launch",
+    );
     check(
         &|p, _| p.steps[0].dims[0] = expr("seq"),
         "defect in the plan: dim 0 of step `linear \"h\"` uses the unknown symbol `seq`",
