@@ -90,13 +90,6 @@ pub trait CandidateFamily: Sync {
     fn needs(&self, task: &TuningTask, params: &Params, dims: &[i64]) -> Needs;
 }
 
-/// What a worker fills and compares operands with on a GPU of the compute capability `sm`: the unit of
-/// [`aotfarm_protocol::MeasureSpec::tools`].
-pub fn tools(sm: u32) -> KernelSource {
-    const TOOLS: &str = include_str!("../../kernels/cuda/tools.cu");
-    KernelSource { text: format!("/* The worker's tools for sm_{sm} */\n{TOOLS}"), symbol: "aotk_tools".to_owned(), packs: false }
-}
-
 /// One point of a family's space for one task.
 #[derive(Debug, Clone)]
 pub struct Candidate {
