@@ -1,6 +1,7 @@
 //! The families for NVIDIA GPUs. Their templates are in `kernels/cuda/`.
 
 pub(super) mod conv_naive;
+pub(super) mod conv_wgmma;
 mod geometry;
 pub(super) mod loops;
 pub(super) mod matmul_naive;
