@@ -170,10 +170,6 @@ impl<'a> Shape<'a> {
         Ok(Self { conv, task, in_chunks, pitch, taps, planes })
     }
 
-    fn batch(&self) -> i64 {
-        self.conv.batch.at(&self.task.point)
-    }
-
     /// How far a tap's positions lie from the tile's.
     fn shift(&self, tap: &Tap, point: &Point) -> i64 {
         (tap.shift[0] * self.pitch[1] + tap.shift[1]) * point.images.max(1)
@@ -248,12 +244,14 @@ impl<'a> Shape<'a> {
         let lead = 1800;
         let store = if point.split == 1 { 900 + point.px * 14 } else { 2500 + point.px * (6 + 10 / point.split) };
         let tiles = self.tiles(point).at(&self.task.point) * point.split;
-        // A cluster's blocks are of one part of the machine, which they rarely fill.
-        let slots = point.blocks * match point.split {
+        // The blocks of a cluster run on one part of the machine, and leave the rest of it idle.
+        let sms = match point.split {
             1 => SMS,
-            2 | 3 => 128,
-            _ => 112,
+            2 | 3 => 126,
+            4 | 5 => 112,
+            _ => 96,
         };
+        let slots = point.blocks * sms;
         if point.persistent {
             let each = if point.alternate { multiply.max((multiply + store) / 2).max(main) } else { (multiply + store).max(main) };
             let each = if point.blocks > 1 { each * point.blocks * 3 / 4 } else { each };
@@ -262,7 +260,7 @@ impl<'a> Shape<'a> {
         let alone = lead + store + main;
         let together = alone.max(point.blocks * main + (lead + store) / 2);
         let rest = tiles % slots;
-        1000 + tiles / slots * together + if rest > SMS { together } else if rest > 0 { alone } else { 0 }
+        1000 + tiles / slots * together + if rest > sms { together } else if rest > 0 { alone } else { 0 }
     }
 
     fn tiles(&self, point: &Point) -> GridAxis {
@@ -300,7 +298,8 @@ impl<'a> Shape<'a> {
     fn rings(&self, point: Point, all: &mut Vec<Point>) {
         let steps = self.steps(&point);
         let fills = if point.persistent { i64::MAX } else { self.fills(&point) };
-        let with = |(stages, patches): (i64, i64)| Point { stages: stages.min(steps), patches: patches.min(fills), ..point };
+        let most = if point.persistent { i64::MAX } else { steps };
+        let with = |(stages, patches): (i64, i64)| Point { stages: stages.min(most), patches: patches.min(fills), ..point };
         all.extend(RINGS.into_iter().map(with).find(|p| self.legal(p)));
         if point.persistent && steps > 2 {
             let resident = [(32, 3), (16, 3), (32, 2), (16, 2)].map(|(slice, patches)| Point { stages: steps, patches, slice, ..point });
