@@ -47,4 +47,5 @@ pub static FAMILIES: &[&dyn CandidateFamily] = &[
     &cuda::pool_naive::PoolNaive,
     &cuda::rows::RowsNaive,
     &cuda::rows::Rows,
+    &cuda::conv_wgmma::ConvWgmma,
 ];

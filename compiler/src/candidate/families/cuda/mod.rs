@@ -3,6 +3,7 @@
 pub(super) mod conv_mma;
 pub(super) mod conv_naive;
 pub(super) mod conv_patch;
+pub(super) mod conv_wgmma;
 mod geometry;
 pub(super) mod loops;
 pub(super) mod matmul_naive;
