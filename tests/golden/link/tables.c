@@ -99,11 +99,11 @@ static const char *const glue_labels[] = {
 };
 static const char glue_metadata[] =
     "{\"target\":\"cpu-x86_64-v3\",\"graph\":\"sha256:eef93e1d14482804277fca0172464032d1a4fdbcc338524059fa1e861454ad4d\",\"c"
-    "ompiler\":\"0.0.0-test\",\"dims\":[{\"name\":\"batch\",\"min\":1,\"max\":32}],\"inputs\":[{\"name\":\"x\",\"dtype\":\"f32\",\"dims\":[\""
-    "batch\",3]},{\"name\":\"y\",\"dtype\":\"f32\",\"dims\":[\"batch\",4]}],\"outputs\":[{\"name\":\"z\",\"dtype\":\"f32\",\"dims\":[\"batch\""
-    ",4]},{\"name\":\"s\",\"dtype\":\"f32\",\"dims\":[\"2*batch + 1\"]}],\"steps\":[{\"label\":\"linear \\\"h\\\"\",\"kernels\":{\"batch=1\":"
-    "\"test@1 t00\",\"batch=16\":\"test@1 t01000\"}},{\"label\":\"add\",\"kernels\":{\"batch=8\":\"test@1 -\"}},{\"label\":\"spread\",\""
-    "kernels\":{\"batch=1\":\"test@1 -\",\"batch=16\":\"test@1 -\"}}]}";
+    "ompiler\":\"0.0.0-test\",\"precision\":\"fp32\",\"dims\":[{\"name\":\"batch\",\"min\":1,\"max\":32}],\"inputs\":[{\"name\":\"x\",\"dty"
+    "pe\":\"f32\",\"dims\":[\"batch\",3]},{\"name\":\"y\",\"dtype\":\"f32\",\"dims\":[\"batch\",4]}],\"outputs\":[{\"name\":\"z\",\"dtype\":\"f"
+    "32\",\"dims\":[\"batch\",4]},{\"name\":\"s\",\"dtype\":\"f32\",\"dims\":[\"2*batch + 1\"]}],\"steps\":[{\"label\":\"linear \\\"h\\\"\",\"k"
+    "ernels\":{\"batch=1\":\"test@1 t00\",\"batch=16\":\"test@1 t01000\"}},{\"label\":\"add\",\"kernels\":{\"batch=8\":\"test@1 -\"}},"
+    "{\"label\":\"spread\",\"kernels\":{\"batch=1\":\"test@1 -\",\"batch=16\":\"test@1 -\"}}]}";
 
 static const aotfarm_api glue_api = {
     AOTFARM_ABI_VERSION, sizeof(aotfarm_api), glue_metadata, "cpu-x86_64-v3", 1, 2, 2, 3,

@@ -1,0 +1,1 @@
+/* Kernels that fill and compare operands on the device. */
