@@ -12,6 +12,8 @@ use crate::task::{LoopNest, PoolSpec, RowSpec, TaskKind, TensorSpec, TuningTask}
 mod conformance;
 mod families;
 #[cfg(test)]
+mod gpu;
+#[cfg(test)]
 pub(crate) mod oracle;
 mod printer;
 mod render;

@@ -101,11 +101,7 @@ pub fn unit(unit: &Unit<'_>, context: Value) -> KernelSource {
 
 /// The unit of [`super::tools`].
 pub(super) fn tools(sm: u32) -> String {
-    let words = "#define AOTK_INPUTS 0\n#define AOTK_WEIGHTS 0\n#define AOTK_OUTPUTS 0\n#define AOTK_DIMS 0\n";
-    format!(
-        "/* Tools for measuring. */\n#define AOTK_SM {sm}\n{words}{AOTK_CUDA}\n{}",
-        include_str!("../../kernels/cuda/tools.cu")
-    )
+    format!("/* The worker's tools for sm_{sm} */\n{}", include_str!("../../kernels/cuda/tools.cu"))
 }
 
 /// `aot_<dtype>_<family>[_<fused>…]__<params>__<isa>_<8 digits of the text's digest>`.

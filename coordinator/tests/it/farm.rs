@@ -432,7 +432,7 @@ fn seconds(label: &str) -> f64 {
 pub(crate) fn measured(spec: &MeasureSpec) -> Vec<(CandidateId, Outcome)> {
     let outcome = |call: &KernelCall| {
         let samples = vec![seconds(&call.label); 3];
-        (call.candidate, Outcome::Measured(Measurement { samples, raced: 3, error: 0.0 }))
+        (call.candidate, Outcome::Measured(Measurement { samples, raced: 3, error: 0.0, conditions: None }))
     };
     spec.candidates.iter().map(outcome).collect()
 }

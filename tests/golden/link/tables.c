@@ -110,9 +110,10 @@ static const aotfarm_api glue_api = {
     glue_dims, glue_inputs, glue_outputs, glue_labels, RT_FUNCTIONS};
 
 static const struct rt_model rt_model = {
-    &glue_api, 3, 5, 5, 1, 2, 9, 4,
-    glue_values, glue_symbols, glue_input_sizes, glue_output_sizes, glue_buffers, glue_slots, glue_points, glue_steps,
-    4096u, 1024u};
+    &glue_api, 5, 5, 1, 2, 9, 4,
+    glue_values, glue_symbols, glue_input_sizes, glue_output_sizes, glue_buffers, glue_slots, glue_points, glue_steps};
+
+static const struct rt_target rt_target = {3, 4096u, 1024u};
 
 __attribute__((visibility("default"))) const aotfarm_api *aotfarm_model(uint32_t abi_version);
 const aotfarm_api *aotfarm_model(uint32_t abi_version) { return abi_version == AOTFARM_ABI_VERSION ? &glue_api : NULL; }
