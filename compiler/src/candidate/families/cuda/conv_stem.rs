@@ -3,12 +3,12 @@
 use aotfarm_protocol::{DType, GridAxis, Launch, Params};
 use minijinja::{Value, context};
 
-use super::geometry::{Conv, MATH, axis, element};
+use super::geometry::{Conv, Epilogue, MATH, axis};
 use crate::candidate::families::conv_geometry::{div_up, param, point};
 use crate::candidate::render::{self, Template, Unit};
 use crate::candidate::{CandidateFamily, FamilyId, KernelSource, Needs, Unsupported};
-use crate::ir::{PoolOp, Window};
-use crate::task::{Math, TuningTask};
+use crate::ir::{PoolOp, UnaryOp, Window};
+use crate::task::{EpilogueStep, Math, TaskKind, TuningTask};
 
 const TEMPLATE: Template =
     Template { name: "cuda/conv_stem.cu.j2", text: include_str!("../../../../kernels/cuda/conv_stem.cu.j2") };
@@ -24,8 +24,8 @@ const POOLED_STRIP: i64 = 7;
 /// The first convolution of a network, on the tensor cores of sm_90.
 ///
 /// A block of `wgs` warpgroups computes units of `rows` output rows by a `split`th of the columns, for `bn` output channels; a warp computes `tall` rows of
-/// the convolution together. `depth` bounds the registers in which operands wait. `blocks` share a multiprocessor. With `runs`, each of these has a run of
-/// units and fetches ahead; without, every unit has its block.
+/// the convolution together, from `chunk` rows of the input at a time. `blocks` share a multiprocessor. With `runs`, each of these has a run of units
+/// and fetches ahead; without, every unit has its block.
 pub(crate) struct ConvStem;
 
 struct Stem {
@@ -36,12 +36,14 @@ struct Stem {
     stored: [i64; 2],
     /// Elements of 16 bytes of the output.
     vector: i64,
+    /// Whether the last fused step is max(0, x), which the template does its own way.
+    relu: bool,
 }
 
 impl Stem {
     fn of(task: &TuningTask) -> Result<Self, Unsupported> {
         let refuse = |why: &str| Err(Unsupported(why.to_owned()));
-        let conv = Conv::of(task)?;
+        let mut conv = Conv::of(task)?;
         let math = match (conv.weight_dtype, conv.math) {
             (DType::Bf16, _) => "bf16",
             (DType::F16, _) => "f16",
@@ -72,7 +74,13 @@ impl Stem {
             }
         };
         let vector = if conv.output.dtype == DType::F32 { 4 } else { 8 };
-        Ok(Self { conv, math, stored, vector })
+        let TaskKind::Conv(spec) = &task.spec.kind else { return refuse("not a convolution") };
+        let (steps, relu) = match &spec.epilogue[..] {
+            [steps @ .., EpilogueStep::Unary(UnaryOp::Relu)] => (steps, true),
+            steps => (steps, false),
+        };
+        conv.epilogue = Epilogue::of(steps)?;
+        Ok(Self { conv, math, stored, vector, relu })
     }
 
     /// Channels of a pixel in the copy: one more if else not every pixel began with a pair of elements.
@@ -86,6 +94,11 @@ impl Stem {
         div_up(self.conv.weight[2] * self.lanes(), 8)
     }
 
+    /// Steps of wgmma.
+    fn steps(&self) -> i64 {
+        div_up(self.conv.weight[1] * self.row_slots(), if self.math == "tf32" { 1 } else { 2 })
+    }
+
     /// Strips of a unit.
     fn strips(&self, split: i64) -> i64 {
         div_up(div_up(self.stored[1], if self.conv.pool.is_some() { POOLED_STRIP } else { STRIP }), split)
@@ -96,42 +109,97 @@ impl Stem {
         div_up(self.stored[0], rows) * split
     }
 
+    /// How many strips a warp computes of a unit.
+    fn iterations(&self, p: &Params) -> i64 {
+        let [rows, split, wgs, tall] = ["rows", "split", "wgs", "tall"].map(|name| param(p, name));
+        if self.conv.pool.is_some() { rows } else { div_up(div_up(rows, tall) * self.strips(split), 4 * wgs) }
+    }
+
+    /// The rows and columns of the convolution that a unit computes.
+    fn extent(&self, rows: i64, split: i64, tall: i64) -> [i64; 2] {
+        let strips = self.strips(split);
+        match self.conv.pool {
+            Some(_) => [2 * rows + 2, strips * 2 * POOLED_STRIP + 2],
+            None => [div_up(rows, tall) * tall, strips * STRIP],
+        }
+    }
+
+    /// Whether the input is fetched in aligned fours, and how many pixels before those that are needed these begin.
+    fn alignment(&self, split: i64) -> (bool, i64) {
+        let stride = self.conv.window.stride[1];
+        let (step, before) = match self.conv.pool {
+            Some((pool, _)) => (2 * POOLED_STRIP, pool.window.pad[1][0] * stride),
+            None => (STRIP, 0),
+        };
+        let wide = self.conv.input.w % 4 == 0 && (split == 1 || self.strips(split) * step * stride % 4 == 0);
+        (wide, if wide { (-self.conv.window.pad[1][0] - before).rem_euclid(4) } else { 0 })
+    }
+
     /// Bytes of shared memory: weights, biases, two copies of the input of a unit.
     fn shared(&self, p: &Params) -> i64 {
         let [rows, split, tall, bn] = ["rows", "split", "tall", "bn"].map(|name| param(p, name));
-        let (window, [_, kh, _, _]) = (&self.conv.window, self.conv.weight);
-        let strips = self.strips(split);
-        let (conv_rows, columns) = match self.conv.pool {
-            Some(_) => (2 * rows + 2, strips * 2 * POOLED_STRIP + 2),
-            None => (div_up(rows, tall) * tall, strips * STRIP),
-        };
-        let steps = if self.math == "tf32" { kh * self.row_slots() } else { div_up(kh * self.row_slots(), 2) };
-        let height = (conv_rows - 1) * window.stride[0] + kh;
-        let width = (columns - 1) * window.stride[1] + div_up(8 * self.row_slots(), self.lanes());
+        let window = &self.conv.window;
+        let [conv_rows, columns] = self.extent(rows, split, tall);
+        let (_, shift) = self.alignment(split);
+        let height = (conv_rows - 1) * window.stride[0] + self.conv.weight[1];
+        let width = shift + (columns - 1) * window.stride[1] + div_up(8 * self.row_slots(), self.lanes());
+        let pitch = div_up(width, 4) * 2 * self.lanes() + shift * self.lanes() % 2;
         let pair = if self.math == "tf32" { 8 } else { 4 };
-        steps * 32 * bn + self.conv.epilogue.biases.len() as i64 * bn * 4 + 2 * height * div_up(width, 2) * self.lanes() * pair
+        self.steps() * 32 * bn + self.conv.epilogue.biases.len() as i64 * bn * 4 + 2 * height * pitch * pair
     }
 
-    /// Whether a point can run and is worth it.
-    fn fits(&self, p: &Params) -> bool {
-        let [rows, split, wgs, blocks, tall, bn] = ["rows", "split", "wgs", "blocks", "tall", "bn"].map(|name| param(p, name));
-        let strips = self.strips(split);
-        // A warp of the pooled kernel keeps its strip. Else every warp shall have something to do.
-        let busy = if self.conv.pool.is_some() {
-            strips <= 4 * wgs && strips > 4 * (wgs - 1)
-        } else {
-            div_up(rows, tall) * strips > 4 * (wgs - 1) && tall <= rows
-        };
-        // Taller tiles must find the steps of wgmma in the same registers.
-        let aligned = tall == 1 || self.math == "tf32" || self.conv.window.stride[0] * self.row_slots() % 2 == 0 || self.conv.pool.is_some();
-        let enough = rows <= self.stored[0] && split <= self.stored[1];
-        enough && busy && aligned && tall * bn <= 256 && self.shared(p) * blocks <= SHARED
+    /// Numbers of rows of the input to load together: all, a half or a third, as far as registers go.
+    fn chunks(&self, tall: i64) -> Vec<i64> {
+        let height = (tall - 1) * self.conv.window.stride[0] + self.conv.weight[1];
+        let registers = self.row_slots() * if self.math == "tf32" { 4 } else { 2 };
+        let most = if height * registers <= 112 { height } else { (56 / registers).max(1) };
+        let mut all = vec![most, div_up(most, 2), div_up(most, 3)];
+        all.dedup();
+        all
     }
 
     /// Output channels of a block: all, or in parts of one of these sizes.
     fn panels(&self) -> Vec<i64> {
-        let o = div_up(self.conv.weight[0], 4 * self.vector) * 4 * self.vector;
-        if o <= 128 { vec![o] } else { vec![64, 128] }
+        let all = div_up(self.conv.weight[0], 4 * self.vector) * 4 * self.vector;
+        if all <= 128 { vec![all] } else { vec![64, 128] }
+    }
+
+    /// Whether a point can run and is worth a try.
+    fn fits(&self, p: &Params) -> bool {
+        let [rows, split, wgs, blocks, tall, bn] = ["rows", "split", "wgs", "blocks", "tall", "bn"].map(|name| param(p, name));
+        let strips = self.strips(split);
+        // A warp of the pooled kernel keeps its strip. Else every warpgroup shall have something to do.
+        let busy = if self.conv.pool.is_some() {
+            tall == 2 && strips <= 4 * wgs && strips > 4 * (wgs - 1)
+        } else {
+            tall <= rows && div_up(rows, tall) * strips > 4 * (wgs - 1)
+        };
+        // Rows that are computed together must find the operands of a step in the same registers.
+        let aligned = tall == 1 || self.math == "tf32" || self.conv.window.stride[0] * self.row_slots() % 2 == 0;
+        let registers = tall * bn / 2 + if self.math == "tf32" { 100 } else { 70 };
+        busy && (aligned || self.conv.pool.is_some())
+            && (rows == 1 || rows <= self.stored[0])
+            && (split == 1 || split <= self.stored[1] / STRIP)
+            && registers * 128 * wgs * blocks <= 72 * 1024
+            && self.shared(p) * blocks <= SHARED
+    }
+
+    /// A guess of the time in cycles, to try the likely points first.
+    fn guess(&self, p: &Params, batch: i64) -> i64 {
+        let [rows, split, wgs, blocks, tall, bn, runs] =
+            ["rows", "split", "wgs", "blocks", "tall", "bn", "runs"].map(|name| param(p, name));
+        let units = batch * self.units(rows, split) * div_up(self.conv.weight[0], bn);
+        let resident = wgs * blocks.min(div_up(units, PROCESSORS));
+        // What a warpgroup keeps the multiprocessor busy with, and how long it takes when it is alone.
+        let busy = tall * (self.steps() * bn / 2 + 3 * bn);
+        let iteration = (busy * resident).max(busy + 700);
+        let start = 2500 + self.shared(p) / (32 * wgs);
+        let rounds = div_up(units, PROCESSORS * blocks);
+        let more = i64::from(self.conv.pool.is_some()) * iteration;
+        match runs {
+            0 => rounds * (start + more + self.iterations(p) * iteration),
+            _ => start + more + rounds * self.iterations(p) * iteration,
+        }
     }
 }
 
@@ -150,7 +218,33 @@ impl CandidateFamily for ConvStem {
 
     fn enumerate(&self, task: &TuningTask) -> Vec<Params> {
         let Ok(stem) = Stem::of(task) else { return Vec::new() };
-        todo!()
+        let mut points = Vec::new();
+        for bn in stem.panels() {
+            for tall in [2, 1] {
+                for chunk in stem.chunks(tall) {
+                    for rows in [1, 2, 4, 7, 8, 14] {
+                        for (split, wgs) in [(1, 1), (1, 2), (1, 4), (2, 1), (2, 2), (4, 1)] {
+                            for (blocks, runs) in [(2, 1), (3, 1), (1, 1), (4, 1), (2, 0), (1, 0), (4, 0)] {
+                                points.push(point([
+                                    ("bn", bn),
+                                    ("tall", tall),
+                                    ("chunk", chunk),
+                                    ("rows", rows),
+                                    ("split", split),
+                                    ("wgs", wgs),
+                                    ("blocks", blocks),
+                                    ("runs", runs),
+                                ]));
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        points.retain(|p| stem.fits(p));
+        let batch = stem.conv.batch.at(&task.point);
+        points.sort_by_key(|p| stem.guess(p, batch));
+        points
     }
 
     fn render(&self, task: &TuningTask, params: &Params) -> KernelSource {
@@ -180,10 +274,12 @@ impl CandidateFamily for ConvStem {
 }
 
 fn variables(stem: &Stem, params: &Params) -> Value {
-    let [rows, split, wgs, blocks, tall, depth, bn] =
-        ["rows", "split", "wgs", "blocks", "tall", "depth", "bn"].map(|name| param(params, name));
+    let [rows, split, wgs, blocks, tall, chunk, bn] =
+        ["rows", "split", "wgs", "blocks", "tall", "chunk", "bn"].map(|name| param(params, name));
+    let (wide, shift) = stem.alignment(split);
     context! {
-        rows, split, blocks, tall, depth, bn,
+        rows, split, blocks, tall, chunk, bn, wide, shift,
+        relu => stem.relu,
         warpgroups => wgs,
         strips => stem.strips(split),
         panels => div_up(stem.conv.weight[0], bn),

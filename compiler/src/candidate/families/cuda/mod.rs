@@ -1,8 +1,11 @@
 //! The families for NVIDIA GPUs. Their templates are in `kernels/cuda/`.
 
+pub(super) mod conv_depthwise;
 pub(super) mod conv_naive;
+pub(super) mod conv_stem;
 mod geometry;
 pub(super) mod loops;
 pub(super) mod matmul_naive;
+pub(super) mod pool_image;
 pub(super) mod pool_naive;
 pub(super) mod rows;
