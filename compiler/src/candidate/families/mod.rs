@@ -48,4 +48,7 @@ pub static FAMILIES: &[&dyn CandidateFamily] = &[
     &cuda::rows::RowsNaive,
     &cuda::rows::Rows,
     &cuda::conv_wgmma::ConvWgmma,
+    &cuda::conv_stem::ConvStem,
+    &cuda::conv_depthwise::ConvDepthwise,
+    &cuda::pool_image::PoolImage,
 ];
