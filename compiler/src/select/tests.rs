@@ -155,7 +155,7 @@ fn a_measure_item_says_all_that_a_worker_needs() {
         run_limit_ms: 1000,
         memory_limit: 1 << 30,
     };
-    let spec = measure_spec(&task, &given, (&considered[0], object), protocol, 7);
+    let spec = measure_spec(&task, &given, (&considered[0], object), None, protocol, 7);
     assert_eq!(spec.title, "matmul(64x100, 50x100) f32 cpu-x86_64-v3");
     assert_eq!(spec.task, task.key());
     let roles: Vec<_> = spec.operands.iter().map(|o| o.role).collect();
