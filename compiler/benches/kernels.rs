@@ -19,7 +19,7 @@ use aotfarm_compiler::candidate::{self, Candidate};
 use aotfarm_compiler::select::{operands, tolerance};
 use aotfarm_compiler::task::{TaskKind, TuningTask};
 use aotfarm_compiler::{import, passes, plan};
-use aotfarm_protocol::{CpuIsa, Lattice, OperandRole, Target, TuneMode};
+use aotfarm_protocol::{CpuIsa, Lattice, OperandRole, Precision, Target, TuneMode};
 use libloading::Library;
 use rand::{RngExt as _, SeedableRng as _};
 

@@ -132,7 +132,7 @@ impl Bed {
         config.child = ChildProgram { program: std::env::current_exe().unwrap(), args: vec!["__child".into()] };
         let worker = Worker::new(config.clone(), blobs.clone()).await.unwrap();
         let other = Worker::new(config, blobs.clone()).await.unwrap();
-        if let Some(error) = worker.no_compiler() {
+        if let Some(error) = worker.toolchains().no_compiler() {
             eprintln!("skipped: {error}");
             return None;
         }

@@ -1,6 +1,9 @@
 /* The element-wise functions of the IR on floats (s_*), in the words of cpu/simd.h, so that one printer serves both. NaN goes through
  * all of them. */
 #define s_splat(x) ((float)(x))
+/* Constants that have no decimal form, in the printer's words. */
+#define __builtin_inff() __int_as_float(0x7f800000)
+#define __builtin_nanf(text) __int_as_float(0x7fc00000)
 /* max: a > b ? a : b, min: a < b ? a : b; so the second operand wins when one is NaN. */
 AOTK_INLINE float s_max(float a, float b) { return a > b ? a : b; }
 AOTK_INLINE float s_min(float a, float b) { return a < b ? a : b; }

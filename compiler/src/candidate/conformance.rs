@@ -8,11 +8,12 @@ use aotfarm_protocol::{DType, Target, TuneMode};
 
 use super::testing::{check_on, compiler, random, runs};
 use super::{Candidate, FAMILIES, candidates, reference, title};
-use crate::task::{Layout, Math, Size, TaskKind, TaskSpec, TensorSpec, TuningTask};
+use crate::task::{GPU_CHANNELS, Layout, Math, Size, TaskKind, TaskSpec, TensorSpec, TuningTask};
 
 mod convolutions;
 mod images;
 mod loops;
+mod models;
 mod products;
 
 /// A row-major tensor with constant sizes.
@@ -20,11 +21,24 @@ pub fn plain(dtype: DType, shape: &[i64]) -> TensorSpec {
     TensorSpec { dtype, shape: shape.iter().map(|n| Size::Const(*n)).collect(), layout: Layout::Plain }
 }
 
-/// A blocked image of f32 for a target, its first size dim 0.
+/// The GPU target of these tests.
+const GPU: Target = Target::Cuda { sm: 90 };
+
+/// The layout of an image on a target: blocked with a halo, or NHWC.
+pub fn image_layout(target: Target, channels: i64, halo: [u32; 4]) -> Layout {
+    match target {
+        Target::Cpu(_) => Layout::Image { block: target.f32_lanes() as u32, halo },
+        Target::Cuda { .. } => {
+            let block = (channels + GPU_CHANNELS - 1) / GPU_CHANNELS * GPU_CHANNELS;
+            Layout::Image { block: block as u32, halo: [0; 4] }
+        }
+    }
+}
+
+/// An image of f32 for a target, its first size dim 0.
 pub fn image(target: Target, chw: [i64; 3], halo: [u32; 4]) -> TensorSpec {
-    let block = target.f32_lanes() as u32;
     let shape = [Size::Dim(0)].into_iter().chain(chw.map(Size::Const)).collect();
-    TensorSpec { dtype: DType::F32, shape, layout: Layout::Image { block, halo } }
+    TensorSpec { dtype: DType::F32, shape, layout: image_layout(target, chw[0], halo) }
 }
 
 /// A task; the number of dims is the length of `point`.
@@ -48,7 +62,9 @@ pub fn conforms(tasks: &[TuningTask]) {
 
 /// [`conforms`] on given operands.
 pub fn conforms_on(cases: &[(TuningTask, Vec<Vec<u8>>)]) {
-    for (task, _) in cases {
+    let on_gpu: Vec<_> = cases.iter().filter_map(|(task, raw)| for_gpu(task, raw)).collect();
+    let cases = [cases, &on_gpu].concat();
+    for (task, _) in &cases {
         let _ = reference(task);
     }
     for family in FAMILIES {
@@ -57,6 +73,40 @@ pub fn conforms_on(cases: &[(TuningTask, Vec<Vec<u8>>)]) {
             check_on(*family, &supported);
         }
     }
+}
+
+/// A task for the first CPU as one for a GPU. (The weights of convolutions differ; those have examples of their own.)
+fn for_gpu(task: &TuningTask, raw: &[Vec<u8>]) -> Option<(TuningTask, Vec<Vec<u8>>)> {
+    let mut task = TuningTask { target: GPU, ..(task.target == Target::CPUS[0]).then(|| task.clone())? };
+    match task.spec.kind {
+        TaskKind::Conv(_) => None,
+        TaskKind::MatMul(_) | TaskKind::Rows(_) | TaskKind::Loops(_) => Some((task, raw.to_vec())),
+        TaskKind::Pool(_) => {
+            let before = task.clone();
+            for tensor in task.spec.inputs.iter_mut().chain(&mut task.spec.outputs) {
+                if let (Layout::Image { .. }, Size::Const(channels)) = (&tensor.layout, tensor.shape[1]) {
+                    tensor.layout = image_layout(GPU, channels, [0; 4]);
+                }
+            }
+            let raw = if task == before { raw.to_vec() } else { random(&task, 1) };
+            Some((task, raw))
+        }
+    }
+}
+
+/// A task for a GPU with its activations, and the weights that it multiplies, stored in a type.
+fn stored_as(mut task: TuningTask, dtype: DType) -> TuningTask {
+    let multiplied = match &mut task.spec.kind {
+        TaskKind::Conv(_) => 1,
+        TaskKind::MatMul(matmul) => usize::from(matmul.b_is_weight),
+        TaskKind::Pool(_) | TaskKind::Rows(_) => 0,
+        // Loop nests say themselves what is converted: see their examples.
+        TaskKind::Loops(_) => return task,
+    };
+    let spec = &mut task.spec;
+    let weights = spec.weights.iter_mut().take(multiplied);
+    spec.inputs.iter_mut().chain(weights).chain(&mut spec.outputs).for_each(|tensor| tensor.dtype = dtype);
+    task
 }
 
 /// One small task of each shape of space that families distinguish, on a target.
@@ -68,7 +118,7 @@ fn examples(target: Target) -> Vec<TuningTask> {
 
 #[test]
 fn enumeration_is_stable_and_ids_and_symbols_are_unique() {
-    for target in Target::CPUS {
+    for target in Target::CPUS.into_iter().chain([GPU]) {
         let mut ids = HashSet::new();
         let mut symbols: HashMap<String, String> = HashMap::new();
         for task in examples(target) {
@@ -87,7 +137,7 @@ fn enumeration_is_stable_and_ids_and_symbols_are_unique() {
 
 #[test]
 fn only_compile_time_parameters_show_in_the_source() {
-    for task in examples(Target::CPUS[0]) {
+    for task in examples(Target::CPUS[0]).into_iter().chain(examples(GPU)) {
         for family in FAMILIES.iter().filter(|f| f.supports(&task).is_ok()) {
             let mut texts = HashMap::new();
             for params in family.enumerate(&task) {
@@ -112,11 +162,35 @@ fn a_limit_keeps_the_best_guesses_of_every_family() {
 }
 
 #[test]
-fn no_family_makes_c_for_a_gpu() {
-    for mut task in examples(Target::CPUS[0]) {
-        task.target = Target::Cuda { sm: 90 };
-        assert!(candidates(&task, TuneMode::Quick, None).is_empty());
+fn no_family_is_for_both_cpus_and_gpus() {
+    for target in Target::CPUS.into_iter().chain([GPU]) {
+        for task in examples(target) {
+            let foreign = candidates(&task, TuneMode::Quick, None);
+            let foreign = foreign.iter().find(|c| c.family.starts_with("cuda_") != (target == GPU));
+            assert!(foreign.is_none(), "{foreign:?} for {}", title(&task));
+        }
     }
+}
+
+#[test]
+fn cuda_kernels_are_right_in_every_storage_type() {
+    let tasks: Vec<_> = [DType::F32, DType::Bf16, DType::F16]
+        .into_iter()
+        .flat_map(|dtype| examples(GPU).into_iter().map(move |task| stored_as(task, dtype)))
+        .collect();
+    conforms(&tasks);
+}
+
+#[test]
+fn the_last_layer_gives_f32() {
+    let mut tasks = Vec::new();
+    for task in examples(GPU) {
+        // A residual is what the arena stores.
+        let mut task = stored_as(task, DType::Bf16);
+        task.spec.outputs[0].dtype = DType::F32;
+        tasks.push(task);
+    }
+    conforms(&tasks);
 }
 
 fn golden_folder() -> PathBuf {
@@ -152,19 +226,22 @@ fn body(candidate: &Candidate) -> String {
 
 #[test]
 fn every_family_and_template_has_a_golden_source() {
-    let target = Target::CPUS[0];
-    let mut templates: HashSet<String> = std::fs::read_dir(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("kernels/cpu"))
-        .expect("the templates are there")
+    let kernels = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("kernels");
+    let mut templates: HashSet<String> = ["cpu", "cuda"]
+        .into_iter()
+        .flat_map(|folder| std::fs::read_dir(kernels.join(folder)).expect("the templates are there"))
         .map(|entry| entry.expect("a readable folder").file_name().to_string_lossy().into_owned())
-        .filter(|name| name.ends_with(".c.j2"))
+        .filter(|name| name.ends_with(".j2"))
         .collect();
     for family in FAMILIES {
-        let first = examples(target).into_iter().find(|task| family.supports(task).is_ok());
+        let mut examples = examples(Target::CPUS[0]).into_iter().chain(examples(GPU));
+        let first = examples.find(|task| family.supports(task).is_ok());
         let task = first.unwrap_or_else(|| panic!("no example for {}", family.id()));
         let params = family.enumerate(&task).into_iter().next().expect("a point");
         let candidate = Candidate::new(*family, &task, params);
         let name = family.id().split('@').next().expect("a name");
-        golden(&format!("kernels/{name}.c"), &body(&candidate));
+        let extension = if task.target == GPU { "cu" } else { "c" };
+        golden(&format!("kernels/{name}.{extension}"), &body(&candidate));
         // The first line says what it was rendered from.
         templates
             .retain(|template| !candidate.source.text.lines().next().is_some_and(|line| line.contains(&format!("/{template} "))));

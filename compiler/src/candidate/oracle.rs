@@ -1,6 +1,6 @@
 //! What tasks mean, written as plainly as possible in f64 over raw buffers: the kernel tests compare with it.
 
-use aotfarm_protocol::DType;
+use aotfarm_protocol::{DType, Target};
 
 use crate::ir::{BinaryOp, PoolOp, ReduceOp, UnaryOp};
 use crate::task::{EpilogueStep, Index, LoopNest, RowSpec, Scalar, Size, TaskKind, TaskSpec, TensorSpec, TuningTask};
@@ -73,28 +73,54 @@ pub fn evaluate(task: &TuningTask, raw: &[Vec<u8>]) -> Tensor {
     let mut result = Tensor { dtype: output.dtype, values: vec![0.0; output.len_at(&task.point) as usize] };
     match &spec.kind {
         TaskKind::Conv(conv) => {
-            let ([n, o, oh, ow], [_, c, h, w]) = (image(output, &task.point), image(&spec.inputs[0], &task.point));
-            let (x_at, y_at) = (places(&spec.inputs[0], &task.point), places(output, &task.point));
+            let ([_, o, oh, ow], [n, c, h, w]) = (image(output, &task.point), image(&spec.inputs[0], &task.point));
             let (per_group, window) = (c / conv.groups, conv.window);
             let [kh, kw] = window.kernel;
-            for (p, at) in y_at.iter().enumerate() {
-                let (p, mut sum) = (p as i64, 0.0);
-                let [b, k, y, x] = [p / (o * oh * ow), p / (oh * ow) % o, p / ow % oh, p % ow];
-                for (q, weight) in operands.weights[0].values[(k * per_group * kh * kw) as usize..]
-                    [..(per_group * kh * kw) as usize]
-                    .iter()
-                    .enumerate()
-                {
-                    let (ci, i, j) = (q as i64 / (kh * kw), q as i64 / kw % kh, q as i64 % kw);
+            // What a fused pooling reads.
+            let size = |axis: usize, from: i64| {
+                let reach = window.dilation[axis] * (window.kernel[axis] - 1) + 1;
+                (from + window.pad[axis].iter().sum::<i64>() - reach) / window.stride[axis] + 1
+            };
+            let [ch, cw] = [size(0, h), size(1, w)];
+            let whole = TensorSpec { shape: [n, o, ch, cw].map(Size::Const).to_vec(), ..output.clone() };
+            let (x_at, whole_at, y_at) =
+                (places(&spec.inputs[0], &task.point), places(&whole, &task.point), places(output, &task.point));
+            let weight_at = |k: i64, ci: i64, i: i64, j: i64| match task.target {
+                Target::Cpu(_) => ((k * per_group + ci) * kh + i) * kw + j,
+                Target::Cuda { .. } => ((k * kh + i) * kw + j) * spec.weights[0].shape[3].at(&task.point) + ci,
+            };
+            let element = |b: i64, k: i64, y: i64, x: i64| {
+                let mut sum = 0.0;
+                for (i, j) in (0..kh).flat_map(|i| (0..kw).map(move |j| (i, j))) {
                     let iy = y * window.stride[0] + i * window.dilation[0] - window.pad[0][0];
                     let ix = x * window.stride[1] + j * window.dilation[1] - window.pad[1][0];
                     if (0..h).contains(&iy) && (0..w).contains(&ix) {
-                        let channel = k / (o / conv.groups) * per_group + ci;
-                        sum += weight * operands.inputs[0].values[x_at[(((b * c + channel) * h + iy) * w + ix) as usize]];
+                        for ci in 0..per_group {
+                            let channel = k / (o / conv.groups) * per_group + ci;
+                            sum += operands.weights[0].values[weight_at(k, ci, i, j) as usize]
+                                * operands.inputs[0].values[x_at[(((b * c + channel) * h + iy) * w + ix) as usize]];
+                        }
                     }
                 }
-                debug_assert!(b < n);
-                result.values[*at] = operands.epilogue(&conv.epilogue, sum, k as usize, *at);
+                let at = whole_at[(((b * o + k) * ch + y) * cw + x) as usize];
+                operands.epilogue(&conv.epilogue, sum, k as usize, at)
+            };
+            for (p, at) in y_at.iter().enumerate() {
+                let p = p as i64;
+                let [b, k, y, x] = [p / (o * oh * ow), p / (oh * ow) % o, p / ow % oh, p % ow];
+                result.values[*at] = match conv.pool {
+                    None => element(b, k, y, x),
+                    Some(pool) => {
+                        let taps = (0..pool.window.kernel[0]).flat_map(|i| (0..pool.window.kernel[1]).map(move |j| (i, j)));
+                        let place = |axis: usize, at: i64, tap: i64| {
+                            at * pool.window.stride[axis] + tap * pool.window.dilation[axis] - pool.window.pad[axis][0]
+                        };
+                        taps.map(|(i, j)| (place(0, y, i), place(1, x, j)))
+                            .filter(|(cy, cx)| (0..ch).contains(cy) && (0..cw).contains(cx))
+                            .map(|(cy, cx)| element(b, k, cy, cx))
+                            .fold(f64::NEG_INFINITY, |a, b| if b > a || b.is_nan() { b } else { a })
+                    }
+                };
             }
         }
         TaskKind::MatMul(matmul) => {

@@ -1,8 +1,10 @@
-//! LoopNests → C: index arithmetic, element types and every element-wise function.
+//! LoopNests → C and CUDA C++: index arithmetic, element types and every element-wise function.
 //!
 //! Output loop k is the variable `l<k>`, reduction loop k `r<k>`, dim k `d<k>`, operands are `in<k>`, `weight<k>` and `out0`, and
 //! the reduced value is `acc`. A gathered index ([`Index::Value`]) is used as it is: the planner takes it modulo the size that it
 //! indexes, which also makes sense of negative ones.
+//!
+//! In C these variables are of 64 bits. In CUDA C++ they are of a type `I` that the kernel chooses: divisions of 64 bits are slow there.
 
 use aotfarm_protocol::DType;
 
@@ -13,6 +15,29 @@ use crate::task::{Index, LoopNest, Scalar, Size, TaskSpec};
 
 /// The header that printed scalars need besides `printer::SIMD`.
 pub const TYPES: Template = Template { name: "cpu/types.h", text: include_str!("../../kernels/cpu/types.h") };
+
+/// The same for CUDA C++, besides `cuda/math.cuh`.
+pub const CUDA_TYPES: Template = Template { name: "cuda/types.cuh", text: include_str!("../../kernels/cuda/types.cuh") };
+
+/// The language of the printed text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    /// C, in the words of `cpu/simd.h` and `cpu/types.h`.
+    C,
+    /// CUDA C++, in the words of `cuda/math.cuh` and `cuda/types.cuh`, which are the same but for indices and the stored types.
+    Cuda,
+}
+
+impl Dialect {
+    /// The type of an element in memory.
+    pub const fn stored(self, dtype: DType) -> &'static str {
+        match (self, dtype) {
+            (Self::Cuda, DType::F16) => "aotk_f16",
+            (Self::Cuda, DType::Bf16) => "aotk_bf16",
+            (Self::C | Self::Cuda, _) => stored_c(dtype),
+        }
+    }
+}
 
 /// The C type of an element in memory.
 pub const fn stored_c(dtype: DType) -> &'static str {
@@ -76,18 +101,46 @@ pub fn constant(value: f64, dtype: DType) -> String {
     }
 }
 
+/// A load that a kernel makes before it evaluates an expression, of several neighbouring elements at once.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Load<'a> {
+    /// Whether it reads a weight.
+    pub weight: bool,
+    /// Which operand.
+    pub operand: usize,
+    /// Where in it.
+    pub at: &'a Index,
+}
+
 /// Prints the expressions of one nest.
 pub struct Printer<'a> {
     spec: &'a TaskSpec,
     nest: &'a LoopNest,
+    dialect: Dialect,
     /// Type of the reduced value.
     reduced: DType,
+    /// Load k is the variable `x<k>`, whose element j is meant.
+    loads: &'a [Load<'a>],
+}
+
+/// How an index is computed in CUDA C++.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Bits {
+    /// In `I`.
+    Chosen,
+    /// In `int64_t`, for what can be larger than any operand: numbers that are gathered or made of indices.
+    All,
 }
 
 impl<'a> Printer<'a> {
-    /// For a nest of `spec`.
+    /// For a nest of `spec`, in C.
     pub fn new(spec: &'a TaskSpec, nest: &'a LoopNest) -> Self {
-        let mut printer = Self { spec, nest, reduced: DType::F32 };
+        Self::in_dialect(Dialect::C, spec, nest, &[])
+    }
+
+    /// For a nest of `spec`, in any language. `loads` are made before the expressions that [`Printer::scalar`] prints.
+    pub fn in_dialect(dialect: Dialect, spec: &'a TaskSpec, nest: &'a LoopNest, loads: &'a [Load<'a>]) -> Self {
+        let mut printer = Self { spec, nest, dialect, reduced: DType::F32, loads };
         if let Some(reduction) = &nest.reduction {
             printer.reduced = printer.dtype(&reduction.element);
         }
@@ -112,10 +165,10 @@ impl<'a> Printer<'a> {
     /// An expression in its computed type.
     pub fn scalar(&self, scalar: &Scalar) -> String {
         match scalar {
-            Scalar::Input(k, at) => widened(self.spec.inputs[*k].dtype, &format!("in{k}[{}]", self.index(at))),
-            Scalar::Weight(k, at) => widened(self.spec.weights[*k].dtype, &format!("weight{k}[{}]", self.index(at))),
+            Scalar::Input(k, at) => widened(self.spec.inputs[*k].dtype, &self.element(false, *k, at)),
+            Scalar::Weight(k, at) => widened(self.spec.weights[*k].dtype, &self.element(true, *k, at)),
             Scalar::Const(value, dtype) => constant(*value, *dtype),
-            Scalar::Index(index, dtype) => cast(DType::I64, *dtype, &self.index(index)),
+            Scalar::Index(index, dtype) => cast(DType::I64, *dtype, &self.index_of(index, Bits::All)),
             Scalar::Reduced => "acc".to_owned(),
             Scalar::Unary(op, x) => unary(*op, self.dtype(x), &self.scalar(x)),
             Scalar::Binary(op, a, b) => binary(*op, self.dtype(a), &self.scalar(a), &self.scalar(b)),
@@ -127,31 +180,76 @@ impl<'a> Printer<'a> {
         }
     }
 
-    /// An index of type `int64_t`.
+    /// An element of an operand, in memory's type.
+    fn element(&self, weight: bool, operand: usize, at: &Index) -> String {
+        if let Some(k) = self.loads.iter().position(|load| *load == Load { weight, operand, at }) {
+            return format!("x{k}.at[j]");
+        }
+        format!("{}{operand}[{}]", if weight { "weight" } else { "in" }, self.index(at))
+    }
+
+    /// An index of type `int64_t` in C, and of type `I` in CUDA C++.
     pub fn index(&self, index: &Index) -> String {
+        self.index_of(index, Bits::Chosen)
+    }
+
+    fn index_of(&self, index: &Index, bits: Bits) -> String {
+        match self.dialect {
+            Dialect::C => self.index_c(index),
+            Dialect::Cuda => self.index_cuda(index, bits),
+        }
+    }
+
+    fn index_c(&self, index: &Index) -> String {
         match index {
             Index::Const(n) => integer(*n),
             Index::Loop(k) => format!("l{k}"),
             Index::ReduceLoop(k) => format!("r{k}"),
             Index::Dim(k) => format!("d{k}"),
-            Index::Add(a, b) => format!("({} + {})", self.index(a), self.index(b)),
-            Index::Mul(a, b) => format!("({} * {})", self.index(a), self.index(b)),
+            Index::Add(a, b) => format!("({} + {})", self.index_c(a), self.index_c(b)),
+            Index::Mul(a, b) => format!("({} * {})", self.index_c(a), self.index_c(b)),
             // Unsigned division by a constant is a shift or a multiplication; C's signed one rounds toward zero.
             Index::Div(a, b) if self.range(a).0 >= 0 => {
-                format!("(int64_t)((uint64_t){} / (uint64_t){})", self.index(a), self.index(b))
+                format!("(int64_t)((uint64_t){} / (uint64_t){})", self.index_c(a), self.index_c(b))
             }
             Index::Mod(a, b) if self.range(a).0 >= 0 => {
-                format!("(int64_t)((uint64_t){} % (uint64_t){})", self.index(a), self.index(b))
+                format!("(int64_t)((uint64_t){} % (uint64_t){})", self.index_c(a), self.index_c(b))
             }
-            Index::Div(a, b) => format!("i_floordiv({}, {})", self.index(a), self.index(b)),
-            Index::Mod(a, b) => format!("i_mod({}, {})", self.index(a), self.index(b)),
+            Index::Div(a, b) => format!("i_floordiv({}, {})", self.index_c(a), self.index_c(b)),
+            Index::Mod(a, b) => format!("i_mod({}, {})", self.index_c(a), self.index_c(b)),
             Index::Value(x) => cast(self.dtype(x), DType::I64, &self.scalar(x)),
+        }
+    }
+
+    fn index_cuda(&self, index: &Index, bits: Bits) -> String {
+        let (chosen, all) = (bits == Bits::Chosen, bits == Bits::All);
+        let variable = |name: String| if all { format!("(int64_t){name}") } else { name };
+        let divided = |name: &str, a: &Index, b: &Index| {
+            let (narrow, inner) = if gathers(a) && chosen { ("(I)", Bits::All) } else { ("", bits) };
+            let ty = if inner == Bits::All { "int64_t" } else { "I" };
+            format!("{narrow}{name}<{ty}>({}, {})", self.index_cuda(a, inner), self.index_cuda(b, inner))
+        };
+        match index {
+            Index::Const(n) if all => integer(*n),
+            Index::Const(n) if *n < 0 => format!("({n})"),
+            Index::Const(n) => n.to_string(),
+            Index::Loop(k) => variable(format!("l{k}")),
+            Index::ReduceLoop(k) => variable(format!("r{k}")),
+            Index::Dim(k) => variable(format!("d{k}")),
+            Index::Add(a, b) => format!("({} + {})", self.index_cuda(a, bits), self.index_cuda(b, bits)),
+            Index::Mul(a, b) => format!("({} * {})", self.index_cuda(a, bits), self.index_cuda(b, bits)),
+            Index::Div(a, b) => divided(if self.range(a).0 >= 0 { "x_div" } else { "x_floordiv" }, a, b),
+            Index::Mod(a, b) => divided(if self.range(a).0 >= 0 { "x_rem" } else { "x_mod" }, a, b),
+            Index::Value(x) => {
+                let value = cast(self.dtype(x), DType::I64, &self.scalar(x));
+                if all { value } else { format!("(I)({value})") }
+            }
         }
     }
 
     fn in_range(&self, index: &Index, low: i64, high: Size) -> String {
         let (least, most) = self.range(index);
-        let text = self.index(index);
+        let text = self.index_of(index, if gathers(index) { Bits::All } else { Bits::Chosen });
         let limit = match high {
             Size::Const(n) => integer(n),
             Size::Dim(k) => format!("d{k}"),
@@ -161,7 +259,8 @@ impl<'a> Printer<'a> {
             (true, false) => format!("({text} < {limit})"),
             (false, true) => format!("({text} >= {})", integer(low)),
             // One comparison for both ends, without a second copy of the index.
-            (false, false) if low == 0 => format!("((uint64_t){text} < (uint64_t){limit})"),
+            (false, false) if low == 0 && self.dialect == Dialect::C => format!("((uint64_t){text} < (uint64_t){limit})"),
+            (false, false) if low == 0 => format!("x_below({text}, {limit})"),
             (false, false) => format!("({text} >= {} && {text} < {limit})", integer(low)),
         }
     }
@@ -199,6 +298,15 @@ impl<'a> Printer<'a> {
             Index::Mod(_, b) => (0, self.range(b).1.saturating_sub(1).max(0)),
             Index::Value(_) => (i64::MIN, i64::MAX),
         }
+    }
+}
+
+/// Whether an index depends on the values of an operand.
+fn gathers(index: &Index) -> bool {
+    match index {
+        Index::Value(_) => true,
+        Index::Add(a, b) | Index::Mul(a, b) | Index::Div(a, b) | Index::Mod(a, b) => gathers(a) || gathers(b),
+        Index::Const(_) | Index::Loop(_) | Index::ReduceLoop(_) | Index::Dim(_) => false,
     }
 }
 

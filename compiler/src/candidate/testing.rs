@@ -13,6 +13,7 @@ use libloading::Library;
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
+use super::gpu::{self, Gpu, Nvrtc};
 use super::oracle::{self, Tensor};
 use super::{Candidate, CandidateFamily};
 use crate::select::{operands, tolerance};
@@ -344,6 +345,8 @@ pub fn check_on(family: &dyn CandidateFamily, cases: &[(TuningTask, Vec<Vec<u8>>
 
 /// [`check_on`] of so many points of each task.
 pub fn check_points(family: &dyn CandidateFamily, cases: &[(TuningTask, Vec<Vec<u8>>)], points: usize) {
+    let (gpu, cases): (Vec<_>, Vec<_>) = cases.iter().partition(|(task, _)| matches!(task.target, Target::Cuda { .. }));
+    check_on_gpu(family, &gpu, points);
     let Some(compiler) = compiler() else { return };
     let mut targets: Vec<Target> = cases.iter().map(|(task, _)| task.target).collect();
     targets.sort_unstable();
@@ -355,25 +358,48 @@ pub fn check_points(family: &dyn CandidateFamily, cases: &[(TuningTask, Vec<Vec<
         let built = Built::new(&compiler, target, &all);
         for ((task, raw), candidates) in cases.iter().zip(&sampled) {
             let want = oracle::evaluate(task, raw);
-            let output = operands(task).into_iter().find(|o| o.role == OperandRole::Output).expect("an output");
             for candidate in candidates {
                 for threads in [1, 3] {
                     let got = run(&built, task, candidate, raw, threads);
-                    let error = error(output.dtype, &got[0], &want, &output.lattices);
-                    let limit = tolerance(task);
-                    assert!(
-                        error <= limit,
-                        "{} for {} with {threads} threads: error {error:e} > {limit:e}, most {}\nspec: {:?}\npoint: {:?}",
-                        candidate.label(),
-                        super::title(task),
-                        worst(output.dtype, &got[0], &want),
-                        task.spec,
-                        task.point,
-                    );
+                    assert_right(task, candidate, &format!("with {threads} threads"), &got[0], &want);
                 }
             }
         }
     }
+}
+
+/// [`check_points`] for GPUs: what NVRTC compiles, and what is right where there is a GPU.
+fn check_on_gpu(family: &dyn CandidateFamily, cases: &[&(TuningTask, Vec<Vec<u8>>)], points: usize) {
+    if cases.is_empty() {
+        return;
+    }
+    let Some(nvrtc) = Nvrtc::find() else { return };
+    for (task, raw) in cases {
+        let Target::Cuda { sm } = task.target else { continue };
+        let candidates = sample(family, task, points);
+        let cubins = gpu::cubins(nvrtc, sm, &candidates.iter().collect::<Vec<_>>());
+        let Some(gpu) = Gpu::find(task.target) else { continue };
+        let want = oracle::evaluate(task, raw);
+        for (candidate, cubin) in candidates.iter().zip(&cubins) {
+            let got = gpu.run(cubin, task, candidate, raw);
+            assert_right(task, candidate, "on a GPU", &got[0], &want);
+        }
+    }
+}
+
+fn assert_right(task: &TuningTask, candidate: &Candidate, how: &str, got: &[u8], want: &Tensor) {
+    let output = operands(task).into_iter().find(|o| o.role == OperandRole::Output).expect("an output");
+    let error = error(output.dtype, got, want, &output.lattices);
+    let limit = tolerance(task);
+    assert!(
+        error <= limit,
+        "{} for {} {how}: error {error:e} > {limit:e}, most {}\nspec: {:?}\npoint: {:?}",
+        candidate.label(),
+        super::title(task),
+        worst(output.dtype, got, want),
+        task.spec,
+        task.point,
+    );
 }
 
 /// Some points of a family for a task: half of them the first ones, the others spread over the space.

@@ -46,6 +46,8 @@ pub struct ArtifactInfo {
     pub graph: Digest,
     /// Version of the compiler.
     pub compiler: String,
+    /// Why its kernels were not measured on a device of the target, if they were not.
+    pub untested: Option<String>,
 }
 
 /// All that a Link item needs, but for the objects' digests.
@@ -125,7 +127,7 @@ fn link_with(plan: &Plan, choices: &[SpecChoice], info: &ArtifactInfo, needs: &N
         graph: info.graph,
         compiler: info.compiler.clone(),
         precision: plan.precision,
-        untested: None,
+        untested: info.untested.clone(),
         dims: plan.dims.clone(),
         inputs: plan.inputs.clone(),
         outputs: plan.outputs.clone(),

@@ -133,7 +133,7 @@ fn choices() -> Vec<SpecChoice> {
 }
 
 fn info() -> ArtifactInfo {
-    ArtifactInfo { graph: Digest::of("graph"), compiler: "0.0.0-test".into() }
+    ArtifactInfo { graph: Digest::of("graph"), compiler: "0.0.0-test".into(), untested: None }
 }
 
 fn needs(_: &TuningTask, candidate: &Candidate, dims: &[i64]) -> Option<Needs> {

@@ -5,7 +5,7 @@ use aotfarm_protocol::{DType, Target};
 
 use super::{image, plain, task};
 use crate::ir::{UnaryOp, Window};
-use crate::task::{ConvSpec, EpilogueStep, Layout, TaskKind, TuningTask};
+use crate::task::{ConvSpec, EpilogueStep, GPU_CHANNELS, Layout, TaskKind, TuningTask};
 
 /// A convolution of two images of `size` x `size` with bias and ReLU, padded so that the picture keeps its size at stride 1.
 fn convolution(target: Target, channels: [i64; 2], size: i64, kernel: i64, stride: i64, groups: i64) -> TuningTask {
@@ -14,7 +14,12 @@ fn convolution(target: Target, channels: [i64; 2], size: i64, kernel: i64, strid
     let window = Window { kernel: [kernel; 2], stride: [stride; 2], pad: [[pad; 2]; 2], dilation: [1; 2] };
     let epilogue = vec![EpilogueStep::Bias(1), EpilogueStep::Unary(UnaryOp::Relu)];
     let out = (size + 2 * pad - kernel) / stride + 1;
-    let weights = vec![plain(DType::F32, &[to, from / groups, kernel, kernel]), plain(DType::F32, &[to])];
+    let weight = match target {
+        Target::Cpu(_) => [to, from / groups, kernel, kernel],
+        Target::Cuda { .. } if groups == 1 => [to, kernel, kernel, (from + GPU_CHANNELS - 1) / GPU_CHANNELS * GPU_CHANNELS],
+        Target::Cuda { .. } => [to, kernel, kernel, from / groups],
+    };
+    let weights = vec![plain(DType::F32, &weight), plain(DType::F32, &[to])];
     let halo = [pad as u32; 4];
     let kind = TaskKind::Conv(ConvSpec { window, groups, epilogue, pool: None });
     task(target, kind, vec![image(target, [from, size, size], halo)], weights, image(target, [to, out, out], [1; 4]), &[2])
@@ -24,6 +29,10 @@ fn convolution(target: Target, channels: [i64; 2], size: i64, kernel: i64, strid
 fn stem(target: Target) -> TuningTask {
     let mut task = convolution(target, [3, 32], 20, 7, 2, 1);
     task.spec.inputs[0].layout = Layout::Plain;
+    if let Target::Cuda { .. } = target {
+        // Channels are padded only where images are.
+        task.spec.weights[0] = plain(DType::F32, &[32, 7, 7, 3]);
+    }
     task
 }
 

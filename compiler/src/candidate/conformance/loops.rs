@@ -156,7 +156,65 @@ pub(super) fn examples(target: Target) -> Vec<TuningTask> {
     let value = unary(UnaryOp::Gelu, binary(BinaryOp::Add, x(0), Scalar::Const(0.5, DType::F32)));
     let mut chain = flat(&[DType::F32], DType::F32, 1000, value);
     chain.target = target;
-    vec![chain, reduction(target, ReduceOp::Mean, DType::F32, 49, 24, true)]
+    let mut tasks = vec![chain, reduction(target, ReduceOp::Mean, DType::F32, 49, 24, true)];
+    if let Target::Cuda { .. } = target {
+        tasks.extend([DType::Bf16, DType::F16].into_iter().flat_map(|dtype| narrow(target, dtype)));
+    }
+    tasks
+}
+
+/// What f32 graphs become when the arena stores a narrower type: a chain with a broadcast operand over an image, one over an unknown number of
+/// elements that do not fill vectors, a reduction, and a picture on its way into an image.
+fn narrow(target: Target, dtype: DType) -> Vec<TuningTask> {
+    let load = |k: usize, at: Index| Scalar::Cast(DType::F32, Box::new(Scalar::Input(k, at)));
+    let stored = |value: Scalar| Scalar::Cast(dtype, Box::new(value));
+    let tensor = |shape: Vec<Size>| TensorSpec { dtype, shape, layout: Layout::Plain };
+    let (n, places, channels) = (Size::Dim(0), 35, 24);
+
+    let at = add(mul(Index::Loop(0), places * channels), add(mul(Index::Loop(1), channels), Index::Loop(2)));
+    let factor = load(1, add(mul(Index::Loop(0), channels), Index::Loop(2)));
+    let scaled = LoopNest {
+        extents: vec![n, Size::Const(places), Size::Const(channels)],
+        reduction: None,
+        value: stored(binary(BinaryOp::Mul, load(0, at.clone()), factor)),
+        store: at.clone(),
+    };
+    let image = || TensorSpec { dtype, ..image(target, [channels, 5, 7], [0; 4]) };
+    let inputs = vec![image(), tensor(vec![n, Size::Const(channels)])];
+    let scaled = task(target, TaskKind::Loops(scaled), inputs, vec![], image(), &[3]);
+
+    let chain = LoopNest {
+        extents: vec![n],
+        reduction: None,
+        value: stored(unary(UnaryOp::Silu, binary(BinaryOp::Add, load(0, Index::Loop(0)), Scalar::Weight(0, Index::Const(0))))),
+        store: Index::Loop(0),
+    };
+    let chain =
+        task(target, TaskKind::Loops(chain), vec![tensor(vec![n])], vec![plain(DType::F32, &[1])], tensor(vec![n]), &[4099]);
+
+    let mut mean = reduction(target, ReduceOp::Mean, DType::F32, 49, 24, true);
+    mean.spec.inputs[0].dtype = dtype;
+    mean.spec.outputs[0].dtype = dtype;
+    if let TaskKind::Loops(LoopNest { value, reduction: Some(reduction), .. }) = &mut mean.spec.kind {
+        reduction.element = Scalar::Cast(DType::F32, Box::new(reduction.element.clone()));
+        *value = stored(Scalar::Reduced);
+    }
+
+    // Five channels of f32 in planes, rounded up to eight that lie together.
+    let pixel = add(add(mul(Index::Loop(0), 5 * 12), mul(Index::Loop(2), 12)), Index::Loop(1));
+    let inside = Scalar::InRange(Index::Loop(2), 0, Size::Const(5));
+    let zero = Scalar::Const(0.0, DType::F32);
+    let nest = LoopNest {
+        extents: vec![n, Size::Const(12), Size::Const(8)],
+        reduction: None,
+        value: stored(Scalar::Select(Box::new(inside), Box::new(Scalar::Input(0, pixel)), Box::new(zero))),
+        store: add(mul(Index::Loop(0), 12 * 8), add(mul(Index::Loop(1), 8), Index::Loop(2))),
+    };
+    let picture =
+        TensorSpec { dtype: DType::F32, shape: vec![n, Size::Const(5), Size::Const(3), Size::Const(4)], layout: Layout::Plain };
+    let output = TensorSpec { dtype, ..self::image(target, [5, 3, 4], [0; 4]) };
+    let packed = task(target, TaskKind::Loops(nest), vec![picture], vec![], output, &[3]);
+    vec![scaled, chain, mean, packed]
 }
 
 #[test]

@@ -156,7 +156,8 @@ fn render_nest(family: FamilyId, task: &TuningTask, params: &Params, lanes: Lane
     let last = nest.extents.len() - 1;
 
     let value = narrowed(out, &crate::candidate::scalar::cast(printer.dtype(&nest.value), out, &printer.scalar(&nest.value)));
-    let reduction = Accumulator::of(nest, &printer, lanes);
+    // The naive kernel is the one that others are checked against.
+    let reduction = Accumulator::of(nest, &printer, lanes == Lanes::Nothing);
     let (names, signature) = parameters(spec, last);
     let common = context! {
         lanes_over => lanes.name(),
@@ -222,16 +223,16 @@ fn parameters(spec: &TaskSpec, last: usize) -> (String, String) {
 }
 
 /// How a reduction accumulates, as template variables.
-struct Accumulator;
+pub(super) struct Accumulator;
 
 impl Accumulator {
-    fn of(nest: &LoopNest, printer: &Printer<'_>, lanes: Lanes) -> Value {
+    /// `double`: sums and products of f32 and narrower types are made in f64.
+    pub(super) fn of(nest: &LoopNest, printer: &Printer<'_>, double: bool) -> Value {
         let Some(reduction) = &nest.reduction else {
             return context! { reduce_loops => Vec::<String>::new() };
         };
         let dtype = printer.dtype(&reduction.element);
-        // The naive kernel is the one that others are checked against.
-        let wide = lanes == Lanes::Nothing
+        let wide = double
             && matches!(reduction.op, ReduceOp::Sum | ReduceOp::Mean | ReduceOp::Prod)
             && matches!(dtype, DType::F16 | DType::Bf16 | DType::F32);
         let acc = match dtype {

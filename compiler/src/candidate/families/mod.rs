@@ -38,4 +38,10 @@ pub static FAMILIES: &[&dyn CandidateFamily] = &[
     &rows::RowsNaive,
     &rows::RowsVec,
     &cuda::conv_naive::ConvNaive,
+    &cuda::loops::LoopsNaive,
+    &cuda::loops::Loops,
+    &cuda::matmul_naive::MatMulNaive,
+    &cuda::pool_naive::PoolNaive,
+    &cuda::rows::RowsNaive,
+    &cuda::rows::Rows,
 ];

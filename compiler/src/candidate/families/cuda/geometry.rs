@@ -7,7 +7,7 @@ use crate::candidate::Unsupported;
 use crate::candidate::printer::{Width, epilogue_c, epilogue_supported};
 use crate::candidate::render::Template;
 use crate::ir::Window;
-use crate::task::{EpilogueStep, Layout, Math, PoolSpec, Size, TaskKind, TensorSpec, TuningTask};
+use crate::task::{EpilogueStep, Layout, Math, PoolSpec, Size, TaskKind, TaskSpec, TensorSpec, TuningTask};
 
 /// The element-wise functions that printed epilogues call.
 pub(super) const MATH: Template = Template { name: "cuda/math.cuh", text: include_str!("../../../../kernels/cuda/math.cuh") };
@@ -78,6 +78,11 @@ impl Epilogue {
     }
 }
 
+/// The C++ types of the inputs in memory, by which templates read residuals.
+fn input_types(spec: &TaskSpec) -> Result<Vec<&'static str>, Unsupported> {
+    spec.inputs.iter().map(|input| element(input.dtype)).collect()
+}
+
 /// One image of a convolution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Image {
@@ -142,6 +147,8 @@ pub(super) struct Conv {
     pub math: Math,
     /// Fused steps.
     pub epilogue: Epilogue,
+    /// The C++ types of the inputs in memory.
+    pub input_types: Vec<&'static str>,
 }
 
 impl Conv {
@@ -181,6 +188,7 @@ impl Conv {
             weight_dtype: weight.dtype,
             math: spec.math,
             epilogue: Epilogue::of(&conv.epilogue)?,
+            input_types: input_types(spec)?,
         })
     }
 
@@ -190,6 +198,7 @@ impl Conv {
     }
 
     /// What every template of a convolution takes, as constants. `round_out`: results are rounded to tf32 as they are stored.
+    /// `input_types`: the type of each input, as a residual can differ from the output.
     pub fn context(&self) -> Value {
         let [o, kh, kw, wc] = self.weight;
         let element = |image: &Image| element(image.dtype).unwrap_or("float");
@@ -205,6 +214,7 @@ impl Conv {
             in_t => element(&self.input), out_t => element(&self.output),
             weight_t => match self.weight_dtype { DType::Bf16 => "aotk_bf16", DType::F16 => "aotk_f16", _ => "float" },
             epilogue => &self.epilogue.text, biases => &self.epilogue.biases, residuals => &self.epilogue.residuals,
+            input_types => &self.input_types,
             round_out => self.rounds_out(),
             sm => self.sm,
         }
@@ -213,5 +223,81 @@ impl Conv {
     /// Whether results are rounded to tf32: what the next convolution reads needs no rounding there.
     pub fn rounds_out(&self) -> bool {
         self.math == Math::Tf32 && self.output.block.is_some()
+    }
+}
+
+/// A matrix product on a GPU, `[batch][m][k]` times `[batch][k][n]`, all row-major.
+#[derive(Debug, Clone)]
+pub(super) struct Product {
+    /// The compute capability.
+    pub sm: u32,
+    /// Leading sizes; none when b is a weight.
+    pub batch: Vec<Size>,
+    /// Rows of a.
+    pub m: Size,
+    /// Columns of b.
+    pub n: Size,
+    /// Columns of a, rows of b.
+    pub k: Size,
+    /// Whether b is `weight[0]`, not `in[1]`.
+    pub b_is_weight: bool,
+    /// Whether b is `[…, N, K]`.
+    pub b_transposed: bool,
+    /// Element types of a, b and the output.
+    pub dtypes: [DType; 3],
+    /// How to multiply.
+    pub math: Math,
+    /// Fused steps.
+    pub epilogue: Epilogue,
+    /// The C++ types of the inputs in memory.
+    pub input_types: Vec<&'static str>,
+}
+
+impl Product {
+    /// The task's product.
+    pub fn of(task: &TuningTask) -> Result<Self, Unsupported> {
+        let TaskKind::MatMul(matmul) = &task.spec.kind else { return Err(Unsupported("not a matrix product".into())) };
+        let sm = sm(task)?;
+        let spec = &task.spec;
+        let b = if matmul.b_is_weight { spec.weights.first() } else { spec.inputs.get(1) };
+        let (Some(a), Some(b), Some(output)) = (spec.inputs.first(), b, spec.outputs.first()) else {
+            return Err(Unsupported("an operand is missing".into()));
+        };
+        if [a, b, output].iter().any(|t| t.layout != Layout::Plain) {
+            return Err(Unsupported("an operand is not row-major".into()));
+        }
+        let ([batch @ .., m, k], [.., n]) = (&a.shape[..], &output.shape[..]) else {
+            return Err(Unsupported("a is not a matrix".into()));
+        };
+        let dtypes = [a, b, output].map(|t| t.dtype);
+        for dtype in dtypes {
+            element(dtype)?;
+        }
+        Ok(Self {
+            sm,
+            batch: batch.to_vec(),
+            m: *m,
+            n: *n,
+            k: *k,
+            b_is_weight: matmul.b_is_weight,
+            b_transposed: matmul.b_transposed,
+            dtypes,
+            math: spec.math,
+            epilogue: Epilogue::of(&matmul.epilogue)?,
+            input_types: input_types(spec)?,
+        })
+    }
+
+    /// What every template of a product takes.
+    pub fn context(&self) -> Value {
+        let [a_t, b_t, out_t] = self.dtypes.map(|dtype| element(dtype).unwrap_or("float"));
+        context! {
+            m => size(self.m), n => size(self.n), k => size(self.k),
+            b_is_weight => self.b_is_weight, b_transposed => self.b_transposed,
+            a_t, b_t, out_t,
+            epilogue => &self.epilogue.text, biases => &self.epilogue.biases, residuals => &self.epilogue.residuals,
+            input_types => &self.input_types,
+            sm => self.sm,
+        }
     }
 }

@@ -2,3 +2,7 @@
 
 pub(super) mod conv_naive;
 mod geometry;
+pub(super) mod loops;
+pub(super) mod matmul_naive;
+pub(super) mod pool_naive;
+pub(super) mod rows;

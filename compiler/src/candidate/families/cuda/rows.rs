@@ -1,0 +1,162 @@
+//! Softmax and layer normalisation of contiguous rows: `cuda_rows_naive@1` in double, `cuda_rows@1` with many threads for a row.
+
+use aotfarm_protocol::{Launch, Params};
+use minijinja::{Value, context};
+
+use super::geometry::{MATH, axis, element, size, sm};
+use crate::candidate::render::{self, Template, Unit};
+use crate::candidate::scalar::CUDA_TYPES;
+use crate::candidate::{CandidateFamily, FamilyId, KernelSource, Needs, Unsupported};
+use crate::task::{Layout, RowSpec, Size, TaskKind, TensorSpec, TuningTask};
+
+const NAIVE: Template =
+    Template { name: "cuda/rows_naive.cu.j2", text: include_str!("../../../../kernels/cuda/rows_naive.cu.j2") };
+const ROWS: Template = Template { name: "cuda/rows.cu.j2", text: include_str!("../../../../kernels/cuda/rows.cu.j2") };
+
+/// Threads of a block of the naive kernel.
+const NAIVE_THREADS: u32 = 32;
+/// Threads of a block, unless a row has more.
+const THREADS: i64 = 128;
+/// The most elements of a row that a thread keeps in registers.
+const KEPT: i64 = 32;
+
+/// One thread for each row, in double. No parameters.
+pub(crate) struct RowsNaive;
+
+/// `lanes` threads for a row, each with groups of `v` elements.
+pub(crate) struct Rows;
+
+/// The normalisation that a task is.
+struct Rowwise<'a> {
+    spec: &'a RowSpec,
+    x: &'a TensorSpec,
+    leading: &'a [Size],
+    k: Size,
+}
+
+impl<'a> Rowwise<'a> {
+    fn of(task: &'a TuningTask) -> Result<Self, Unsupported> {
+        let TaskKind::Rows(spec) = &task.spec.kind else { return Err(Unsupported("not a normalisation of rows".into())) };
+        sm(task)?;
+        for tensor in task.spec.inputs.iter().chain(&task.spec.weights).chain(&task.spec.outputs) {
+            element(tensor.dtype)?;
+            if tensor.layout != Layout::Plain {
+                return Err(Unsupported("an operand is not row-major".into()));
+            }
+        }
+        let x = task.spec.inputs.first().ok_or_else(|| Unsupported("there is no input".into()))?;
+        let (k, leading) = x.shape.split_last().ok_or_else(|| Unsupported("there are no rows".into()))?;
+        Ok(Self { spec, x, leading, k: *k })
+    }
+
+    /// Variables of both templates. The types of operands that there are none of are empty.
+    fn context(&self, task: &TuningTask) -> Value {
+        let spec = &task.spec;
+        let (softmax, eps) = match self.spec {
+            RowSpec::Softmax => (true, 0.0),
+            RowSpec::LayerNorm { eps, .. } => (false, *eps),
+        };
+        let affine = matches!(self.spec, RowSpec::LayerNorm { affine: true, .. });
+        let name = |tensor: Option<&TensorSpec>| tensor.and_then(|t| element(t.dtype).ok()).unwrap_or_default();
+        let rows: Vec<_> = self.leading.iter().map(|s| size(*s)).collect();
+        context! {
+            k => size(self.k),
+            rows => if rows.is_empty() { "1".to_owned() } else { rows.join(" * ") },
+            softmax,
+            eps => format!("{eps:e}"),
+            in_t => name(Some(self.x)),
+            out_t => name(spec.outputs.first()),
+            mask_t => name(spec.inputs.get(1).filter(|_| softmax)),
+            scale_t => name(spec.weights.first().filter(|_| affine)),
+            shift_t => name(spec.weights.get(1).filter(|_| affine)),
+        }
+    }
+}
+
+impl CandidateFamily for RowsNaive {
+    fn id(&self) -> FamilyId {
+        "cuda_rows_naive@1"
+    }
+
+    fn supports(&self, task: &TuningTask) -> Result<(), Unsupported> {
+        Rowwise::of(task).map(|_| ())
+    }
+
+    fn enumerate(&self, _: &TuningTask) -> Vec<Params> {
+        vec![Params::new()]
+    }
+
+    fn render(&self, task: &TuningTask, params: &Params) -> KernelSource {
+        let rows = Rowwise::of(task).unwrap_or_else(|e| panic!("{}: {e}", self.id()));
+        let unit = Unit { family: self.id(), template: NAIVE, headers: &[], task, params, packs: false };
+        render::unit(&unit, rows.context(task))
+    }
+
+    fn tune(&self, _: &TuningTask, _: &Params) -> Vec<i64> {
+        Vec::new()
+    }
+
+    fn launch(&self, task: &TuningTask, _: &Params) -> Option<Launch> {
+        let rows = Rowwise::of(task).ok()?;
+        Some(Launch::linear(axis(1, 1, rows.leading, i64::from(NAIVE_THREADS)), NAIVE_THREADS, 0))
+    }
+
+    fn needs(&self, _: &TuningTask, _: &Params, _: &[i64]) -> Needs {
+        Needs { packed: 0, shared: 0, thread: 0 }
+    }
+}
+
+impl CandidateFamily for Rows {
+    fn id(&self) -> FamilyId {
+        "cuda_rows@1"
+    }
+
+    fn supports(&self, task: &TuningTask) -> Result<(), Unsupported> {
+        Rowwise::of(task).map(|_| ())
+    }
+
+    fn enumerate(&self, task: &TuningTask) -> Vec<Params> {
+        let Ok(rows) = Rowwise::of(task) else { return Vec::new() };
+        let k = rows.k.at(&task.point);
+        let operands = task.spec.inputs.iter().chain(&task.spec.outputs);
+        let whole = operands.map(|t| 16 / t.dtype.size() as i64).max().unwrap_or(1);
+        let fits = |v: &i64| *v == 1 || matches!(rows.k, Size::Const(n) if n % v == 0);
+        let mut points = Vec::new();
+        for v in [8, 4, 2, 1].into_iter().filter(|v| *v <= whole).filter(fits) {
+            for lanes in [32, 128, 256, 512, 1024] {
+                if lanes == 32 || lanes * v < 2 * k {
+                    points.push((lanes, v));
+                }
+            }
+        }
+        // A few elements for each thread, in the largest groups.
+        points.sort_by_key(|(lanes, v)| ((k / lanes - 8).abs(), -v));
+        points.into_iter().map(|(lanes, v)| Params::from([("lanes".to_owned(), lanes), ("v".to_owned(), v)])).collect()
+    }
+
+    fn render(&self, task: &TuningTask, params: &Params) -> KernelSource {
+        let rows = Rowwise::of(task).unwrap_or_else(|e| panic!("{}: {e}", self.id()));
+        let (lanes, v) = (params["lanes"], params["v"]);
+        let kept = match rows.k {
+            Size::Const(k) if (k + lanes * v - 1) / (lanes * v) * v <= KEPT => (k + lanes * v - 1) / (lanes * v),
+            _ => 0,
+        };
+        let unit = Unit { family: self.id(), template: ROWS, headers: &[MATH, CUDA_TYPES], task, params, packs: false };
+        let own = context! { lanes, vector => v, threads => lanes.max(THREADS), kept };
+        render::unit(&unit, context! { ..own, ..rows.context(task) })
+    }
+
+    fn tune(&self, _: &TuningTask, _: &Params) -> Vec<i64> {
+        Vec::new()
+    }
+
+    fn launch(&self, task: &TuningTask, params: &Params) -> Option<Launch> {
+        let rows = Rowwise::of(task).ok()?;
+        let threads = params["lanes"].max(THREADS);
+        Some(Launch::linear(axis(1, 1, rows.leading, threads / params["lanes"]), threads as u32, 0))
+    }
+
+    fn needs(&self, _: &TuningTask, _: &Params, _: &[i64]) -> Needs {
+        Needs { packed: 0, shared: 0, thread: 0 }
+    }
+}
