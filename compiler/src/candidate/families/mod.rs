@@ -47,4 +47,8 @@ pub static FAMILIES: &[&dyn CandidateFamily] = &[
     &cuda::pool_naive::PoolNaive,
     &cuda::rows::RowsNaive,
     &cuda::rows::Rows,
+    &cuda::conv_wgmma::ConvWgmma,
+    &cuda::conv_stem::ConvStem,
+    &cuda::conv_depthwise::ConvDepthwise,
+    &cuda::pool_image::PoolImage,
 ];
