@@ -379,7 +379,7 @@ impl CandidateFamily for ConvWgmma {
             in_chunks, out_channels => conv.output.c, stride => conv.window.stride, pitch => shape.pitch,
             steps, planes,
             wm => p.wm, wn => p.wn, pixels => p.px, chunks => p.chunks, stages => p.stages, patches => p.patches, split => p.split,
-            persistent => p.persistent, alternate => p.alternate, resident => shape.resident(&p), images => p.images, slice => p.slice,
+            persistent => i64::from(p.persistent), alternate => i64::from(p.alternate), resident => i64::from(shape.resident(&p)), images => p.images, slice => p.slice,
             occupancy => p.blocks, registers => [COPIER_REGISTERS, multiplying],
             patch_rows => shape.patch_rows(&p),
             places_at => memory.places, weights_at => memory.weights, patches_at => memory.patches, sums_at => memory.sums,
