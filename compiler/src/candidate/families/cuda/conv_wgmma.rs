@@ -327,6 +327,8 @@ const PIXELS: [i64; 24] =
 const RINGS: [(i64, i64); 8] = [(8, 3), (6, 3), (4, 3), (8, 2), (6, 2), (4, 2), (3, 2), (8, 1)];
 /// Points of one kind among the best.
 const ALIKE: usize = 2;
+/// Points of a task.
+const MOST: usize = 400;
 
 impl CandidateFamily for ConvWgmma {
     fn id(&self) -> FamilyId {
@@ -351,7 +353,7 @@ impl CandidateFamily for ConvWgmma {
             *before += 1;
         }
         rounds.sort_by_key(|(round, _)| *round);
-        rounds.into_iter().map(|(_, p)| p.params()).collect()
+        rounds.into_iter().take(MOST).map(|(_, p)| p.params()).collect()
     }
 
     fn render(&self, task: &TuningTask, params: &Params) -> KernelSource {
@@ -454,12 +456,6 @@ mod tests {
             let shape = Shape::of(&task).expect("supported");
             let points: Vec<_> = ConvWgmma.enumerate(&task).iter().map(Point::of).collect();
             assert!(points.len() > 100 && points.iter().all(|p| shape.legal(p)));
-            if let Ok(folder) = std::env::var("DUMP") {
-                for (i, p) in points.iter().take(40).enumerate() {
-                    std::fs::write(format!("{folder}/{}_{}_{i}.cu", shape.conv.input.h, shape.conv.weight[1]), ConvWgmma.render(&task, &p.params()).text).unwrap();
-                    println!("{}_{}_{i} {:?} {} {:?}", shape.conv.input.h, shape.conv.weight[1], p, shape.cost(p), ConvWgmma.launch(&task, &p.params()));
-                }
-            }
         }
     }
 }
