@@ -1,4 +1,7 @@
-"""An artifact called through its C ABI (runtime/include/aotfarm.h), as a Python program that deploys it would: ctypes and numpy only."""
+"""An artifact called through its C ABI (runtime/include/aotfarm.h), as a Python program that deploys it would: ctypes and numpy only.
+
+Tensors are numpy arrays, or torch tensors, which may lie on a GPU.
+"""
 
 import ctypes as C
 import json
@@ -65,12 +68,17 @@ _KINDS = {(2, 32): np.float32, (2, 64): np.float64, (2, 16): np.float16, (0, 64)
 
 
 def _list(arrays):
-    """A `DLTensor *const *` of C-contiguous arrays, and what must stay alive while it is used."""
+    """A `DLTensor *const *` of C-contiguous arrays or torch tensors, and what must stay alive while it is used."""
     tensors, keep = [], []
     for a in arrays:
         shape = (C.c_int64 * max(a.ndim, 1))(*a.shape)
-        kind = _DataType(_CODES[a.dtype.kind], a.dtype.itemsize * 8, 1)
-        tensors.append(_Tensor(a.ctypes.data, _Device(1, 0), a.ndim, kind, shape, None, 0))
+        if hasattr(a, "data_ptr"):
+            data, device = a.data_ptr(), _Device(2, a.device.index or 0) if a.is_cuda else _Device(1, 0)
+            kind = np.dtype(str(a.dtype).removeprefix("torch."))
+        else:
+            data, device, kind = a.ctypes.data, _Device(1, 0), a.dtype
+        kind = _DataType(_CODES[kind.kind], kind.itemsize * 8, 1)
+        tensors.append(_Tensor(data, device, a.ndim, kind, shape, None, 0))
         keep.append((a, shape))
     pointers = (C.POINTER(_Tensor) * len(tensors))(*[C.pointer(t) for t in tensors])
     return pointers, (tensors, keep)
@@ -105,14 +113,20 @@ class Artifact:
             raise RuntimeError(self._api.last_error().decode())
 
     def bind(self, inputs):
-        """`(run, outputs)`: `run()` computes the outputs of these very arrays."""
-        ins, keep_ins = _list([np.ascontiguousarray(a) for a in inputs])
+        """`(run, outputs)`: `run()` computes the outputs of these very arrays or torch tensors; outputs lie where the first input does."""
+        torch_like = hasattr(inputs[0], "data_ptr")
+        ins, keep_ins = _list([a.contiguous() if torch_like else np.ascontiguousarray(a) for a in inputs])
         ports = [self._api.outputs[i] for i in range(self._api.n_outputs)]
         sizes = (C.c_int64 * sum(p.ndim for p in ports))()
         self._check(self._api.output_shapes(ins, len(inputs), sizes, len(sizes)))
         outputs, at = [], 0
         for p in ports:
-            outputs.append(np.zeros(tuple(sizes[at:at + p.ndim]), _KINDS[p.dtype.code, p.dtype.bits]))
+            output = np.zeros(tuple(sizes[at:at + p.ndim]), _KINDS[p.dtype.code, p.dtype.bits])
+            if torch_like:
+                import torch
+
+                output = torch.from_numpy(output).to(inputs[0].device)
+            outputs.append(output)
             at += p.ndim
         outs, keep_outs = _list(outputs)
         api, session = self._api, self._session

@@ -3,7 +3,7 @@
 
     models.py OUT NAME [NAME ...] [--seed N] [--batches 1,8]
 
-Needs torch, torchvision, onnx, onnxscript. Each model becomes OUT/NAME/ with NAME.pt2 (torch.export, batch 2..32), NAME.onnx (dynamic batch)
+Needs torch, torchvision, onnx, onnxscript. Each model becomes OUT/NAME/ with NAME.pt2 (torch.export, batch 2..32 or up to the largest of the batches), NAME.onnx (dynamic batch)
 and cases.npz: for each batch B the input `x<B>` and `y<B>`, the output computed in float64.
 """
 
@@ -33,31 +33,41 @@ def randomise(model, generator):
             module.bias.data = normal(module.bias, 0.1)
 
 
-def export(name, out, batches, seed=7):
-    """Writes the folder OUT/NAME, unless it is there; returns it."""
+def build(name, seed=7):
+    """The model in eval mode, and the generator that made its weights."""
     import torch
     import torchvision
+
+    generator = torch.Generator().manual_seed(seed)
+    model = getattr(torchvision.models, name)(weights=None).eval()
+    randomise(model, generator)
+    return model, generator
+
+
+def export(name, out, batches, seed=7, onnx=True):
+    """Writes the folder OUT/NAME, unless it is there; returns it."""
+    import torch
     from torch.export import Dim
 
     folder = pathlib.Path(out) / name
     if (folder / "cases.npz").exists() and all(f"x{b}" in np.load(folder / "cases.npz") for b in batches):
         return folder
     folder.mkdir(parents=True, exist_ok=True)
-    generator = torch.Generator().manual_seed(seed)
-    model = getattr(torchvision.models, name)(weights=None).eval()
-    randomise(model, generator)
+    model, generator = build(name, seed)
 
     def images(batch):
         return torch.randn(batch, 3, 224, 224, generator=generator)
 
     with torch.no_grad():
-        program = torch.export.export(model, (images(2),), dynamic_shapes=({0: Dim("batch", min=2, max=32)},))
+        program = torch.export.export(model, (images(2),), dynamic_shapes=({0: Dim("batch", min=2, max=max(32, *batches))},))
         torch.export.save(program, folder / f"{name}.pt2")
-        torch.onnx.export(program, (), folder / f"{name}.onnx", dynamo=True, external_data=False, verbose=False)
-        exact, cases = copy.deepcopy(model).double(), {}
+        if onnx:
+            torch.onnx.export(program, (), folder / f"{name}.onnx", dynamo=True, external_data=False, verbose=False)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        exact, cases = copy.deepcopy(model).double().to(device), {}
         for batch in batches:
             x = images(batch)
-            cases[f"x{batch}"], cases[f"y{batch}"] = x.numpy(), exact(x.double()).numpy()
+            cases[f"x{batch}"], cases[f"y{batch}"] = x.numpy(), exact(x.double().to(device)).cpu().numpy()
     np.savez(folder / "cases.npz", **cases)
     return folder
 

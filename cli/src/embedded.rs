@@ -1,4 +1,4 @@
-//! The embedded farm: coordinator and worker inside this command, over the data folder, speaking HTTP on the loopback
+//! The embedded farm: coordinator and workers (one for each device) inside this command, over the data folder, speaking HTTP on the loopback
 //! interface, so that there is one code path.
 //!
 //! One process at a time drives the jobs of a data folder: the one that holds `farm.lock`. A second `submit` finds its URL in
@@ -13,7 +13,7 @@ use anyhow::Context as _;
 use aotfarm_coordinator::{Config, Coordinator};
 use aotfarm_protocol::JobStatus;
 use aotfarm_registry::client::Client;
-use aotfarm_worker::{Worker, WorkerConfig};
+use aotfarm_worker::{Measures, Worker, WorkerConfig};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -26,7 +26,7 @@ use crate::output::Output;
 pub(crate) enum Role {
     /// Serve what is stored.
     Store,
-    /// Drive jobs, with a worker.
+    /// Drive jobs, with workers.
     Farm,
 }
 
@@ -66,12 +66,17 @@ impl Embedded {
             file.set_len(0)?;
             file.rewind()?;
             file.write_all(url.as_bytes())?;
-            let worker = Worker::connect(WorkerConfig::new(data_dir.join("worker"))?, &url).await?;
-            if let Some(missing) = worker.no_compiler() {
-                return Err(Failure::failed(format!("{missing}")).into());
+            let config = WorkerConfig::new(data_dir.join("worker"))?;
+            let devices = Measures::all(&config.child).await;
+            for config in config.for_each(devices) {
+                let worker = Worker::connect(config, &url).await?;
+                // Without one nothing can be linked, whatever it is for.
+                if let Some(missing) = worker.toolchains().no_compiler() {
+                    return Err(Failure::failed(format!("{missing}")).into());
+                }
+                let stopped = stop.clone();
+                tasks.push(spawn("worker", async move { Ok(worker.run(stopped).await.map(|_| ())?) }));
             }
-            let stopped = stop.clone();
-            tasks.push(spawn("worker", async move { Ok(worker.run(stopped).await.map(|_| ())?) }));
         }
         Ok(Self { url, stop, tasks, lock })
     }

@@ -46,11 +46,31 @@ pub struct QueuedItem {
 impl QueuedItem {
     /// Whether something with these compilers and this device can do it.
     pub fn suits(&self, toolchains: &[Toolchain], device: Option<Digest>) -> bool {
-        let built = self
-            .toolchain
-            .as_ref()
-            .is_none_or(|(id, target)| toolchains.iter().any(|t| t.id == *id && t.targets.contains(target)));
+        // The artifact of a GPU is linked by a C compiler, whatever GPU it is for.
+        let links_gpu = |target: &Target| self.kind == WorkKind::Link && matches!(target, Target::Cuda { .. });
+        let has = |(id, target): &(String, Target)| {
+            toolchains.iter().any(|t| t.id == *id && (t.targets.contains(target) || links_gpu(target)))
+        };
+        let built = self.toolchain.as_ref().is_none_or(has);
         built && self.device.is_none_or(|needed| device == Some(needed))
+    }
+}
+
+/// What runs on the claiming worker's host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HostLease {
+    /// The kind.
+    pub kind: WorkKind,
+    /// Its worker measures on a GPU.
+    pub gpu: bool,
+    /// It is the claiming worker's own.
+    pub own: bool,
+}
+
+impl HostLease {
+    /// It needs the host's cores for itself.
+    const fn is_alone(self) -> bool {
+        is_exclusive(self.kind) && !self.gpu
     }
 }
 
@@ -61,15 +81,17 @@ pub struct AssignmentProblem {
     pub toolchains: Vec<Toolchain>,
     /// Device of the claiming worker.
     pub device: Option<Digest>,
+    /// That device is a GPU: measuring on it needs the device alone, not the host.
+    pub gpu: bool,
     /// The worker is being drained.
     pub draining: bool,
     /// Kinds that it has room for.
     pub kinds: Vec<WorkKind>,
     /// How many items it takes at most.
     pub max: u32,
-    /// Leases on the worker's host, by kind, those of the worker included.
-    pub host_leases: Vec<WorkKind>,
-    /// Devices of the live workers on that host.
+    /// Leases on the worker's host, those of the worker included.
+    pub host_leases: Vec<HostLease>,
+    /// CPU devices of the live workers on that host.
     pub host_devices: BTreeSet<Digest>,
     /// What is queued and not cancelled.
     pub queued: Vec<QueuedItem>,
@@ -89,11 +111,13 @@ pub struct Assignment {
 }
 
 /// Decides which items the claiming worker gets at time `now` (Unix milliseconds): one exclusive item, or up to `max` shared ones.
+/// What is exclusive on a CPU has the host for itself; on a GPU it has the device for itself, and builds go on beside it.
 pub fn assign(problem: &AssignmentProblem, now: i64) -> Vec<Assignment> {
-    if problem.draining || problem.max == 0 || problem.host_leases.iter().any(|kind| is_exclusive(*kind)) {
+    if problem.draining || problem.max == 0 || problem.host_leases.iter().any(|lease| lease.is_alone()) {
         return Vec::new();
     }
     let idle = problem.host_leases.is_empty();
+    let device_is_free = !problem.host_leases.iter().any(|lease| lease.own && is_exclusive(lease.kind));
     let closed = problem.queued.iter().any(|item| {
         is_exclusive(item.kind)
             && item.device.is_some_and(|device| problem.host_devices.contains(&device))
@@ -108,10 +132,17 @@ pub fn assign(problem: &AssignmentProblem, now: i64) -> Vec<Assignment> {
         problem.queued.iter().filter(suits).collect()
     };
     let shared = if closed { Vec::new() } else { eligible(false) };
-    let chosen = match (shared.is_empty(), idle) {
-        (false, _) => fairest(shared, &problem.running, problem.max as usize),
-        (true, true) => fairest(eligible(true), &problem.running, 1),
-        (true, false) => Vec::new(),
+    let chosen = if problem.gpu {
+        // Nothing else can use the GPU, so what is for it goes first.
+        let exclusive = if closed || !device_is_free { Vec::new() } else { eligible(true) };
+        let (items, most) = if exclusive.is_empty() { (shared, problem.max as usize) } else { (exclusive, 1) };
+        fairest(items, &problem.running, most)
+    } else {
+        match (shared.is_empty(), idle) {
+            (false, _) => fairest(shared, &problem.running, problem.max as usize),
+            (true, true) => fairest(eligible(true), &problem.running, 1),
+            (true, false) => Vec::new(),
+        }
     };
     chosen.into_iter().map(|item| Assignment { item: item.id, expires_at: now + problem.lease_ms }).collect()
 }
@@ -149,6 +180,10 @@ mod tests {
 
     fn job(n: u128) -> JobId {
         JobId(Uuid::from_u128(n))
+    }
+
+    fn cpu(kind: WorkKind) -> HostLease {
+        HostLease { kind, gpu: false, own: false }
     }
 
     fn device() -> Digest {
@@ -235,10 +270,33 @@ mod tests {
     fn measuring_is_alone_on_its_host() {
         let mut p = problem(vec![item(1, WorkKind::Measure, 1), item(2, WorkKind::Measure, 1)]);
         check(&p, 0, &[1]);
-        p.host_leases = vec![WorkKind::Build];
+        p.host_leases = vec![cpu(WorkKind::Build)];
         check(&p, 0, &[]);
         p.queued.push(item(3, WorkKind::Build, 1));
-        p.host_leases = vec![WorkKind::Measure];
+        p.host_leases = vec![cpu(WorkKind::Measure)];
+        check(&p, 0, &[]);
+        // Nor does a GPU of that host begin to measure.
+        p.gpu = true;
+        check(&p, 0, &[]);
+    }
+
+    #[test]
+    fn a_gpu_measures_beside_builds_but_one_thing_at_a_time() {
+        let queue = vec![item(1, WorkKind::Build, 1), item(2, WorkKind::Measure, 1), item(3, WorkKind::Measure, 1)];
+        let mut p = AssignmentProblem { gpu: true, host_devices: BTreeSet::new(), ..problem(queue) };
+        p.host_leases = vec![cpu(WorkKind::Build)];
+        check(&p, 0, &[2]);
+        check(&p, PATIENCE_MS, &[2]);
+        // Another GPU of the host measures.
+        p.host_leases.push(HostLease { kind: WorkKind::Measure, gpu: true, own: false });
+        check(&p, 0, &[2]);
+        // This one does.
+        p.host_leases.push(HostLease { kind: WorkKind::Measure, gpu: true, own: true });
+        check(&p, 0, &[1]);
+        // Builds go on beside it; a CPU does not begin to measure.
+        p.gpu = false;
+        check(&p, 0, &[1]);
+        p.kinds = vec![WorkKind::Measure];
         check(&p, 0, &[]);
     }
 
@@ -248,7 +306,7 @@ mod tests {
         check(&p, PATIENCE_MS - 1, &[2]);
         check(&p, PATIENCE_MS, &[1]);
         // Another worker of the host still builds: drain first. It asks for builds only, and gets none.
-        p.host_leases = vec![WorkKind::Build];
+        p.host_leases = vec![cpu(WorkKind::Build)];
         p.kinds = vec![WorkKind::Build];
         check(&p, PATIENCE_MS, &[]);
         // A host that has not the device goes on building.
@@ -276,7 +334,7 @@ mod tests {
             queued.dedup_by_key(|i| i.seq);
             let mut p = problem(queued);
             p.max = max;
-            p.host_leases = leases.iter().map(|k| ALL[*k]).collect();
+            p.host_leases = leases.iter().map(|k| cpu(ALL[*k])).collect();
             let given = assign(&p, now);
             let kinds: Vec<_> = given.iter().map(|a| p.queued.iter().find(|i| i.id == a.item).unwrap().kind).collect();
             prop_assert!(given.len() <= max as usize);
@@ -285,7 +343,7 @@ mod tests {
                 prop_assert_eq!(given.len(), 1);
                 prop_assert!(p.host_leases.is_empty());
             }
-            if p.host_leases.iter().any(|k| is_exclusive(*k)) {
+            if p.host_leases.iter().any(|lease| lease.is_alone()) {
                 prop_assert!(given.is_empty());
             }
             if p.host_leases.is_empty() {

@@ -12,8 +12,8 @@ use aotfarm_compiler::plan::{self, Plan};
 use aotfarm_compiler::task::{TaskKind, TensorSpec, TuningTask};
 use aotfarm_compiler::{import, passes, select};
 use aotfarm_protocol::{
-    Accuracy, CandidateId, DType, Digest, DimRange, JobRequest, KeyHasher, MeasureProtocol, MeasureSpec, Outcome, Params,
-    TuneMode,
+    Accuracy, CandidateId, DType, Digest, DimRange, JobRequest, KeyHasher, MeasureProtocol, MeasureSpec, Outcome, Params, Target,
+    TaskKey, TuneMode,
 };
 use bytes::Bytes;
 use rand::{RngExt as _, SeedableRng as _};
@@ -49,7 +49,7 @@ impl Planner for CompilerPlanner {
             .map(|target| Variant::new(plan::lower(lowered.clone(), *target, request.precision).map_err(fault)?, request))
             .collect::<Result<Vec<_>, _>>()?;
         let outlines = variants.iter().map(Variant::outline).collect();
-        let info = ArtifactInfo { graph: digest, compiler: self.version() };
+        let info = ArtifactInfo { graph: digest, compiler: self.version(), untested: None };
         Ok(Arc::new(CompiledModel { graph, info, variants, outlines, memo: Mutex::default() }))
     }
 }
@@ -117,6 +117,7 @@ impl Variant {
             calls: *calls,
             flops: flops(task),
             allowed: select::allowed(task, self.accuracy),
+            footprint: self.plan.footprint(point),
         };
         let specs = self.specs.iter().map(|s| SpecOutline { tasks: s.tasks.iter().map(task).collect() }).collect();
         VariantOutline { target: self.plan.target, specs }
@@ -224,6 +225,17 @@ impl Blueprint for CompiledModel {
         self.memo().add(naive)
     }
 
+    fn tools(&self, variant: usize) -> Option<Digest> {
+        let tools = candidate::tools(self.outlines[variant].target)?;
+        let unit = Digest::of(&tools);
+        self.memo().units.entry(unit).or_insert_with(|| tools.into());
+        Some(unit)
+    }
+
+    fn key_for(&self, task: TaskRef, target: Target) -> TaskKey {
+        TuningTask { target, ..self.task(task).clone() }.key()
+    }
+
     fn source(&self, unit: Digest) -> String {
         self.memo().units.get(&unit).expect("units come from this blueprint").to_string()
     }
@@ -233,13 +245,14 @@ impl Blueprint for CompiledModel {
         task: TaskRef,
         reference: (CandidateId, Digest),
         candidates: &[(CandidateId, Digest)],
+        tools: Option<Digest>,
         protocol: MeasureProtocol,
         seed: u64,
     ) -> MeasureSpec {
         let memo = self.memo();
         let rendered: Vec<_> = candidates.iter().map(|(id, object)| (memo.candidate(*id).clone(), *object)).collect();
         let reference = (memo.candidate(reference.0), reference.1);
-        select::measure_spec(self.task(task), &rendered, reference, protocol, seed)
+        select::measure_spec(self.task(task), &rendered, reference, tools, protocol, seed)
     }
 
     fn select(
@@ -260,7 +273,12 @@ impl Blueprint for CompiledModel {
         Decision { winner, measured: selection.measured, dropped: selection.dropped, rows: selection.rows }
     }
 
-    fn link(&self, variant: usize, choices: &[(TaskRef, CandidateId)]) -> Result<LinkOutline, PlanError> {
+    fn link(
+        &self,
+        variant: usize,
+        choices: &[(TaskRef, CandidateId)],
+        untested: Option<String>,
+    ) -> Result<LinkOutline, PlanError> {
         let variant = &self.variants[variant];
         let mut by_spec: BTreeMap<usize, SpecChoice> = BTreeMap::new();
         {
@@ -272,7 +290,8 @@ impl Blueprint for CompiledModel {
             }
         }
         let choices: Vec<SpecChoice> = by_spec.into_values().collect();
-        let linkage = link::link(&variant.plan, &choices, &self.info).map_err(fault)?;
+        let info = ArtifactInfo { untested, ..self.info.clone() };
+        let linkage = link::link(&variant.plan, &choices, &info).map_err(fault)?;
         Ok(LinkOutline {
             glue: linkage.glue,
             weights: linkage.weights,
@@ -382,7 +401,7 @@ mod tests {
                 two.reference(task);
             }
         }
-        let (a, b) = (one.link(0, &choices).unwrap(), two.link(0, &choices).unwrap());
+        let (a, b) = (one.link(0, &choices, None).unwrap(), two.link(0, &choices, None).unwrap());
         assert_eq!(a, b);
         assert!(a.units.iter().all(|u| Digest::of(one.source(*u)) == *u));
 

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use aotfarm_protocol::{
-    Capabilities, ClaimRequest, Device, ErrorCode, Heartbeat, HeartbeatResponse, JobEvent, JobId, Lease, Outcome, Registered,
-    Report, TuningRecord, WorkItemId, WorkKind, WorkResult, WorkSpec, WorkerId, WorkerState,
+    Capabilities, ClaimRequest, Device, DeviceKind, ErrorCode, Heartbeat, HeartbeatResponse, JobEvent, JobId, Lease, Outcome,
+    Registered, Report, TuningRecord, WorkItemId, WorkKind, WorkResult, WorkSpec, WorkerId, WorkerState,
 };
 use uuid::Uuid;
 
-use crate::assign::{AssignmentProblem, assign};
+use crate::assign::{AssignmentProblem, HostLease, assign};
 use crate::core::Core;
 use crate::db::tables::work_items::ItemRow;
 use crate::db::tables::workers::WorkerRow;
@@ -103,19 +103,26 @@ impl Core {
     /// A snapshot of what a claim competes with.
     async fn problem(&self, conn: &mut Conn, worker: &WorkerRow, request: &ClaimRequest) -> Result<AssignmentProblem, Error> {
         let present = workers::present(conn).await?;
-        let host = |id: Option<WorkerId>| present.iter().find(|w| Some(w.id) == id).map(|w| w.capabilities.host.as_str());
         let here = worker.capabilities.host.as_str();
+        let gpu = |w: &WorkerRow| w.capabilities.device.as_ref().is_some_and(|d| d.kind == DeviceKind::Cuda);
         let leased = work_items::leased(conn).await?;
-        let host_leases = leased.iter().filter(|l| host(l.item.worker) == Some(here)).map(|l| l.kind).collect();
+        let host_leases = leased
+            .iter()
+            .filter_map(|lease| {
+                let holder = present.iter().find(|w| Some(w.id) == lease.item.worker && w.capabilities.host == here)?;
+                Some(HostLease { kind: lease.kind, gpu: gpu(holder), own: holder.id == worker.id })
+            })
+            .collect();
         let live = |w: &&WorkerRow| w.capabilities.host == here && self.judge(w) == WorkerState::Alive;
         Ok(AssignmentProblem {
             toolchains: worker.capabilities.toolchains.clone(),
             device: worker.device(),
+            gpu: gpu(worker),
             draining: worker.draining,
             kinds: request.kinds.clone(),
             max: request.max.min(MAX_CLAIM),
             host_leases,
-            host_devices: present.iter().filter(live).filter_map(WorkerRow::device).collect(),
+            host_devices: present.iter().filter(live).filter(|w| !gpu(w)).filter_map(WorkerRow::device).collect(),
             queued: work_items::queued(conn).await?,
             running: work_items::leases_by_job(conn).await?,
             lease_ms: self.config.lease_ms,

@@ -60,6 +60,8 @@ pub struct TaskOutline {
     pub flops: f64,
     /// Largest relative error of a kernel that may win.
     pub allowed: f64,
+    /// Bytes that one run of the whole model touches at this point.
+    pub footprint: u64,
 }
 
 /// A distinct computation of a variant, at its tuned points from the smallest to the largest. A spec whose sizes do not
@@ -149,15 +151,22 @@ pub trait Blueprint: Send + Sync + 'static {
     /// The naive candidate of a task: the fallback and the reference.
     fn reference(&self, task: TaskRef) -> CandidateOutline;
 
+    /// The unit of the kernels that fill and compare operands on the variant's GPU; `None` for a CPU.
+    fn tools(&self, variant: usize) -> Option<Digest>;
+
+    /// The key of a task for another target, under which its records there are filed.
+    fn key_for(&self, task: TaskRef, target: Target) -> TaskKey;
+
     /// The text of a translation unit of a candidate that was returned before.
     fn source(&self, unit: Digest) -> String;
 
-    /// A Measure item over candidates with their objects; the first pair is the reference.
+    /// A Measure item over candidates with their objects; the first pair is the reference. `tools` is the object of [`Self::tools`].
     fn measure(
         &self,
         task: TaskRef,
         reference: (CandidateId, Digest),
         candidates: &[(CandidateId, Digest)],
+        tools: Option<Digest>,
         protocol: MeasureProtocol,
         seed: u64,
     ) -> MeasureSpec;
@@ -172,11 +181,17 @@ pub trait Blueprint: Send + Sync + 'static {
         beside: &[CandidateId],
     ) -> Decision;
 
-    /// The parts of the artifact of a variant; `choices` holds a winner for every task.
+    /// The parts of the artifact of a variant; `choices` holds a winner for every task. `untested` says why they were not measured on a
+    /// device of the target, if they were not.
     ///
     /// # Errors
     /// When the weights or the workspace exceed what an artifact can hold.
-    fn link(&self, variant: usize, choices: &[(TaskRef, CandidateId)]) -> Result<LinkOutline, PlanError>;
+    fn link(
+        &self,
+        variant: usize,
+        choices: &[(TaskRef, CandidateId)],
+        untested: Option<String>,
+    ) -> Result<LinkOutline, PlanError>;
 
     /// A safetensors file with seeded random inputs `in.<i>` at the smallest sizes and the reference interpreter's `out.<i>`.
     ///

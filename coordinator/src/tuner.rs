@@ -14,7 +14,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use aotfarm_protocol::{AutotuneTable, CandidateId, Digest, MeasureProtocol, MeasureSpec, Outcome, TaskKey, TuneMode};
+use aotfarm_protocol::{AutotuneTable, CandidateId, Digest, MeasureProtocol, MeasureSpec, Outcome, Params, TaskKey, TuneMode};
 
 use crate::planner::{Blueprint, CandidateOutline, Decision, TaskOutline, TaskRef};
 
@@ -33,6 +33,8 @@ const CHAMPIONS: usize = 2;
 /// Above this many operations the naive kernel takes too long to be the reference at a point that is not the first; a candidate that
 /// was checked against it at the first point takes its place.
 const NAIVE_REFERENCE_FLOPS: f64 = 5e8;
+/// Likewise on a GPU.
+const NAIVE_REFERENCE_FLOPS_ON_GPU: f64 = 1e12;
 
 /// How much to tune.
 #[derive(Debug, Clone, PartialEq)]
@@ -45,6 +47,9 @@ pub struct Settings {
     pub budget_ms: u64,
     /// Threads of a kernel's team.
     pub threads: u32,
+    /// The variant is for a GPU: sizes of a dimension share units, but not the kernels that are fast, so each is searched anew; and times scatter
+    /// little.
+    pub gpu: bool,
 }
 
 impl Settings {
@@ -53,14 +58,30 @@ impl Settings {
         match (self.mode, self.trials) {
             (_, Some(n)) => (Some(n.max(1)), usize::MAX),
             (TuneMode::Full, None) => (None, usize::MAX),
+            (_, None) if self.gpu => (Some(if share >= 0.01 { 40 } else { 12 }), usize::MAX),
             (_, None) if share >= 0.04 => (Some(36), 8),
             (_, None) if share >= 0.01 => (Some(16), 4),
             (_, None) => (Some(6), 3),
         }
     }
 
-    fn protocol(&self, budget_ms: u64) -> MeasureProtocol {
+    /// `footprint` is what one run of the whole model touches, in bytes.
+    fn protocol(&self, budget_ms: u64, footprint: u64) -> MeasureProtocol {
         let full = self.mode == TuneMode::Full;
+        if self.gpu {
+            return MeasureProtocol {
+                version: PROTOCOL_VERSION,
+                threads: self.threads,
+                screen_runs: 3,
+                race_runs: if full { 50 } else { 20 },
+                race_width: 6,
+                drop_factor: if full { 2.0 } else { 1.3 },
+                rotate_bytes: footprint,
+                budget_ms,
+                run_limit_ms: 10_000,
+                memory_limit: 64 << 30,
+            };
+        }
         MeasureProtocol {
             version: PROTOCOL_VERSION,
             threads: self.threads,
@@ -83,6 +104,10 @@ pub struct Known {
     pub outcome: Outcome,
     /// Milliseconds that its Measure item had.
     pub budget_ms: u64,
+    /// `family@version`.
+    pub family: String,
+    /// The candidate's parameters.
+    pub params: Params,
 }
 
 /// Stored outcomes by task and candidate.
@@ -194,6 +219,7 @@ struct Task {
     key: TaskKey,
     title: String,
     allowed: f64,
+    footprint: u64,
     /// The spec that is searched in its stead, if it is not the first of its kin.
     leader: Option<usize>,
     stage: Stage,
@@ -221,6 +247,8 @@ pub struct Tuner {
     /// Indices of specs, the heaviest first.
     order: Vec<usize>,
     units: BTreeMap<Digest, Unit>,
+    /// What every Measure item needs besides, on a GPU.
+    tools: Option<Digest>,
 }
 
 impl Tuner {
@@ -253,6 +281,7 @@ impl Tuner {
                         key: outline.key,
                         title: outline.title.clone(),
                         allowed: outline.allowed,
+                        footprint: outline.footprint,
                         leader: leader(spec, point).filter(|_| settings.mode == TuneMode::Quick),
                         stage: Stage::Waiting,
                         budget_ms: ((budget * share) as u64).max(BUDGET_FLOOR_MS),
@@ -270,7 +299,8 @@ impl Tuner {
                 specs[spec].tasks.iter().enumerate().map(task).collect()
             })
             .collect();
-        Self { blueprint, variant, settings, known, tasks, order, units: BTreeMap::new() }
+        let tools = blueprint.tools(variant);
+        Self { blueprint, variant, settings, known, tasks, order, units: BTreeMap::new(), tools }
     }
 
     /// What the first round will ask for: `(tasks, known tasks, candidates, units)`. Valid after the first [`Self::advance`].
@@ -407,10 +437,12 @@ impl Tuner {
         let mut racing = missing;
         racing.extend(champions);
         let title = task.title.clone();
-        for candidate in std::iter::once(&naive).chain(&racing) {
-            if let std::collections::btree_map::Entry::Vacant(entry) = self.units.entry(candidate.unit) {
+        let tools = self.tools.map(|unit| (unit, "tools for measuring".to_owned()));
+        let kernels = std::iter::once(&naive).chain(&racing).map(|c| (c.unit, format!("{} for {title}", c.family)));
+        for (unit, label) in tools.into_iter().chain(kernels) {
+            if let std::collections::btree_map::Entry::Vacant(entry) = self.units.entry(unit) {
                 entry.insert(Unit::Wanted);
-                actions.push(Action::Build { unit: candidate.unit, label: format!("{} for {title}", candidate.family) });
+                actions.push(Action::Build { unit, label });
             }
         }
         self.tasks[spec][point].racing = racing;
@@ -424,9 +456,30 @@ impl Tuner {
         let mut units = BTreeSet::new();
         let mut guesses = self.blueprint.candidates(here, self.settings.mode, task.trials);
         guesses.retain(|c| units.contains(&c.unit) || (units.len() < task.max_units && units.insert(c.unit)));
+        if self.settings.mode == TuneMode::None {
+            // What is known may be the result of a wider search.
+            for (id, known) in self.known.get(&task.key).into_iter().flatten() {
+                if guesses.iter().all(|g| g.id != *id) {
+                    guesses.extend(self.blueprint.candidate(here, &known.family, &known.params));
+                }
+            }
+        }
         let before = match task.leader {
             Some(leader) => &self.tasks[leader][point],
-            None if point > 0 && self.settings.mode == TuneMode::Quick => &self.tasks[spec][point - 1],
+            None if point > 0 && self.settings.mode == TuneMode::Quick => {
+                let before = &self.tasks[spec][point - 1];
+                if self.settings.gpu {
+                    for fast in best(before).into_iter().take(FINALISTS[1]) {
+                        if let Some(fast) = self.blueprint.candidate(here, &fast.family, &fast.params)
+                            && guesses.iter().all(|g| g.id != fast.id)
+                        {
+                            guesses.push(fast);
+                        }
+                    }
+                    return guesses;
+                }
+                before
+            }
             None => return guesses,
         };
         let places = FINALISTS[usize::from(point > usize::from(task.leader.is_none()))];
@@ -469,7 +522,8 @@ impl Tuner {
         let here = self.task_ref(spec, point);
         let naive = self.blueprint.reference(here);
         let flops = self.blueprint.variants()[self.variant].specs[spec].tasks[point].flops;
-        if point == 0 || flops <= NAIVE_REFERENCE_FLOPS {
+        let most = if self.settings.gpu { NAIVE_REFERENCE_FLOPS_ON_GPU } else { NAIVE_REFERENCE_FLOPS };
+        if point == 0 || flops <= most {
             return naive;
         }
         // The fastest that passed the check at the first point, from another family than the winner's if there is one: equal
@@ -486,12 +540,12 @@ impl Tuner {
     fn race(&mut self, spec: usize, point: usize, actions: &mut Vec<Action>) {
         let task = &mut self.tasks[spec][point];
         let Some(reference) = task.reference.clone() else { return };
-        let ended = |c: &CandidateOutline| !matches!(self.units.get(&c.unit), None | Some(Unit::Wanted));
-        if !ended(&reference) || !task.racing.iter().all(ended) {
+        let ended = |unit: &Digest| !matches!(self.units.get(unit), None | Some(Unit::Wanted));
+        if !self.tools.iter().chain([&reference.unit]).chain(task.racing.iter().map(|c| &c.unit)).all(ended) {
             return;
         }
         task.stage = Stage::Measuring;
-        let protocol = self.settings.protocol(task.budget_ms);
+        let protocol = self.settings.protocol(task.budget_ms, task.footprint);
         let mut refused: BTreeMap<Digest, (String, Vec<CandidateOutline>)> = BTreeMap::new();
         let mut objects = Vec::new();
         let mut racing = Vec::new();
@@ -517,18 +571,26 @@ impl Tuner {
             log,
             protocol,
         }));
-        let Unit::Built(reference_object, _) = &self.units[&reference.unit] else {
-            actions
-                .push(Action::Note(format!("{}: the reference kernel could not be built, so nothing was measured", task.title)));
+        let built = |unit: &Digest| match &self.units[unit] {
+            Unit::Built(object, _) => Some(*object),
+            _ => None,
+        };
+        let (Some(reference_object), true) = (built(&reference.unit), self.tools.is_none_or(|unit| built(&unit).is_some()))
+        else {
+            actions.push(Action::Note(format!(
+                "{}: the reference kernel or the measuring tools could not be built, so nothing was measured",
+                task.title
+            )));
             task.given_up += racing.len() as u32;
             return;
         };
+        let tools = self.tools.and_then(|unit| built(&unit));
         if racing.is_empty() {
             return;
         }
         let seed = u64::from_le_bytes(key.0.as_bytes()[..8].try_into().expect("a digest has 32 bytes"));
         let task_ref = TaskRef { variant: self.variant, spec, point };
-        let work = self.blueprint.measure(task_ref, (reference.id, *reference_object), &objects, protocol, seed);
+        let work = self.blueprint.measure(task_ref, (reference.id, reference_object), &objects, tools, protocol, seed);
         task.racing.clone_from(&racing);
         actions.push(Action::Measure { task: task_ref, spec: Box::new(work), candidates: racing });
     }

@@ -65,6 +65,10 @@ pub struct Index {
 
 /// Annotation that holds the target of a variant.
 pub const TARGET_ANNOTATION: &str = "io.aotfarm.target";
+/// Annotation of a variant that does not compute in fp32.
+pub const PRECISION_ANNOTATION: &str = "io.aotfarm.precision";
+/// Annotation of a variant whose kernels were not measured on a device of its target: why not.
+pub const UNTESTED_ANNOTATION: &str = "io.aotfarm.untested";
 
 /// One variant of a version, resolved.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -13,6 +13,9 @@ pub struct Measurement {
     pub raced: u32,
     /// Relative L2 error against the reference.
     pub error: f64,
+    /// Clocks, temperature and power of the device towards the end, in words, where it tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conditions: Option<String>,
 }
 
 impl Measurement {

@@ -73,12 +73,14 @@ pub struct CopyStep {
 ///    its slices of the blob (`<symbol>_pack(const void *const *weight, void *packed, const int64_t *tune)` from `source`, compiled
 ///    for the linking host with `-DAOTK_PACK_ONLY`, run where it can do no harm).
 /// 2. `weights.S` with the text of [`weights_assembly`], `artifact.map` with the text of [`VERSION_SCRIPT`], `glue.c` with the
-///    glue, and the kernel objects as `k0000.o`, `k0001.o` … in the order of `objects`.
+///    glue, and the kernel objects as `k0000.o`, `k0001.o` … in the order of `objects`. For a CUDA target the objects are cubins: `k0000.cubin`,
+///    `k0001.cubin` …, and `cubins.S` has the text of [`cubins_assembly`].
 /// 3. Compile `glue.c` with [`GLUE_FLAGS`] (after the usual ones: it must run on any CPU of the architecture, because it is what tells the user that this one
-///    lacks an instruction set) and assemble `weights.S`.
-/// 4. Link `glue.o k0000.o … weights.o` in this order with [`LINK_FLAGS`], the libraries last.
+///    lacks an instruction set) and assemble `weights.S`, and `cubins.S` if there is one.
+/// 4. Link `glue.o k0000.o … weights.o` in this order, for a CUDA target `glue.o cubins.o weights.o`, with [`LINK_FLAGS`], the libraries last.
 ///
-/// The result exports `aotfarm_model` alone, needs at most libc, libm, libpthread and the loader, and holds no path, time or build id.
+/// The result exports `aotfarm_model` alone, needs at most libc, libm, libpthread, libdl and the loader, and holds no path, time or build id. For a
+/// CUDA target it is for the architecture of the host that links it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LinkSpec {
     /// What it is made for.
@@ -87,7 +89,7 @@ pub struct LinkSpec {
     pub toolchain: String,
     /// The generated glue with the runtime, one self-contained translation unit.
     pub glue: Digest,
-    /// Kernel objects.
+    /// Kernel objects, or cubins.
     pub objects: Vec<Digest>,
     /// The raw weights, one blob.
     pub weights: Digest,
@@ -119,7 +121,7 @@ pub const LINK_FLAGS: &[&str] = &[
 ];
 
 /// The libraries that an artifact may need.
-pub const LINK_LIBRARIES: &[&str] = &["-lm", "-lpthread"];
+pub const LINK_LIBRARIES: &[&str] = &["-lm", "-lpthread", "-ldl"];
 
 /// Makes `aotfarm_model` the only symbol that an artifact exports.
 pub const VERSION_SCRIPT: &str = "{ global: aotfarm_model; local: *; };\n";
@@ -148,6 +150,30 @@ aotfarm_weights:
     .section .note.GNU-stack,\"\",%progbits
 "
     )
+}
+
+/// The name under which the glue knows the `n`th cubin of [`cubins_assembly`].
+pub fn cubin_symbol(n: usize) -> String {
+    format!("aotfarm_cubin_{n:04}")
+}
+
+/// Assembly that puts `k0000.cubin`, `k0001.cubin` … into a read-only section.
+pub fn cubins_assembly(count: usize) -> String {
+    let mut text = "    .section .rodata.aotfarm_cubins,\"a\",%progbits\n".to_owned();
+    for n in 0..count {
+        let symbol = cubin_symbol(n);
+        text += &format!(
+            "    .balign 64
+    .globl {symbol}
+    .hidden {symbol}
+    .type {symbol}, %object
+{symbol}:
+    .incbin \"k{n:04}.cubin\"
+    .size {symbol}, . - {symbol}
+"
+        );
+    }
+    text + "    .section .note.GNU-stack,\"\",%progbits\n"
 }
 
 /// Benchmark an artifact end to end, after checking it.

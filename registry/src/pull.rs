@@ -51,6 +51,8 @@ impl From<PullError> for ApiError {
 pub struct PullOptions<'a> {
     /// Take the variant that the reference names, or else the first, even if this host cannot run it.
     pub any_host: bool,
+    /// Why this host cannot run a target, as a fragment that completes "this host …"; for the explanation of a refusal.
+    pub why_not: Option<fn(Target) -> Option<String>>,
     /// Told how the download goes, in compressed bytes.
     pub progress: Option<Progress<'a>>,
 }
@@ -111,7 +113,7 @@ pub async fn pull(
     {
         return Err(PullError::damaged(format!("the registry resolves {reference} to another version, {}", version.index)));
     }
-    let variant = choose(reference, &version, host_targets, options.any_host)?.clone();
+    let variant = choose(reference, &version, host_targets, options)?.clone();
     let manifest = trusted_manifest(client, &version, &variant).await?;
     let metadata: ArtifactMetadata = document(client, manifest.config.digest).await?;
     if metadata.target != variant.target {
@@ -146,11 +148,11 @@ fn choose<'a>(
     reference: &Reference,
     version: &'a VersionInfo,
     host_targets: &[Target],
-    any_host: bool,
+    options: PullOptions<'_>,
 ) -> Result<&'a VariantInfo, PullError> {
     let offered = || version.variants.iter().filter(|v| reference.target.is_none_or(|t| v.target == t));
     let best = host_targets.iter().find_map(|target| offered().find(|v| v.target == *target));
-    if let Some(variant) = best.or_else(|| offered().next().filter(|_| any_host)) {
+    if let Some(variant) = best.or_else(|| offered().next().filter(|_| options.any_host)) {
         return Ok(variant);
     }
     let name = format!("{}@v{}", reference.name, version.version);
@@ -158,7 +160,13 @@ fn choose<'a>(
     if targets.is_empty() {
         return Err(PullError::damaged(format!("the registry offers no variant of {name}{}", suffix(reference.target))));
     }
-    let reasons: Vec<String> = offered().map(|v| format!("{} needs {}", v.target, needs(v.target, host_targets))).collect();
+    let reason = |v: &VariantInfo| {
+        // What a CPU lacks follows from what it runs; of GPUs only the host knows.
+        let host = options.why_not.filter(|_| matches!(v.target, Target::Cuda { .. })).and_then(|why_not| why_not(v.target));
+        let host = host.map_or_else(String::new, |why| format!(", and this host {why}"));
+        format!("{} needs {}{host}", v.target, needs(v.target, host_targets))
+    };
+    let reasons: Vec<String> = offered().map(reason).collect();
     let runs = match host_targets {
         [] => "no target of aotfarm".to_owned(),
         all => all.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
@@ -249,7 +257,9 @@ mod tests {
             variants.iter().map(|t| VariantInfo { target: *t, manifest: digest, artifact: digest, bytes: 1 }).collect();
         let version =
             VersionInfo { name: "m".into(), version: 3, index: digest, graph: digest, variants, tags: Vec::new(), at: 0 };
-        choose(&reference.parse().unwrap(), &version, host, any_host).map(|v| v.target).map_err(|e| e.to_string())
+        let why_not: fn(Target) -> Option<String> = |_| Some("has no NVIDIA GPU".to_owned());
+        let options = PullOptions { any_host, why_not: Some(why_not), ..PullOptions::default() };
+        choose(&reference.parse().unwrap(), &version, host, options).map(|v| v.target).map_err(|e| e.to_string())
     }
 
     #[test]
@@ -270,7 +280,7 @@ mod tests {
         assert_eq!(
             check("m", &[V3, GPU], &[ARM], false).unwrap_err(),
             "m@v3 has the variants cpu-x86_64-v3, cuda-sm_90; this host runs cpu-aarch64: cpu-x86_64-v3 needs an x86-64 CPU with AVX2 and FMA; \
-             cuda-sm_90 needs an NVIDIA GPU of compute capability 9.0 and its driver"
+             cuda-sm_90 needs an NVIDIA GPU of compute capability 9.0 and its driver, and this host has no NVIDIA GPU"
         );
         assert!(check("m", &[V3], &[], false).unwrap_err().contains("this host runs no target of aotfarm"));
         assert!(check("m/cpu-aarch64", &[V3, ARM], &[V3], false).unwrap_err().contains("cpu-aarch64 needs an aarch64 CPU"));

@@ -32,7 +32,8 @@ extern "C" {
 /* Kind of element. Used here: signed and unsigned integers, IEEE floats, bfloat16 and booleans of one byte. */
 enum { kDLInt = 0, kDLUInt = 1, kDLFloat = 2, kDLBfloat = 4, kDLBool = 6 };
 
-/* Kind of memory. An artifact for a CPU takes kDLCPU, and host memory that CUDA or ROCm have pinned. */
+/* Kind of memory. An artifact for a CPU takes kDLCPU, and host memory that CUDA or ROCm have pinned; one for an NVIDIA GPU takes these
+ * and kDLCUDA, memory of the session's GPU. */
 enum { kDLCPU = 1, kDLCUDA = 2, kDLCUDAHost = 3, kDLROCMHost = 11 };
 
 typedef struct DLDevice {
@@ -47,7 +48,7 @@ typedef struct DLDataType {
 } DLDataType;
 
 typedef struct DLTensor {
-    void *data;           /* may have any alignment; 64 bytes is fastest */
+    void *data;           /* may have any alignment; 64 bytes is fastest (16 on a GPU) */
     DLDevice device;
     int32_t ndim;
     DLDataType dtype;
@@ -62,10 +63,10 @@ typedef struct DLTensor {
 enum {
     AOTFARM_OK = 0,
     AOTFARM_ERROR_ARGUMENT = 1,    /* a tensor or option is not what the artifact takes */
-    AOTFARM_ERROR_MEMORY = 2,      /* the system refused memory */
+    AOTFARM_ERROR_MEMORY = 2,      /* the system or the GPU refused memory */
     AOTFARM_ERROR_BUSY = 3,        /* the session is running on another thread, or was made before a fork() */
-    AOTFARM_ERROR_SYSTEM = 4,      /* the system refused something else, such as a thread */
-    AOTFARM_ERROR_UNSUPPORTED = 5  /* this CPU lacks instructions that the artifact was compiled for */
+    AOTFARM_ERROR_SYSTEM = 4,      /* the system or the GPU's driver refused something else, such as a thread */
+    AOTFARM_ERROR_UNSUPPORTED = 5  /* this host lacks what the artifact was compiled for: instructions, a GPU, its driver */
 };
 
 /* One caller's use of the model: its threads and its working memory. */
@@ -78,10 +79,16 @@ typedef void aotfarm_parallel_fn(void *context, uint32_t n, void (*task)(void *a
 
 typedef struct aotfarm_options {
     uint64_t struct_size;          /* sizeof(aotfarm_options) */
+    /* CPU artifacts; others ignore these. */
     uint32_t threads;              /* the caller's thread included; 0 = one for each core that the process may use */
     uint32_t reserved;             /* 0 */
     aotfarm_parallel_fn *parallel; /* the caller's thread pool, or NULL to let the session own its threads */
     void *parallel_context;
+    /* GPU artifacts; others ignore these. */
+    int32_t device;                /* which GPU, by the driver's number (as DLDevice.device_id) */
+    uint32_t reserved2;            /* 0 */
+    void *stream;                  /* the caller's CUstream (or cudaStream_t) to run on, or NULL for the session's own. The default stream,
+                                    * whose handle is NULL, goes by the handle (void *)1, CU_STREAM_LEGACY. */
 } aotfarm_options;
 
 /* A symbolic dimension: all inputs must agree on its size, within min..max. */
@@ -106,7 +113,7 @@ typedef struct aotfarm_api {
 
     /* JSON text: target, graph digest, compiler version, dims, inputs, outputs, steps with the kernels chosen for each. */
     const char *metadata;
-    const char *target; /* "cpu-x86_64-v3" */
+    const char *target; /* "cpu-x86_64-v3", "cuda-sm_90" */
 
     uint32_t n_dims, n_inputs, n_outputs, n_steps;
     const aotfarm_dim *dims;
@@ -116,10 +123,10 @@ typedef struct aotfarm_api {
     /* What failed last on the calling thread; "" if nothing did. Valid until the thread's next failure. */
     const char *(*last_error)(void);
 
-    /* Makes a session. `options` may be NULL: all cores, own threads. On failure *session is NULL. */
+    /* Makes a session. `options` may be NULL: all cores, own threads; the first GPU, an own stream. On failure *session is NULL. */
     int32_t (*session_create)(const aotfarm_options *options, aotfarm_session **session);
 
-    /* Ends a session that is not running; NULL is allowed. */
+    /* Ends a session that is not running; NULL is allowed. On a GPU it waits for what the session started. */
     void (*session_destroy)(aotfarm_session *session);
 
     /* Checks the shapes, element types and count of `inputs` (their data may be NULL) and writes the sizes of all dimensions
@@ -127,7 +134,8 @@ typedef struct aotfarm_api {
     int32_t (*output_shapes)(const DLTensor *const *inputs, uint32_t n_inputs, int64_t *sizes, uint32_t capacity);
 
     /* Runs the model. The outputs are the caller's memory of exactly the shapes that `output_shapes` gives; they may not overlap each
-     * other or an input. */
+     * other or an input. On a stream of the caller, and with all tensors on the GPU, it returns when the work is in the stream; else when the
+     * outputs are there. */
     int32_t (*run)(aotfarm_session *session, const DLTensor *const *inputs, uint32_t n_inputs, DLTensor *const *outputs,
                    uint32_t n_outputs);
 

@@ -14,6 +14,8 @@ pub(crate) const ERROR_UNSUPPORTED: i32 = 5;
 
 /// Host memory.
 pub(crate) const DL_CPU: i32 = 1;
+/// Memory of an NVIDIA GPU.
+pub(crate) const DL_CUDA: i32 = 2;
 
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
@@ -55,6 +57,9 @@ pub(crate) struct Options {
     pub(crate) reserved: u32,
     pub(crate) parallel: Option<ParallelFn>,
     pub(crate) parallel_context: *mut c_void,
+    pub(crate) device: i32,
+    pub(crate) reserved2: u32,
+    pub(crate) stream: *mut c_void,
 }
 
 pub(crate) type ParallelFn =
@@ -131,6 +136,8 @@ mod tests {
         same("offsetof(DLTensor, byte_offset)", offset_of!(DlTensor, byte_offset));
         same("sizeof(aotfarm_options)", size_of::<Options>());
         same("offsetof(aotfarm_options, parallel)", offset_of!(Options, parallel));
+        same("offsetof(aotfarm_options, device)", offset_of!(Options, device));
+        same("offsetof(aotfarm_options, stream)", offset_of!(Options, stream));
         same("sizeof(aotfarm_api)", size_of::<Api>());
         same("offsetof(aotfarm_api, n_steps)", offset_of!(Api, n_steps));
         same("offsetof(aotfarm_api, last_error)", offset_of!(Api, last_error));
@@ -140,6 +147,7 @@ mod tests {
         same("AOTFARM_ERROR_BUSY", ERROR_BUSY as usize);
         same("AOTFARM_ERROR_UNSUPPORTED", ERROR_UNSUPPORTED as usize);
         same("kDLCPU", DL_CPU as usize);
+        same("kDLCUDA", DL_CUDA as usize);
         for (dtype, code) in [
             (DType::I64, "kDLInt"),
             (DType::U8, "kDLUInt"),

@@ -5,11 +5,16 @@ pub fn host_targets() -> Vec<Target> {
     Target::CPUS.into_iter().rev().filter(|&target| why_not(target).is_none()).collect()
 }
 
-/// Why this host cannot run code made for `target`, as a fragment that completes "this host …", or `None` if it can. GPUs are not probed here: a CUDA artifact says
-/// itself what it lacks.
+/// All targets whose code this host can run, those of its GPUs first, best first.
+pub fn all_targets() -> Vec<Target> {
+    [crate::gpu_targets(), host_targets()].concat()
+}
+
+/// Why this host cannot run code made for `target`, as a fragment that completes "this host …", or `None` if it can.
 pub fn why_not(target: Target) -> Option<String> {
-    let Target::Cpu(isa) = target else {
-        return Some("is probed for CPU targets only".into());
+    let isa = match target {
+        Target::Cpu(isa) => isa,
+        Target::Cuda { sm } => return crate::gpu::why_not(sm),
     };
     let here = std::env::consts::ARCH;
     let architecture = target.architecture().unwrap_or_default();

@@ -13,15 +13,17 @@
 //! ```
 mod bench;
 mod ffi;
+mod gpu;
 mod host;
 mod model;
 mod session;
 mod tensor;
 
 pub use bench::bench;
-pub use host::{host_targets, why_not};
+pub use gpu::{DeviceTensor, Gpu, GpuError, gpu_architectures, gpu_targets};
+pub use host::{all_targets, host_targets, why_not};
 pub use model::{LoadError, Model};
-pub use session::{RunError, RunErrorKind, Session};
+pub use session::{RunError, RunErrorKind, Session, SessionOptions};
 pub use tensor::{Tensor, TensorError, TensorRef};
 
 /// The C header that artifacts implement, as text.

@@ -99,7 +99,10 @@ impl Model {
         let json = unsafe { CStr::from_ptr((*api).metadata) };
         let metadata: ArtifactMetadata =
             serde_json::from_slice(json.to_bytes()).map_err(|e| not_artifact(format!("its metadata does not parse: {e}")))?;
-        if let (Target::Cpu(_), Some(why)) = (metadata.target, crate::why_not(metadata.target)) {
+        // What an artifact for a GPU says about itself can be read anywhere; a session names what is missing.
+        if matches!(metadata.target, Target::Cpu(_))
+            && let Some(why) = crate::why_not(metadata.target)
+        {
             return Err(LoadError::Host { path, made_for: metadata.target.to_string(), why });
         }
         Ok(Self(Arc::new(Inner { path, metadata, api, _library: library })))

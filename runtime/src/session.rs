@@ -2,23 +2,23 @@ use std::ffi::{CStr, c_void};
 use std::fmt;
 use std::ptr;
 
-use aotfarm_protocol::DType;
+use aotfarm_protocol::{DType, Port, Target};
 
 use crate::ffi::{self, DlDevice, DlTensor, Options, RawSession};
-use crate::{Model, Tensor, TensorRef};
+use crate::{DeviceTensor, Gpu, GpuError, Model, Tensor, TensorRef};
 
 /// What kind of failure a [`RunError`] is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RunErrorKind {
     /// A tensor or option is not what the artifact takes.
     Argument,
-    /// The system refused memory.
+    /// The system or the GPU refused memory.
     Memory,
     /// The session cannot run here, because it was made before a fork.
     Busy,
-    /// The system refused something else, such as a thread.
+    /// The system or the GPU's driver refused something else, such as a thread.
     System,
-    /// This CPU lacks instructions that the artifact needs.
+    /// This host lacks what the artifact needs: instructions, a GPU, its driver.
     Unsupported,
 }
 
@@ -32,18 +32,33 @@ pub struct RunError {
     pub message: String,
 }
 
-/// One caller's use of a [`Model`]: its threads and its working memory. Sessions of one model run in parallel and share the weights.
+/// How a session runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SessionOptions {
+    /// Threads, the caller's included; 0 takes as many as this process may use. For a CPU artifact.
+    pub threads: u32,
+    /// The driver's number of the GPU. For a GPU artifact.
+    pub device: i32,
+}
+
+/// One caller's use of a [`Model`]: its threads or its GPU, and its working memory. Sessions of one model run in parallel and share the weights.
 pub struct Session {
     model: Model,
     raw: *mut RawSession,
+    device: i32,
 }
 
 // SAFETY: the ABI allows a session to be used from any thread, one at a time, which `&mut self` ensures.
 unsafe impl Send for Session {}
 
 impl Session {
-    /// Makes a session with `threads` threads, the caller's included; 0 takes as many as this process may use.
+    /// Makes a session with `threads` threads, the caller's included; 0 takes as many as this process may use. An artifact for a GPU runs on the first one.
     pub fn new(model: &Model, threads: u32) -> Result<Self, RunError> {
+        Self::with(model, SessionOptions { threads, ..SessionOptions::default() })
+    }
+
+    /// Makes a session.
+    pub fn with(model: &Model, SessionOptions { threads, device }: SessionOptions) -> Result<Self, RunError> {
         let threads = match threads {
             // Unlike the artifact's own count this one respects CPU quotas of containers.
             0 => std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX)).min(1024),
@@ -55,12 +70,15 @@ impl Session {
             reserved: 0,
             parallel: None,
             parallel_context: ptr::null_mut(),
+            device,
+            reserved2: 0,
+            stream: ptr::null_mut(),
         };
         let mut raw = ptr::null_mut();
         // SAFETY: both pointers are valid for the call.
         let status = unsafe { (model.api().session_create)(&raw const options, &raw mut raw) };
         check(model, status)?;
-        Ok(Self { model: model.clone(), raw })
+        Ok(Self { model: model.clone(), raw, device })
     }
 
     /// The model.
@@ -79,20 +97,53 @@ impl Session {
     pub fn run_timed(&mut self, inputs: &[TensorRef<'_>]) -> Result<(Vec<Tensor>, Vec<f64>), RunError> {
         let mut outputs = self.outputs_for(inputs)?;
         let mut seconds = vec![0.0; self.model.api().n_steps as usize];
-        self.call(inputs, &mut outputs, Some(&mut seconds))?;
+        self.call_on_host(inputs, &mut outputs, Some(&mut seconds))?;
         Ok((outputs, seconds))
     }
 
     /// Runs the model into existing outputs, of the shapes that [`Session::outputs_for`] gives.
     pub fn run_into(&mut self, inputs: &[TensorRef<'_>], outputs: &mut [Tensor]) -> Result<(), RunError> {
-        self.call(inputs, outputs, None)
+        self.call_on_host(inputs, outputs, None)
+    }
+
+    /// Runs the model on tensors of the session's GPU; the outputs have the shapes that [`Session::device_outputs_for`] gives.
+    pub fn run_on_device(&mut self, inputs: &[DeviceTensor], outputs: &mut [DeviceTensor]) -> Result<(), RunError> {
+        let (ins, outs) = (Tensors::new(inputs.iter().map(on_device)), Tensors::new(outputs.iter().map(on_device)));
+        self.call(&ins, &outs, None)
+    }
+
+    /// The session's GPU, when the model is for one.
+    pub fn gpu(&self) -> Result<Option<Gpu>, GpuError> {
+        match self.model.metadata().target {
+            Target::Cpu(_) => Ok(None),
+            Target::Cuda { .. } => Gpu::open(self.device).map(Some),
+        }
     }
 
     /// Zeroed outputs of the shapes that these inputs lead to.
     pub fn outputs_for(&self, inputs: &[TensorRef<'_>]) -> Result<Vec<Tensor>, RunError> {
+        let new = |port: &Port, shape| Tensor::zeros(port.dtype, shape).map_err(|e| memory(port, &e));
+        self.shapes(&Tensors::new(inputs.iter().map(input)), new)
+    }
+
+    /// Zeroed outputs on the session's GPU of the shapes that these inputs lead to.
+    pub fn device_outputs_for(&self, inputs: &[DeviceTensor]) -> Result<Vec<DeviceTensor>, RunError> {
+        let gpu = match self.gpu() {
+            Ok(Some(gpu)) => gpu,
+            Ok(None) => {
+                let message = format!("an artifact for {} has no tensors on a GPU", self.model.metadata().target);
+                return Err(RunError { kind: RunErrorKind::Argument, message });
+            }
+            Err(error) => return Err(RunError { kind: RunErrorKind::System, message: error.to_string() }),
+        };
+        let new = |port: &Port, shape| DeviceTensor::zeros(&gpu, port.dtype, shape).map_err(|e| memory(port, &e));
+        self.shapes(&Tensors::new(inputs.iter().map(on_device)), new)
+    }
+
+    /// What `new` makes of each output's shape.
+    fn shapes<T>(&self, ins: &Tensors, new: impl Fn(&Port, Vec<i64>) -> Result<T, RunError>) -> Result<Vec<T>, RunError> {
         let ports = &self.model.metadata().outputs;
         let mut sizes = vec![0i64; ports.iter().map(|port| port.dims.len()).sum()];
-        let ins = Tensors::new(inputs.iter().map(input));
         // SAFETY: `ins` and `sizes` are valid for the lengths given.
         let status = unsafe {
             (self.model.api().output_shapes)(
@@ -109,19 +160,26 @@ impl Session {
             .map(|port| {
                 let (shape, tail) = rest.split_at(port.dims.len());
                 rest = tail;
-                Tensor::zeros(port.dtype, shape.to_vec())
-                    .map_err(|e| RunError { kind: RunErrorKind::Memory, message: format!("output `{}`: {e}", port.name) })
+                new(port, shape.to_vec())
             })
             .collect()
     }
 
-    fn call(&mut self, inputs: &[TensorRef<'_>], outputs: &mut [Tensor], seconds: Option<&mut [f64]>) -> Result<(), RunError> {
+    fn call_on_host(
+        &mut self,
+        inputs: &[TensorRef<'_>],
+        outputs: &mut [Tensor],
+        seconds: Option<&mut [f64]>,
+    ) -> Result<(), RunError> {
         let ins = Tensors::new(inputs.iter().map(input));
         let outs = Tensors::new(outputs.iter_mut().map(|t| {
-            let (dtype, shape) = (t.dtype(), t.shape().as_ptr());
-            let rank = t.shape().len();
-            dl_tensor(dtype, shape, rank, t.bytes_mut().as_mut_ptr())
+            let data = t.bytes_mut().as_mut_ptr();
+            dl_tensor(t.dtype(), t.shape(), HOST, data)
         }));
+        self.call(&ins, &outs, seconds)
+    }
+
+    fn call(&mut self, ins: &Tensors, outs: &Tensors, seconds: Option<&mut [f64]>) -> Result<(), RunError> {
         let (times, n_times) = seconds.map_or((ptr::null_mut(), 0), |s| (s.as_mut_ptr(), s.len() as u32));
         // SAFETY: all tensors are borrowed for the call, outputs mutably and so without overlap; the artifact checks their sizes.
         let status = unsafe {
@@ -143,6 +201,8 @@ impl fmt::Debug for Session {
         write!(f, "Session({:?})", self.model)
     }
 }
+
+const HOST: DlDevice = DlDevice { device_type: ffi::DL_CPU, device_id: 0 };
 
 /// DLPack tensors and pointers to them.
 struct Tensors {
@@ -172,20 +232,29 @@ impl Tensors {
 }
 
 /// The artifact reads through `shape` and, for an input, through `data`, and writes neither.
-fn dl_tensor(dtype: DType, shape: *const i64, rank: usize, data: *mut u8) -> DlTensor {
+fn dl_tensor(dtype: DType, shape: &[i64], device: DlDevice, data: *mut u8) -> DlTensor {
     DlTensor {
         data: data.cast::<c_void>(),
-        device: DlDevice { device_type: ffi::DL_CPU, device_id: 0 },
-        ndim: i32::try_from(rank).unwrap_or(i32::MAX),
+        device,
+        ndim: i32::try_from(shape.len()).unwrap_or(i32::MAX),
         dtype: ffi::dl_dtype(dtype),
-        shape: shape.cast_mut(),
+        shape: shape.as_ptr().cast_mut(),
         strides: ptr::null_mut(),
         byte_offset: 0,
     }
 }
 
 fn input(t: &TensorRef<'_>) -> DlTensor {
-    dl_tensor(t.dtype(), t.shape().as_ptr(), t.shape().len(), t.bytes().as_ptr().cast_mut())
+    dl_tensor(t.dtype(), t.shape(), HOST, t.bytes().as_ptr().cast_mut())
+}
+
+fn on_device(t: &DeviceTensor) -> DlTensor {
+    let device = DlDevice { device_type: ffi::DL_CUDA, device_id: t.gpu().index() };
+    dl_tensor(t.dtype(), t.shape(), device, ptr::with_exposed_provenance_mut(t.address() as usize))
+}
+
+fn memory(port: &Port, error: &dyn fmt::Display) -> RunError {
+    RunError { kind: RunErrorKind::Memory, message: format!("output `{}`: {error}", port.name) }
 }
 
 fn check(model: &Model, status: i32) -> Result<(), RunError> {

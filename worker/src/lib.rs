@@ -3,7 +3,8 @@
 //! | part | what |
 //! |---|---|
 //! | [`Worker`] | the whole: probe, register, claim → execute → report, leave |
-//! | `toolchain`, `device` | what this host can build for and measure on |
+//! | `toolchain`, `nvrtc` | what this host can build for |
+//! | `device`, `gpu` | what it can measure on |
 //! | `runner`, `turns` | the main loop, and what it asks for next |
 //! | `exec` | one module for each kind of work item |
 //! | `race` | which candidate is run when, while they race (pure) |
@@ -11,7 +12,7 @@
 //! | `cache`, [`farm`] | blobs at hand, and the coordinator as seen from here |
 //!
 //! Invariants: code that came from a coordinator runs in child processes only, compilers included; the worker never imports
-//! the compiler room, so that any worker serves any coordinator; nothing else runs in a worker while it measures.
+//! the compiler room, so that any worker serves any coordinator; nothing else runs in a worker while it measures on its CPU.
 
 mod cache;
 pub mod child;
@@ -19,7 +20,9 @@ mod device;
 mod dims;
 mod exec;
 pub mod farm;
+mod gpu;
 mod http;
+mod nvrtc;
 mod process;
 mod race;
 mod runner;
@@ -30,7 +33,9 @@ mod worker;
 pub use cache::BlobError;
 pub use device::{host_name, probe_cpu};
 pub use exec::ChildProgram;
+pub use gpu::{Gpu, Gpus, probe_gpus};
 pub use http::HttpFarm;
-pub use runner::{Exit, GaveUp};
-pub use toolchain::{NoCompiler, Search, Toolchains};
-pub use worker::{Worker, WorkerConfig, WorkerError};
+pub use nvrtc::{NoNvrtc, Nvrtc, NvrtcSearch};
+pub use runner::{Activity, Exit, GaveUp};
+pub use toolchain::{Compiler, NoCompiler, Search, Toolchains};
+pub use worker::{Measures, Worker, WorkerConfig, WorkerError};

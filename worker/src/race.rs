@@ -192,13 +192,14 @@ impl Race {
         self.lanes[i].outcome.is_some()
     }
 
-    /// What became of each candidate, in order.
-    pub(crate) fn finish(self) -> Vec<Outcome> {
+    /// What became of each candidate, in order. `conditions`: what is known of the device at the time.
+    pub(crate) fn finish(self, conditions: Option<&str>) -> Vec<Outcome> {
         let outcome = |lane: Lane| {
             lane.outcome.unwrap_or_else(|| {
                 // One that was dropped after its check has that run as its only sample.
                 let samples = if lane.samples.is_empty() { lane.check.into_iter().collect() } else { lane.samples };
-                Outcome::Measured(Measurement { samples, raced: lane.raced, error: lane.error })
+                let conditions = conditions.map(str::to_owned);
+                Outcome::Measured(Measurement { samples, raced: lane.raced, error: lane.error, conditions })
             })
         };
         self.lanes.into_iter().map(outcome).collect()
@@ -266,7 +267,7 @@ mod tests {
             steps.push(step);
             assert!(steps.len() < 10_000, "the race does not end");
         }
-        (race.finish(), steps)
+        (race.finish(None), steps)
     }
 
     fn measured(outcome: &Outcome) -> &Measurement {
@@ -332,7 +333,7 @@ mod tests {
         assert_eq!(race.next(Duration::ZERO), Some(Step::Round { order: vec![1], rounds: 20 }));
         race.out(1, Outcome::Crashed { reason: "SIGSEGV".into() });
         assert_eq!(race.next(Duration::ZERO), None);
-        assert_eq!(race.finish(), [Outcome::TimedOut { limit_ms: 5 }, Outcome::Crashed { reason: "SIGSEGV".into() }]);
+        assert_eq!(race.finish(None), [Outcome::TimedOut { limit_ms: 5 }, Outcome::Crashed { reason: "SIGSEGV".into() }]);
         assert_eq!(Race::new(protocol(), 0).next(Duration::ZERO), None);
     }
 }

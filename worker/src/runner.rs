@@ -53,6 +53,49 @@ pub struct GaveUp {
     pub reason: String,
 }
 
+/// When workers had something to do: shared by those of a group.
+#[derive(Debug, Clone)]
+pub struct Activity(Arc<Mutex<(usize, Instant)>>);
+
+impl Default for Activity {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new((0, Instant::now()))))
+    }
+}
+
+impl Activity {
+    fn state(&self) -> MutexGuard<'_, (usize, Instant)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Work has just been seen.
+    fn touch(&self) {
+        self.state().1 = Instant::now();
+    }
+
+    /// Work begins; it ends when the value is dropped.
+    fn begin(&self) -> Busy {
+        self.state().0 += 1;
+        Busy(self.clone())
+    }
+
+    /// How long nobody has had work.
+    fn idle(&self) -> Duration {
+        let (running, since) = *self.state();
+        if running > 0 { Duration::ZERO } else { since.elapsed() }
+    }
+}
+
+/// See [`Activity::begin`].
+struct Busy(Activity);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        let mut state = self.0.state();
+        *state = (state.0 - 1, Instant::now());
+    }
+}
+
 /// What the loop needs to know.
 pub(crate) struct Runner<E> {
     pub(crate) farm: Arc<dyn Farm>,
@@ -60,6 +103,7 @@ pub(crate) struct Runner<E> {
     pub(crate) capabilities: Capabilities,
     pub(crate) turns: Turns,
     pub(crate) idle_exit: Option<Duration>,
+    pub(crate) activity: Activity,
     pub(crate) give_up: Duration,
 }
 
@@ -184,11 +228,10 @@ impl<E: Execute> Runner<E> {
             None => return Ok(Exit::Shutdown),
         };
         *known_as = Some(worker);
-        let mut idle_since = Instant::now();
         loop {
             while let Some(done) = jobs.try_join_next() {
                 note_panic(done);
-                idle_since = Instant::now();
+                self.activity.touch();
             }
             if shutdown.is_cancelled() {
                 return Ok(Exit::Shutdown);
@@ -213,11 +256,11 @@ impl<E: Execute> Runner<E> {
                     () = shared.news.notified() => {}
                     done = jobs.join_next() => done.into_iter().for_each(note_panic),
                 }
-                idle_since = Instant::now();
+                self.activity.touch();
                 continue;
             };
-            if let Some(limit) = self.idle_exit.filter(|_| jobs.is_empty()) {
-                let left = limit.saturating_sub(idle_since.elapsed());
+            if let Some(limit) = self.idle_exit {
+                let left = limit.saturating_sub(self.activity.idle());
                 if left.is_zero() {
                     return Ok(Exit::Idle);
                 }
@@ -236,7 +279,6 @@ impl<E: Execute> Runner<E> {
                     self.turns.answered();
                     let none = response.leases.is_empty();
                     for lease in response.leases {
-                        idle_since = Instant::now();
                         self.begin(worker, lease, shared, jobs);
                     }
                     // A coordinator that does not wait must not be asked in a busy loop.
@@ -285,8 +327,9 @@ impl<E: Execute> Runner<E> {
         shared.leases().insert(lease.item, held);
         let holding = Holding { shared: shared.clone(), item: lease.item, generation: lease.generation };
         let (farm, executor, give_up) = (self.farm.clone(), self.executor.clone(), self.give_up);
+        let busy = self.activity.begin();
         jobs.spawn(async move {
-            let _holding = holding;
+            let (_holding, _busy) = (holding, busy);
             tracing::debug!(item.id = %lease.item, item.kind = ?kind, lease.generation, "begun");
             let (result, run) = executor.execute(&lease.spec, &cancel).await;
             if cancel.is_cancelled() || matches!(result, Err(ExecError::Cancelled)) {
@@ -527,6 +570,7 @@ mod tests {
             capabilities,
             turns: Turns::new(vec![WorkKind::Build, WorkKind::Link], vec![WorkKind::Measure, WorkKind::Profile], 3),
             idle_exit,
+            activity: Activity::default(),
             give_up: Duration::from_secs(30),
         }
     }

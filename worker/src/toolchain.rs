@@ -1,4 +1,4 @@
-//! C compilers: which there are, what they build for, and how they are called.
+//! Compilers: which there are, and what they build for. C compilers are called here, NVRTC in [`crate::nvrtc`].
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::fs::PermissionsExt;
@@ -9,6 +9,8 @@ use aotfarm_protocol::{CpuIsa, KeyHasher, Target, Toolchain};
 use tokio::process::Command;
 use tokio_util::sync::CancellationToken;
 
+use crate::exec::ChildProgram;
+use crate::nvrtc::{NoNvrtc, Nvrtc, NvrtcSearch};
 use crate::process::{self, Ending, Limits, ProcessError};
 
 /// Flags of every compilation. Optimisation that keeps IEEE results up to contraction, and nothing that depends on the
@@ -75,13 +77,16 @@ pub struct Search {
     pub cc: Option<OsString>,
     /// Folders, as in `PATH`.
     pub path: OsString,
+    /// Where to look for NVRTC.
+    pub nvrtc: NvrtcSearch,
 }
 
 impl Search {
-    /// `AOTFARM_CC` and `PATH` of this process.
+    /// `AOTFARM_CC` and `PATH` of this process, and for NVRTC what [`NvrtcSearch`] says.
     pub fn from_env() -> Self {
         let cc = std::env::var_os("AOTFARM_CC").filter(|cc| !cc.is_empty());
-        Self { cc, path: std::env::var_os("PATH").unwrap_or_default() }
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        Self { cc, nvrtc: NvrtcSearch::from_env(&path), path }
     }
 
     fn find(&self, name: &OsStr) -> Option<PathBuf> {
@@ -114,47 +119,90 @@ pub(crate) struct Invocation<'a> {
     pub(crate) args: Vec<OsString>,
 }
 
-/// The compilers of this host.
+/// The compilers of this host, and why there is not more.
 #[derive(Debug, Clone, Default)]
 pub struct Toolchains {
     compilers: Vec<Compiler>,
+    nvrtc: Option<Nvrtc>,
+    no_compiler: Option<NoCompiler>,
+    no_nvrtc: Option<NoNvrtc>,
 }
 
 impl Toolchains {
-    /// Finds and probes the compilers.
-    pub async fn detect(search: &Search) -> Result<Self, NoCompiler> {
-        let names: Vec<OsString> =
-            search.cc.clone().map_or_else(|| ["cc", "gcc", "clang"].map(OsString::from).to_vec(), |cc| vec![cc]);
-        let tried = || names.iter().map(|n| n.to_string_lossy()).collect::<Vec<_>>().join(", ");
-        let driver = names.iter().find_map(|n| search.find(n)).ok_or_else(|| NoCompiler::NotFound { tried: tried() })?;
-        let mut compilers = vec![Compiler::probe(driver, None).await?];
-        if let Some(cross) = search.find(OsStr::new(CROSS.0)) {
-            // A half-installed cross compiler is no reason to do without the host's own.
-            match Compiler::probe(cross, Some(CROSS.1)).await {
-                Ok(cross) => compilers.push(cross),
-                Err(error) => tracing::info!(%error, "the cross compiler is not used"),
-            }
-        }
-        Ok(Self { compilers })
+    /// Finds and probes the compilers; `child` is how children are started.
+    pub async fn detect(search: &Search, child: &ChildProgram) -> Self {
+        let (compilers, nvrtc) = tokio::join!(detect_compilers(search), Nvrtc::detect(&search.nvrtc, child));
+        let (compilers, no_compiler) = match compilers {
+            Ok(compilers) => (compilers, None),
+            Err(error) => (Vec::new(), Some(error)),
+        };
+        let (nvrtc, no_nvrtc) = match nvrtc {
+            Ok(nvrtc) => (Some(nvrtc), None),
+            Err(error) => (None, Some(error)),
+        };
+        Self { compilers, nvrtc, no_compiler, no_nvrtc }
     }
 
     /// What is advertised to the coordinator.
     pub fn advertised(&self) -> Vec<Toolchain> {
-        self.compilers.iter().map(|c| Toolchain { id: c.id.clone(), targets: c.targets.clone() }).collect()
+        let compilers = self.compilers.iter().map(|c| Toolchain { id: c.id.clone(), targets: c.targets.clone() });
+        compilers.chain(self.nvrtc.iter().map(|n| Toolchain { id: n.id.clone(), targets: n.targets.clone() })).collect()
     }
 
-    /// The compiler with the given identity.
+    /// The C compilers, the host's own first.
+    pub fn compilers(&self) -> &[Compiler] {
+        &self.compilers
+    }
+
+    /// The C compiler with the given identity.
     pub fn by_id(&self, id: &str) -> Option<&Compiler> {
         self.compilers.iter().find(|c| c.id == id)
     }
 
-    /// The compiler that builds what this host runs.
+    /// The C compiler that builds what this host runs.
     pub fn native(&self) -> Option<&Compiler> {
         self.compilers.iter().find(|c| c.targets.iter().any(|t| t.architecture() == Some(std::env::consts::ARCH)))
     }
+
+    /// NVIDIA's compiler.
+    pub fn nvrtc(&self) -> Option<&Nvrtc> {
+        self.nvrtc.as_ref()
+    }
+
+    /// Why there is no C compiler, if there is none.
+    pub fn no_compiler(&self) -> Option<&NoCompiler> {
+        self.no_compiler.as_ref()
+    }
+
+    /// Why there is no NVRTC, if there is none.
+    pub fn no_nvrtc(&self) -> Option<&NoNvrtc> {
+        self.no_nvrtc.as_ref()
+    }
+}
+
+/// Finds and probes the C compilers, the host's own first.
+async fn detect_compilers(search: &Search) -> Result<Vec<Compiler>, NoCompiler> {
+    let names: Vec<OsString> =
+        search.cc.clone().map_or_else(|| ["cc", "gcc", "clang"].map(OsString::from).to_vec(), |cc| vec![cc]);
+    let tried = || names.iter().map(|n| n.to_string_lossy()).collect::<Vec<_>>().join(", ");
+    let driver = names.iter().find_map(|n| search.find(n)).ok_or_else(|| NoCompiler::NotFound { tried: tried() })?;
+    let mut compilers = vec![Compiler::probe(driver, None).await?];
+    if let Some(cross) = search.find(OsStr::new(CROSS.0)) {
+        // A half-installed cross compiler is no reason to do without the host's own.
+        match Compiler::probe(cross, Some(CROSS.1)).await {
+            Ok(cross) => compilers.push(cross),
+            Err(error) => tracing::info!(%error, "the cross compiler is not used"),
+        }
+    }
+    Ok(compilers)
 }
 
 impl Compiler {
+    /// The program.
+    pub fn driver(&self) -> &Path {
+        &self.driver
+    }
+
     /// Identifies `driver` and finds out what it builds for, of `only` or of all targets of its own architecture.
     async fn probe(driver: PathBuf, only: Option<Target>) -> Result<Self, NoCompiler> {
         let broken = |log: String| NoCompiler::Broken { driver: driver.display().to_string(), log };
@@ -250,19 +298,20 @@ mod tests {
     #[tokio::test]
     async fn a_host_without_compiler_is_told_what_to_install() {
         let empty = tempfile::tempdir().unwrap();
-        let search = Search { cc: None, path: empty.path().into() };
-        let error = Toolchains::detect(&search).await.unwrap_err().to_string();
+        let search = Search { cc: None, path: empty.path().into(), nvrtc: NvrtcSearch::default() };
+        let error = detect_compilers(&search).await.unwrap_err().to_string();
         assert_eq!(error, "no C compiler found (tried cc, gcc, clang): install one, e.g. `apt-get install gcc libc6-dev`");
-        let search = Search { cc: Some("/bin/false".into()), path: empty.path().into() };
-        let error = Toolchains::detect(&search).await.unwrap_err();
+        let search = Search { cc: Some("/bin/false".into()), ..search };
+        let error = detect_compilers(&search).await.unwrap_err();
         assert!(matches!(error, NoCompiler::Broken { .. }), "{error}");
     }
 
     #[tokio::test]
     async fn the_hosts_compiler_is_identified_and_probed() {
-        let Ok(found) = Toolchains::detect(&Search::from_env()).await else {
+        let Ok(compilers) = detect_compilers(&Search::from_env()).await else {
             return eprintln!("skipped: no C compiler");
         };
+        let found = Toolchains { compilers, ..Toolchains::default() };
         let native = found.native().expect("the host's own compiler comes first");
         assert!(native.targets.iter().all(|t| t.architecture() == Some(std::env::consts::ARCH)), "{native:?}");
         assert!(native.id.starts_with("gcc-") || native.id.starts_with("clang-"), "{}", native.id);

@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use aotfarm_protocol::{Capabilities, WorkKind, WorkResult, WorkSpec};
@@ -17,21 +17,47 @@ use crate::cache::{BlobCache, BlobError};
 use crate::device;
 use crate::exec::{ChildProgram, Context, ExecError};
 use crate::farm::Farm;
+use crate::gpu::{Gpu, probe_gpus};
 use crate::http::HttpFarm;
-use crate::runner::{Execute, Exit, GaveUp, Runner};
-use crate::toolchain::{NoCompiler, Search, Toolchains};
+use crate::runner::{Activity, Execute, Exit, GaveUp, Runner};
+use crate::toolchain::{Search, Toolchains};
 use crate::turns::Turns;
 
 /// The name of the file by whose lock a worker's folder is known to be in use.
 const LOCK: &str = "lock";
 
-/// How a worker is set up.
+/// What a worker measures on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Measures {
+    /// Nothing: it only builds.
+    Nothing,
+    /// This host's CPU.
+    Cpu,
+    /// A GPU of this host.
+    Gpu(Gpu),
+}
+
+impl Measures {
+    /// Everything that this host has: its CPU, then every GPU. `child` is how children are started.
+    pub async fn all(child: &ChildProgram) -> Vec<Self> {
+        let gpus = match probe_gpus(child).await {
+            Ok(found) => found.gpus,
+            Err(reason) => {
+                tracing::debug!(reason, "no GPU is measured on");
+                Vec::new()
+            }
+        };
+        std::iter::once(Self::Cpu).chain(gpus.into_iter().map(Self::Gpu)).collect()
+    }
+}
+
+/// How a worker is set up. Workers with copies of one value are a group: none leaves for want of work while another has some.
 #[derive(Debug, Clone)]
 pub struct WorkerConfig {
-    /// Build and link items at once.
+    /// Build and link items at once; 0: it only measures.
     pub slots: u32,
-    /// Whether it measures on this host's CPU.
-    pub device: bool,
+    /// What it measures on.
+    pub device: Measures,
     /// Free-form labels.
     pub labels: Vec<String>,
     /// Leave after so long without work.
@@ -46,6 +72,8 @@ pub struct WorkerConfig {
     pub child: ChildProgram,
     /// Where to look for compilers.
     pub search: Search,
+    /// When the group had work.
+    pub activity: Activity,
 }
 
 impl WorkerConfig {
@@ -56,7 +84,7 @@ impl WorkerConfig {
     pub fn new(work_dir: PathBuf) -> io::Result<Self> {
         Ok(Self {
             slots: std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX)),
-            device: true,
+            device: Measures::Cpu,
             labels: Vec::new(),
             idle_exit: None,
             work_dir,
@@ -64,7 +92,14 @@ impl WorkerConfig {
             give_up: Duration::from_secs(600),
             child: ChildProgram::this_program()?,
             search: Search::from_env(),
+            activity: Activity::default(),
         })
+    }
+
+    /// The set-ups of a group with one worker for each device. The cores are shared: the first alone builds.
+    pub fn for_each(self, devices: Vec<Measures>) -> Vec<Self> {
+        let one = |(n, device)| Self { slots: if n == 0 { self.slots } else { 0 }, device, ..self.clone() };
+        devices.into_iter().enumerate().map(one).collect()
     }
 }
 
@@ -87,8 +122,8 @@ pub enum WorkerError {
     #[error(transparent)]
     Cache(#[from] BlobError),
     /// Without a compiler and without a device there is nothing that it can do.
-    #[error("this worker can do nothing: it is not to measure, and there is {0}")]
-    Useless(NoCompiler),
+    #[error("this worker can do nothing: it is not to measure, and there is neither a C compiler nor NVRTC")]
+    Useless,
     /// The coordinator stayed away.
     #[error(transparent)]
     GaveUp(#[from] GaveUp),
@@ -97,7 +132,6 @@ pub enum WorkerError {
 /// A worker that is ready to register.
 pub struct Worker {
     runner: Runner<Context>,
-    no_compiler: Option<NoCompiler>,
     _folder: Folder,
 }
 
@@ -117,44 +151,57 @@ impl Worker {
     /// [`WorkerError`], all but `Address` and `GaveUp`.
     pub async fn new(config: WorkerConfig, farm: Arc<dyn Farm>) -> Result<Self, WorkerError> {
         let folder = Folder::new(&config.work_dir)?;
-        let (toolchains, no_compiler) = match Toolchains::detect(&config.search).await {
-            Ok(toolchains) => (toolchains, None),
-            Err(error) if config.device => {
-                tracing::warn!(%error, "this worker cannot build");
-                (Toolchains::default(), Some(error))
-            }
-            Err(error) => return Err(WorkerError::Useless(error)),
+        let builds = config.slots > 0;
+        // Candidates for a CPU are linked where they are measured.
+        let toolchains = if builds || config.device == Measures::Cpu {
+            Toolchains::detect(&config.search, &config.child).await
+        } else {
+            Toolchains::default()
         };
-        let device = config.device.then(device::probe_cpu);
+        if let Some(missing) = toolchains.no_compiler() {
+            tracing::warn!(%missing, "this worker cannot build for CPUs");
+        }
+        let (device, gpu) = match config.device {
+            Measures::Nothing => (None, None),
+            Measures::Cpu => (Some(device::probe_cpu()), None),
+            Measures::Gpu(gpu) => (Some(gpu.device.clone()), Some(gpu)),
+        };
         let capabilities = Capabilities {
             host: device::host_name(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            slots: config.slots.max(1),
-            toolchains: toolchains.advertised(),
+            slots: config.slots,
+            toolchains: if builds { toolchains.advertised() } else { Vec::new() },
             device: device.clone(),
             labels: config.labels,
         };
-        let builds = !capabilities.toolchains.is_empty();
-        let shared = if builds { vec![WorkKind::Build, WorkKind::Link] } else { vec![] };
-        let exclusive = match (&device, toolchains.native()) {
-            (None, _) => vec![],
-            // Candidates are linked where they are measured.
-            (Some(_), None) => vec![WorkKind::Profile],
-            (Some(_), Some(_)) => vec![WorkKind::Measure, WorkKind::Profile],
+        if device.is_none() && capabilities.toolchains.is_empty() {
+            return Err(WorkerError::Useless);
+        }
+        let shared = match (capabilities.toolchains.is_empty(), toolchains.native()) {
+            (true, _) => vec![],
+            (false, None) => vec![WorkKind::Build],
+            (false, Some(_)) => vec![WorkKind::Build, WorkKind::Link],
         };
+        let exclusive = match (&device, &gpu, toolchains.native()) {
+            (None, ..) => vec![],
+            (Some(_), None, None) => vec![WorkKind::Profile],
+            (Some(_), ..) => vec![WorkKind::Measure, WorkKind::Profile],
+        };
+        let turns = if gpu.is_some() { Turns::beside } else { Turns::new };
         let cache = BlobCache::new(folder.path().join("blobs"), config.cache_bytes, farm.clone())?;
         let dir = folder.path().join("items");
         fs::create_dir(&dir).map_err(|source| WorkerError::Folder { path: dir.clone(), source })?;
-        let context = Context { toolchains, cache, dir, child: config.child, device };
+        let context = Context { toolchains, cache, dir, child: config.child, device, gpu, idle: Mutex::default() };
         let runner = Runner {
             farm,
             executor: Arc::new(context),
-            turns: Turns::new(shared, exclusive, capabilities.slots),
+            turns: turns(shared, exclusive, capabilities.slots),
             capabilities,
+            activity: config.activity,
             idle_exit: config.idle_exit,
             give_up: config.give_up,
         };
-        Ok(Self { runner, no_compiler, _folder: folder })
+        Ok(Self { runner, _folder: folder })
     }
 
     /// What it will tell the coordinator.
@@ -162,9 +209,9 @@ impl Worker {
         &self.runner.capabilities
     }
 
-    /// Why it cannot build, if it cannot.
-    pub fn no_compiler(&self) -> Option<&NoCompiler> {
-        self.no_compiler.as_ref()
+    /// Its compilers, and why there are not more.
+    pub fn toolchains(&self) -> &Toolchains {
+        &self.runner.executor.toolchains
     }
 
     /// Registers and works until `shutdown`, or until one of the other reasons to leave. On shutdown running items are

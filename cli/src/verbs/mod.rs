@@ -14,6 +14,7 @@ mod cancel;
 mod compare;
 mod coordinator;
 mod demo;
+mod doctor;
 mod example;
 mod history;
 mod import;
@@ -53,6 +54,7 @@ pub(crate) enum Verb {
     Coordinator(coordinator::Serve),
     Worker(worker::Work),
     Demo(demo::Demo),
+    Doctor(doctor::Doctor),
 }
 
 /// Runs the verb.
@@ -94,6 +96,7 @@ async fn dispatch(verb: Verb, cx: &Context) -> anyhow::Result<ExitCode> {
         Verb::Coordinator(v) => v.run(cx).await,
         Verb::Worker(v) => v.run(cx).await,
         Verb::Demo(v) => v.run(cx).await,
+        Verb::Doctor(v) => v.run(cx).await,
     }
 }
 

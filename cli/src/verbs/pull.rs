@@ -39,7 +39,8 @@ impl Pull {
 
 /// Pulls into `folder` the best variant that this host can run.
 pub(crate) async fn fetch(farm: &Farm, reference: &Reference, folder: &Path) -> anyhow::Result<Pulled> {
-    let pulled = pull::pull(&farm.client, reference, &aotfarm_runtime::host_targets(), folder, PullOptions::default()).await;
+    let options = PullOptions { why_not: Some(aotfarm_runtime::why_not), ..PullOptions::default() };
+    let pulled = pull::pull(&farm.client, reference, &aotfarm_runtime::all_targets(), folder, options).await;
     pulled.map_err(|error| match error {
         // That nobody answered is no error of the API.
         PullError::Client(error) => error.into(),

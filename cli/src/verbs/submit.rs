@@ -1,14 +1,22 @@
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context as _;
-use aotfarm_protocol::{Accuracy, DimRange, JobRequest, JobStatus, Reference, Target, TuneMode};
+use aotfarm_protocol::{
+    Accuracy, DeviceKind, DimRange, JobRequest, JobStatus, Precision, Reference, Target, TuneMode, WorkerInfo, WorkerState,
+};
+use aotfarm_registry::client::Client;
 use clap::{Args, ValueEnum};
 
 use crate::args::Dtype;
 use crate::context::{Context, Farm};
 use crate::failure::Failure;
 use crate::{tensors, watch};
+
+/// How long `--device cuda` waits for a worker with a GPU to register.
+const GPU_WAIT: Duration = Duration::from_secs(5);
 
 /// Compile a model on the farm, tune it, and publish it as the next version
 #[derive(Debug, Clone, Args)]
@@ -18,7 +26,7 @@ pub(crate) struct Submit {
     /// The model's name in the registry [default: the file's name without ending]
     #[arg(long)]
     pub(crate) name: Option<String>,
-    /// What to compile for: `cpu` is the best target of this host
+    /// What to compile for: `cpu` is the best target of this host, `cuda` the GPUs of the farm
     #[arg(long, default_value = "cpu", value_name = "DEVICE")]
     pub(crate) device: String,
     /// Compile for these targets instead, as in cpu-x86_64-v3,cpu-x86_64-v4
@@ -123,7 +131,22 @@ impl Submit {
                 .hint("choose one with --name")
                 .into());
         }
-        let targets = if self.target.is_empty() { vec![device_target(&self.device)?] } else { self.target.clone() };
+        let targets = match (self.target.as_slice(), self.device.as_str()) {
+            ([], "cpu") => vec![host_target()?],
+            // Which GPUs there are, the farm knows.
+            ([], "cuda") => Vec::new(),
+            ([], other) => {
+                return Err(Failure::input(format!("`{other}` is not a device that can be compiled for: expected cpu or cuda"))
+                    .hint("--target takes exact targets, as in cuda-sm_90")
+                    .into());
+            }
+            (targets, _) => targets.to_vec(),
+        };
+        if self.dtype != Dtype::Fp32 && targets.iter().any(|t| matches!(t, Target::Cpu(_))) {
+            return Err(Failure::input(format!("CPUs compute in fp32 only, not in {}", Precision::from(self.dtype)))
+                .hint("choose a GPU with --device cuda or --target cuda-sm_NN")
+                .into());
+        }
         let graph = tensors::load_graph(&self.file)?;
         let file = aotfarm_compiler::import::graph::write(&graph);
         let budget_s = self.budget.map(|b| u32::try_from(b.as_secs().max(1)).unwrap_or(u32::MAX));
@@ -157,8 +180,11 @@ impl Submit {
         &self,
         cx: &Context,
         farm: &Farm,
-        (request, file): (JobRequest, Vec<u8>),
+        (mut request, file): (JobRequest, Vec<u8>),
     ) -> anyhow::Result<ExitCode> {
+        if request.targets.is_empty() {
+            request.targets = gpu_targets(&farm.client).await?;
+        }
         farm.client.put_blob(file).await.context("failed to upload the graph")?;
         let job: JobStatus = farm.client.post("/v1/jobs", &request).await?;
         if self.detach {
@@ -178,16 +204,31 @@ impl Submit {
     }
 }
 
-fn device_target(device: &str) -> anyhow::Result<Target> {
-    match device {
-        "cpu" => aotfarm_runtime::host_targets().first().copied().ok_or_else(|| {
-            Failure::input("this host's CPU is below every target (it needs AVX2 and FMA, or aarch64)")
-                .hint("name one with --target")
-                .into()
-        }),
-        other => Err(Failure::input(format!("`{other}` is not a device that can be compiled for: expected cpu"))
-            .hint("--target takes exact targets")
-            .into()),
+fn host_target() -> anyhow::Result<Target> {
+    aotfarm_runtime::host_targets().first().copied().ok_or_else(|| {
+        Failure::input("this host's CPU is below every target (it needs AVX2 and FMA, or aarch64)")
+            .hint("name one with --target")
+            .into()
+    })
+}
+
+/// The best target of each kind of GPU that a worker of the farm has. Workers may be registering at this moment.
+async fn gpu_targets(client: &Client) -> anyhow::Result<Vec<Target>> {
+    let until = tokio::time::Instant::now() + GPU_WAIT;
+    loop {
+        let workers: Vec<WorkerInfo> = client.get("/v1/workers").await?;
+        let devices = workers.iter().filter(|w| w.state != WorkerState::Stale).filter_map(|w| w.capabilities.device.as_ref());
+        let gpus = devices.filter(|d| d.kind == DeviceKind::Cuda);
+        let targets: BTreeSet<Target> = gpus.filter_map(|d| d.targets.first().copied()).collect();
+        if !targets.is_empty() {
+            return Ok(targets.into_iter().collect());
+        }
+        if tokio::time::Instant::now() >= until {
+            return Err(Failure::input("no worker of the farm has a GPU")
+                .hint("`aotfarm doctor` tells what this host lacks; --target cuda-sm_90 compiles without a GPU, unmeasured")
+                .into());
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use aotfarm_protocol::{CandidateId, Digest, KeyHasher, Launch, Params, TaskKey, TuneMode};
+use aotfarm_protocol::{CandidateId, Digest, KeyHasher, Launch, Params, Target, TaskKey, TuneMode};
 
 use crate::ir::PoolOp;
 use crate::task::{LoopNest, PoolSpec, RowSpec, TaskKind, TensorSpec, TuningTask};
@@ -155,6 +155,14 @@ pub fn reference(task: &TuningTask) -> Candidate {
     let naive = FAMILIES.iter().find(|f| f.supports(task).is_ok());
     let naive = naive.unwrap_or_else(|| panic!("no family supports {}", title(task)));
     naive_point(*naive, task)
+}
+
+/// The kernels that fill and compare operands on a GPU, one unit for all tasks; `None` for a CPU, where the worker does that itself.
+pub fn tools(target: Target) -> Option<String> {
+    match target {
+        Target::Cpu(_) => None,
+        Target::Cuda { sm } => Some(render::tools(sm)),
+    }
 }
 
 fn naive_point(naive: &dyn CandidateFamily, task: &TuningTask) -> Candidate {

@@ -101,6 +101,11 @@ pub fn unit(unit: &Unit<'_>, context: Value) -> KernelSource {
     KernelSource { text, symbol, packs: unit.packs }
 }
 
+/// The unit of [`super::tools`].
+pub(super) fn tools(sm: u32) -> String {
+    format!("/* The worker's tools for sm_{sm} */\n{}", include_str!("../../kernels/cuda/tools.cu"))
+}
+
 /// `aot_<dtype>_<family>[_<fused>…]__<params>__<isa>_<8 digits of the text's digest>`.
 fn symbol(unit: &Unit<'_>, digest: &Digest) -> String {
     let spec = &unit.task.spec;

@@ -1,19 +1,20 @@
 //! Plan + Selection + weights → the inputs of a Link item.
 //!
-//! An artifact is `glue` + kernel objects + one section of weights. This module writes the glue, a self-contained C file: the
-//! kernel ABI, the C ABI, the session runtime (`kernels/cpu/{team,runtime}.c`), and the tables of this plan. It also lays out the
-//! weight section. The recipe that makes a `.so` of these is the contract of [`aotfarm_protocol::LinkSpec`]; workers follow it
+//! An artifact is `glue` + kernel objects (cubins for a GPU) + one section of weights. This module writes the glue, a self-contained C file: the
+//! C ABI, the session runtime (`kernels/runtime_common.c` with `kernels/cpu/{team,runtime}.c` or `kernels/cuda/runtime.c`), and the tables of
+//! this plan. It also lays out the weight section. The recipe that makes a `.so` of these is the contract of [`aotfarm_protocol::LinkSpec`]; workers follow it
 //! without knowing anything of this crate.
 //!
 //! What the glue holds:
 //! * `glue_values`: every size that the artifact needs at run time (dimensions, buffer lengths, kernel dims), computed from the
 //!   symbolic dimensions by the canonical expressions of the plan. Tables refer to sizes by their index in it.
-//! * for each step one kernel per tuned point; at run time the nearest point wins, by the product of the ratios of the dimensions.
+//! * for each step one kernel per tuned point; at run time the nearest point wins, by the product of the ratios of the dimensions. On a GPU a
+//!   kernel is a function of a cubin, and a launch whose grid is computed from the sizes.
 //! * offsets into `aotfarm_weights`, the section that the worker fills by [`Linkage::copies`] and [`Linkage::packs`].
 //!
 //! The text depends only on the arguments: the same plan, choices and info give the same bytes.
 
-use aotfarm_protocol::{ArtifactMetadata, CopyStep, Digest, PackStep, Target};
+use aotfarm_protocol::{ArtifactMetadata, CopyStep, Digest, PackStep};
 
 use crate::candidate::{Candidate, FAMILIES, Needs};
 use crate::ir::Bindings;
@@ -45,6 +46,8 @@ pub struct ArtifactInfo {
     pub graph: Digest,
     /// Version of the compiler.
     pub compiler: String,
+    /// Why its kernels were not measured on a device of the target, if they were not.
+    pub untested: Option<String>,
 }
 
 /// All that a Link item needs, but for the objects' digests.
@@ -98,9 +101,6 @@ pub enum LinkError {
         /// What they take.
         bytes: u64,
     },
-    /// A target that this linker does not serve.
-    #[error("artifacts for {0} cannot be linked")]
-    Target(Target),
     /// The plan contradicts itself: a defect of the compiler.
     #[error("defect in the plan: {0}")]
     Plan(String),
@@ -119,7 +119,7 @@ type NeedsOf<'a> = dyn Fn(&TuningTask, &Candidate, &[i64]) -> Option<Needs> + 'a
 
 fn link_with(plan: &Plan, choices: &[SpecChoice], info: &ArtifactInfo, needs: &NeedsOf<'_>) -> Result<Linkage, LinkError> {
     let mut values = values::Values::new(&plan.dims);
-    let mut section = section::Section::new(&plan.weights);
+    let mut section = section::Section::new(plan);
     let ports = ports::Ports::new(plan, &mut values)?;
     let steps = steps::Steps::new(plan, choices, needs, &mut values, &mut section)?;
     let metadata = ArtifactMetadata {
@@ -127,13 +127,13 @@ fn link_with(plan: &Plan, choices: &[SpecChoice], info: &ArtifactInfo, needs: &N
         graph: info.graph,
         compiler: info.compiler.clone(),
         precision: plan.precision,
-        untested: None,
+        untested: info.untested.clone(),
         dims: plan.dims.clone(),
         inputs: plan.inputs.clone(),
         outputs: plan.outputs.clone(),
         steps: steps.info.clone(),
     };
-    let glue = glue::print(plan, &values, &ports, &steps, &metadata)?;
+    let glue = glue::print(plan, &values, &ports, &steps, section.bytes(), &metadata)?;
     let (weights, section) = section.finish()?;
     Ok(Linkage {
         glue,

@@ -2,14 +2,16 @@
 
 use std::collections::HashMap;
 
-use aotfarm_protocol::{CopyStep, PackStep, Params};
+use aotfarm_protocol::{CopyStep, PackStep, Params, Target};
 
 use super::{LinkError, MAX_SECTION};
 use crate::candidate::{Candidate, FamilyId};
-use crate::plan::{PlanWeight, WeightId};
+use crate::plan::{Plan, PlanWeight, WeightId};
 
-/// Weights start on multiples of this, and kernels may read as many bytes past their end.
-const ALIGN: u64 = 64;
+/// Weights of a CPU artifact start on multiples of this, and kernels may read as many bytes past their end.
+const CPU_ALIGN: u64 = 64;
+/// The same of a GPU's.
+const GPU_ALIGN: u64 = 256;
 
 /// What the section is made of.
 pub(super) struct Contents {
@@ -21,6 +23,7 @@ pub(super) struct Contents {
 /// The section under construction. What is equal is stored once.
 pub(super) struct Section<'a> {
     weights: &'a [PlanWeight],
+    align: u64,
     /// `(offset, bytes)` of each weight in the blob.
     blob: Vec<(u64, u64)>,
     contents: Contents,
@@ -29,18 +32,20 @@ pub(super) struct Section<'a> {
 }
 
 impl<'a> Section<'a> {
-    pub(super) fn new(weights: &'a [PlanWeight]) -> Self {
+    pub(super) fn new(plan: &'a Plan) -> Self {
+        let weights = plan.weights.as_slice();
+        let align = if matches!(plan.target, Target::Cuda { .. }) { GPU_ALIGN } else { CPU_ALIGN };
         let mut end = 0;
         let blob = weights
             .iter()
             .map(|weight| {
                 let (from, bytes) = (end, weight.data.bytes().len() as u64);
-                end = (from + bytes).next_multiple_of(ALIGN);
+                end = (from + bytes).next_multiple_of(CPU_ALIGN);
                 (from, bytes)
             })
             .collect();
         let contents = Contents { bytes: 0, packs: Vec::new(), copies: Vec::new() };
-        Self { weights, blob, contents, raw: HashMap::new(), packed: HashMap::new() }
+        Self { weights, align, blob, contents, raw: HashMap::new(), packed: HashMap::new() }
     }
 
     /// Offset of the raw weight.
@@ -83,10 +88,15 @@ impl<'a> Section<'a> {
     fn reserve(&mut self, bytes: u64) -> Result<u64, LinkError> {
         let offset = self.contents.bytes;
         let end =
-            offset.checked_add(bytes).and_then(|end| end.checked_next_multiple_of(ALIGN)).and_then(|end| end.checked_add(ALIGN));
+            offset.checked_add(bytes).and_then(|end| end.checked_next_multiple_of(self.align)).and_then(|end| end.checked_add(self.align));
         self.contents.bytes =
             end.filter(|end| *end <= MAX_SECTION).ok_or(LinkError::TooManyWeights { bytes: end.unwrap_or(u64::MAX) })?;
         Ok(offset)
+    }
+
+    /// Bytes so far.
+    pub(super) fn bytes(&self) -> u64 {
+        self.contents.bytes
     }
 
     /// The blob and the contents.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use aotfarm_protocol::{Digest, StepInfo};
+use aotfarm_protocol::{Digest, Launch, StepInfo};
 use indexmap::{IndexMap, IndexSet};
 
 use super::section::Section;
@@ -16,7 +16,9 @@ use crate::task::TuningTask;
 /// The kernel of a step at one tuned point.
 pub(super) struct Kernel {
     pub(super) symbol: String,
+    pub(super) unit: Digest,
     pub(super) tune: Vec<i64>,
+    pub(super) launch: Option<Launch>,
     pub(super) weights: Weights,
 }
 
@@ -45,7 +47,7 @@ pub(super) struct Steps {
     pub(super) points: IndexSet<Vec<Vec<i64>>>,
     /// Sizes of the buffers in each slot, in bytes.
     pub(super) slots: Vec<Vec<u32>>,
-    /// Workspace in bytes: of the team, of each thread.
+    /// Workspace in bytes: of the team (on a GPU: all), of each thread.
     pub(super) shared: u64,
     pub(super) thread: u64,
     pub(super) units: Vec<Digest>,
@@ -195,7 +197,13 @@ fn kernel(step: &Step, candidate: &Candidate, section: &mut Section<'_>) -> Resu
     } else {
         Weights::Raw(step.weights.iter().map(|id| section.raw(*id)).collect::<Result<_, _>>()?)
     };
-    Ok(Kernel { symbol: candidate.source.symbol.clone(), tune: candidate.tune.clone(), weights })
+    Ok(Kernel {
+        symbol: candidate.source.symbol.clone(),
+        unit: candidate.unit,
+        tune: candidate.tune.clone(),
+        launch: candidate.launch.clone(),
+        weights,
+    })
 }
 
 fn info(step: &Step, choice: &SpecChoice) -> StepInfo {

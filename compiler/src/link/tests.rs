@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use aotfarm_protocol::{CandidateId, DType, Digest, Dim, DimRange, GLUE_FLAGS, LINK_FLAGS, LINK_LIBRARIES, Params, Port, Target};
-use aotfarm_protocol::{Precision, VERSION_SCRIPT, weights_assembly};
+use aotfarm_protocol::{Precision, VERSION_SCRIPT, cubins_assembly, weights_assembly};
 use aotfarm_runtime::{LoadError, Model, RunErrorKind, Session, Tensor};
 
 use super::*;
@@ -16,6 +16,8 @@ use crate::candidate::KernelSource;
 use crate::ir::{Expr, TensorData};
 use crate::plan::{Buffer, BufferId, Place, PlanWeight, Slot, Step, WeightId};
 use crate::task::{Index, Layout, LoopNest, Math, Scalar, Size, TaskKind, TaskSpec, TensorSpec};
+
+mod cuda;
 
 const KERNELS: &str = include_str!("../../../tests/golden/link/kernels.c");
 const AOTK: &str = include_str!("../../kernels/cpu/aotk.h");
@@ -131,7 +133,7 @@ fn choices() -> Vec<SpecChoice> {
 }
 
 fn info() -> ArtifactInfo {
-    ArtifactInfo { graph: Digest::of("graph"), compiler: "0.0.0-test".into() }
+    ArtifactInfo { graph: Digest::of("graph"), compiler: "0.0.0-test".into(), untested: None }
 }
 
 fn needs(_: &TuningTask, candidate: &Candidate, dims: &[i64]) -> Option<Needs> {
@@ -158,9 +160,29 @@ fn cc(dir: &Path, args: &[&str]) -> Option<()> {
     Some(())
 }
 
-/// Follows the recipe of `LinkSpec`; `units` are the sources of the kernels.
+/// Follows the recipe of `LinkSpec` for a CPU; `units` are the sources of the kernels.
 fn build(linkage: &Linkage, units: &[String], dir: &Path) -> Option<PathBuf> {
     let source = |digest: Digest| units.iter().find(|text| Digest::of(text) == digest).unwrap();
+    let write = |name: &str, bytes: &[u8]| std::fs::write(dir.join(name), bytes).unwrap();
+    let march = if cfg!(target_arch = "aarch64") { "-march=armv8.2-a" } else { "-march=x86-64-v3" };
+    let mut objects = Vec::new();
+    for (i, unit) in linkage.units.iter().enumerate() {
+        write("kernel.c", source(*unit).as_bytes());
+        objects.push(format!("k{i:04}.o"));
+        let flags = ["-O2", "-fopenmp-simd", "-fPIC", march, "-c", "kernel.c", "-o", objects.last().unwrap()];
+        cc(dir, &[WARNINGS.as_slice(), &flags].concat())?;
+    }
+    for (i, pack) in linkage.packs.iter().enumerate() {
+        write("pack.c", source(pack.source).as_bytes());
+        cc(dir, &["-DAOTK_PACK_ONLY", "-shared", "-fPIC", "-O1", "-std=gnu11", "pack.c", "-o", &format!("pack{i}.so")])?;
+    }
+    assemble(linkage, dir, &objects)
+}
+
+const WARNINGS: [&str; 4] = ["-std=gnu11", "-Wall", "-Wextra", "-Werror"];
+
+/// The rest of the recipe, which is the same for all targets; `objects` are those of the kernels, `pack0.so` … are there.
+fn assemble(linkage: &Linkage, dir: &Path, objects: &[String]) -> Option<PathBuf> {
     let write = |name: &str, bytes: &[u8]| std::fs::write(dir.join(name), bytes).unwrap();
     let mut section = vec![0; linkage.section_bytes as usize];
     for copy in &linkage.copies {
@@ -168,14 +190,11 @@ fn build(linkage: &Linkage, units: &[String], dir: &Path) -> Option<PathBuf> {
         section[to..to + n].copy_from_slice(&linkage.weights[from..from + n]);
     }
     for (i, pack) in linkage.packs.iter().enumerate() {
-        let library = format!("pack{i}.so");
-        write("pack.c", source(pack.source).as_bytes());
-        cc(dir, &["-DAOTK_PACK_ONLY", "-shared", "-fPIC", "-O1", "-std=gnu11", "pack.c", "-o", &library])?;
         let inputs: Vec<*const u8> = pack.inputs.iter().map(|(from, _)| linkage.weights[*from as usize..].as_ptr()).collect();
         let target = &mut section[pack.offset as usize..][..pack.bytes as usize];
         // SAFETY: a library of one pack function, which is called as the kernel ABI says.
         unsafe {
-            let library = libloading::Library::new(dir.join(library)).unwrap();
+            let library = libloading::Library::new(dir.join(format!("pack{i}.so"))).unwrap();
             type Pack = unsafe extern "C" fn(*const *const u8, *mut u8, *const i64);
             let function: libloading::Symbol<'_, Pack> = library.get(format!("{}_pack", pack.symbol)).unwrap();
             function(inputs.as_ptr(), target.as_mut_ptr(), pack.tune.as_ptr());
@@ -186,22 +205,9 @@ fn build(linkage: &Linkage, units: &[String], dir: &Path) -> Option<PathBuf> {
     write("artifact.map", VERSION_SCRIPT.as_bytes());
     write("glue.c", linkage.glue.as_bytes());
     let flags = GLUE_FLAGS.iter().find(|(arch, _)| *arch == std::env::consts::ARCH)?.1;
-    let warnings = ["-std=gnu11", "-Wall", "-Wextra", "-Werror"];
-    let mut objects = vec!["glue.o".to_owned()];
-    cc(dir, &[&warnings, flags, &["-c", "glue.c", "-o", "glue.o"]].concat())?;
-    let march = if cfg!(target_arch = "aarch64") { "-march=armv8.2-a" } else { "-march=x86-64-v3" };
-    for (i, unit) in linkage.units.iter().enumerate() {
-        write("kernel.c", source(*unit).as_bytes());
-        objects.push(format!("k{i:04}.o"));
-        cc(
-            dir,
-            &[warnings.as_slice(), &["-O2", "-fopenmp-simd", "-fPIC", march, "-c", "kernel.c", "-o", objects.last().unwrap()]]
-                .concat(),
-        )?;
-    }
+    cc(dir, &[&WARNINGS, flags, &["-c", "glue.c", "-o", "glue.o"]].concat())?;
     cc(dir, &["-c", "weights.S", "-o", "weights.o"])?;
-    objects.push("weights.o".into());
-    let objects: Vec<&str> = objects.iter().map(String::as_str).collect();
+    let objects: Vec<&str> = ["glue.o"].into_iter().chain(objects.iter().map(String::as_str)).chain(["weights.o"]).collect();
     cc(dir, &[LINK_FLAGS, &objects, LINK_LIBRARIES, &["-o", "artifact.so"]].concat())?;
     Some(dir.join("artifact.so"))
 }
@@ -258,9 +264,11 @@ fn the_tables_are_those_on_record() {
         println!("skipped: the record is for x86_64");
         return;
     }
-    let linkage = linkage();
-    let tables = linkage.glue.split_once(glue::TABLES).unwrap().1;
-    let file = repository().join("tests/golden/link/tables.c");
+    check_recorded("tables.c", linkage().glue.split_once(glue::TABLES).unwrap().1);
+}
+
+fn check_recorded(name: &str, tables: &str) {
+    let file = repository().join("tests/golden/link").join(name);
     if std::env::var_os("BLESS").is_some() {
         std::fs::write(&file, tables).unwrap();
     }
@@ -321,7 +329,10 @@ fn plans_that_cannot_be_linked_are_refused() {
         },
         "the size of `batch` does not follow from any input: it must be a dimension of one, or a multiple plus a constant",
     );
-    check(&|p, _| p.target = "cuda-sm_90".parse().unwrap(), "artifacts for cuda-sm_90 cannot be linked");
+    check(
+        &|p, _| p.target = "cuda-sm_90".parse().unwrap(),
+        "defect in the plan: the kernel `test_linear` is for a GPU and has no launch",
+    );
     check(
         &|p, _| p.steps[0].dims[0] = expr("seq"),
         "defect in the plan: dim 0 of step `linear \"h\"` uses the unknown symbol `seq`",
@@ -437,9 +448,14 @@ fn building_twice_gives_the_same_bytes_that_need_only_the_c_library() {
     let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let Some(a) = build(&linkage(), &units(), first.path()) else { return };
     let Some(b) = build(&linkage(), &units(), second.path()) else { return };
-    assert!(std::fs::read(&a).unwrap() == std::fs::read(b).unwrap(), "two builds differ");
+    check_reproducible(&a, &b);
+}
+
+/// That the files are the same, export one symbol and need the C library at most.
+fn check_reproducible(a: &Path, b: &Path) {
+    assert!(std::fs::read(a).unwrap() == std::fs::read(b).unwrap(), "two builds differ");
     let readelf = |flag: &str| {
-        let output = Command::new("readelf").args([flag, "-W"]).arg(&a).output();
+        let output = Command::new("readelf").args([flag, "-W"]).arg(a).output();
         output.map(|output| String::from_utf8(output.stdout).unwrap())
     };
     let Ok(dynamic) = readelf("-d") else {
@@ -447,7 +463,7 @@ fn building_twice_gives_the_same_bytes_that_need_only_the_c_library() {
         return;
     };
     for line in dynamic.lines().filter(|line| line.contains("(NEEDED)")) {
-        let known = ["[libc.so.6]", "[libm.so.6]", "[libpthread.so.0]", "[ld-linux-x86-64.so.2]", "[ld-linux-aarch64.so.1]"];
+        let known = ["[libc.so.6]", "[libm.so.6]", "[libpthread.so.0]", "[libdl.so.2]", "[ld-linux-x86-64.so.2]", "[ld-linux-aarch64.so.1]"];
         assert!(known.iter().any(|name| line.ends_with(name)), "{line}");
     }
     assert!(!dynamic.contains("TEXTREL"), "{dynamic}");

@@ -2,7 +2,10 @@
 
 use aotfarm_protocol::DType;
 
-use crate::ir::{BinaryOp, Def, Expr, Graph, Node, Op, TensorData, UnaryOp, ValueId};
+use crate::ir::{BinaryOp, Def, Expr, Graph, Node, Op, PoolOp, TensorData, UnaryOp, ValueId};
+use crate::task::PoolSpec;
+
+use super::layouts::{Blocking, FEW_CHANNELS, image_size};
 
 /// One fused step.
 #[derive(Debug, Clone)]
@@ -29,6 +32,8 @@ pub(super) struct Chain {
     pub(super) last: usize,
     /// Epilogue of a convolution or product; empty for a reduction, whose followers are evaluated as part of its loop nest.
     pub(super) steps: Vec<ChainStep>,
+    /// A pooling of what the epilogue gives.
+    pub(super) pool: Option<PoolSpec>,
 }
 
 /// The edges that use each value.
@@ -75,15 +80,22 @@ impl Uses {
 }
 
 impl Chains {
-    /// Assigns every element-wise node that can ride on an earlier computation, first come, first served.
-    pub(super) fn of(graph: &Graph, uses: &Uses) -> Self {
+    /// Assigns every element-wise node that can ride on an earlier computation, first come, first served. Where images are
+    /// [`Blocking::Whole`], the pooling after a model's first convolution rides too: that convolution's output is the largest of all.
+    pub(super) fn of(graph: &Graph, uses: &Uses, blocking: Blocking) -> Self {
         let mut chains = Self { all: Vec::new(), of: vec![None; graph.nodes.len()] };
         for (n, node) in graph.nodes.iter().enumerate() {
             if chains.of[n].is_some() {
                 continue;
             }
             let chain = match node.op {
-                Op::Conv { .. } => chains.epilogue(graph, uses, n, 1),
+                Op::Conv { .. } => {
+                    let mut chain = chains.epilogue(graph, uses, n, 1);
+                    if blocking == Blocking::Whole {
+                        chains.pool(graph, uses, &mut chain);
+                    }
+                    chain
+                }
                 Op::Linear | Op::MatMul => chains.epilogue(graph, uses, n, graph.ty(node.output).shape.len() - 1),
                 Op::Reduce { .. } => chains.followers(graph, uses, n),
                 _ => continue,
@@ -111,7 +123,7 @@ impl Chains {
     fn epilogue(&mut self, graph: &Graph, uses: &Uses, anchor: usize, axis: usize) -> Chain {
         let node = &graph.nodes[anchor];
         let shape = &graph.ty(node.output).shape;
-        let mut chain = Chain { anchor, last: anchor, steps: Vec::new() };
+        let mut chain = Chain { anchor, last: anchor, steps: Vec::new(), pool: None };
         if let Some(bias) = node.inputs.get(2)
             && let Some(data) = channel_vector(graph, *bias, shape, axis, true)
         {
@@ -131,9 +143,28 @@ impl Chains {
         chain
     }
 
+    /// The first convolution of a model takes the common max pool with it.
+    fn pool(&mut self, graph: &Graph, uses: &Uses, chain: &mut Chain) {
+        let anchor = &graph.nodes[chain.anchor];
+        let reads_input = matches!(graph.value(anchor.inputs[0]).def, Def::Input(_))
+            && image_size(graph, anchor.inputs[0]).is_some_and(|[channels, ..]| channels <= FEW_CHANNELS);
+        let residual = chain.steps.iter().any(|step| matches!(step, ChainStep::Residual(..)));
+        let Some((next, _)) = uses.single(graph.nodes[chain.last].output) else { return };
+        if let Op::Pool { op: PoolOp::Max, window } = graph.nodes[next].op
+            && (window.kernel, window.stride, window.dilation) == ([3, 3], [2, 2], [1, 1])
+            && reads_input
+            && !residual
+            && self.of[next].is_none()
+        {
+            chain.pool = Some(PoolSpec { op: PoolOp::Max, window });
+            chain.last = next;
+            self.claim(next);
+        }
+    }
+
     /// A reduction takes with it single-use element-wise nodes that keep its type.
     fn followers(&mut self, graph: &Graph, uses: &Uses, anchor: usize) -> Chain {
-        let mut chain = Chain { anchor, last: anchor, steps: Vec::new() };
+        let mut chain = Chain { anchor, last: anchor, steps: Vec::new(), pool: None };
         let mut value = graph.nodes[anchor].output;
         while let Some((next, _)) = uses.single(value) {
             let node = &graph.nodes[next];

@@ -8,7 +8,7 @@ use crate::task::{GPU_CHANNELS, Layout};
 use super::chains::{Chain, ChainStep, Chains, Uses};
 
 /// Most channels that a convolution reads row-major, as a model's first one does: as an image they would be mostly padding.
-const FEW_CHANNELS: i64 = 4;
+pub(super) const FEW_CHANNELS: i64 = 4;
 
 /// What an operand of a kernel must look like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -92,7 +92,7 @@ impl Layouts {
                         layouts.mark(graph, graph.nodes[chain.last].output, layouts.conv_has_images(graph, node));
                     }
                 }
-                Op::Pool { .. } => layouts.mark(graph, node.output, true),
+                Op::Pool { .. } if chains.of[n].is_none() => layouts.mark(graph, node.output, true),
                 _ => {}
             }
         }
@@ -129,7 +129,9 @@ impl Layouts {
     pub(super) fn need(&self, graph: &Graph, chains: &Chains, n: usize, slot: usize) -> Need {
         let node = &graph.nodes[n];
         let constant = |id: ValueId| matches!(graph.value(id).def, Def::Weight(_));
+        let rides = chains.of[n].is_some_and(|c| chains.all[c].anchor != n);
         match (&node.op, slot) {
+            (Op::Pool { .. }, _) if rides => Need::Any,
             (Op::Conv { .. }, 0) => self.conv_input(graph, node),
             (Op::Conv { .. }, _) | (Op::Linear, 2) | (Op::LayerNorm { .. }, 1..) => Need::Constant,
             (Op::Linear, 1) if constant(node.inputs[1]) => Need::Constant,

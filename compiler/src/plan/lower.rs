@@ -32,7 +32,7 @@ pub fn lower(graph: Graph, target: Target, precision: Precision) -> Result<Plan,
     let (inputs, outputs) = (ports(&graph.inputs), ports(&graph.outputs));
     let Prepared { graph, transposed } = prepare(graph, blocking);
     let uses = Uses::of(&graph);
-    let chains = Chains::of(&graph, &uses);
+    let chains = Chains::of(&graph, &uses, blocking);
     let layouts = Layouts::of(&graph, &uses, &chains, blocking);
     let forms = forms(&graph, &uses, &chains, &layouts);
     let mut lowering = Lowering {
@@ -288,7 +288,7 @@ impl<'a> Lowering<'a> {
             output: (result, shape.clone()),
         };
         let epilogue = self.epilogue(chain, &shape, &mut task);
-        task.kind = TaskKind::Conv(ConvSpec { window, groups, epilogue, pool: None });
+        task.kind = TaskKind::Conv(ConvSpec { window, groups, epilogue, pool: chain.pool });
         self.emit(node, task);
         Ok(())
     }
@@ -469,7 +469,8 @@ fn label(spec: &TaskSpec, dims: &[Expr], node: &Node) -> String {
                 format!("/{sh}x{sw}")
             };
             let groups = if conv.groups == 1 { String::new() } else { format!(" groups {}", conv.groups) };
-            format!("conv {kh}x{kw}{stride}{groups} {} -> {result}{}", shape(&spec.inputs[0]), tail(&conv.epilogue))
+            let pool = conv.pool.map_or(String::new(), |p| format!(" +max pool {}x{}", p.window.kernel[0], p.window.kernel[1]));
+            format!("conv {kh}x{kw}{stride}{groups} {} -> {result}{}{pool}", shape(&spec.inputs[0]), tail(&conv.epilogue))
         }
         TaskKind::MatMul(product) => {
             let b = if product.b_is_weight { &spec.weights[0] } else { &spec.inputs[1] };

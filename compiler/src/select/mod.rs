@@ -164,7 +164,8 @@ fn row(candidate: &Candidate, outcome: &Outcome, verdict: String) -> AutotuneRow
     let (outcome, seconds) = match outcome {
         Outcome::Measured(m) => {
             let seconds = (!m.samples.is_empty()).then(|| m.median());
-            (Outcome::Measured(Measurement { samples: Vec::new(), raced: m.raced, error: m.error }), seconds)
+            let (raced, error, conditions) = (m.raced, m.error, m.conditions.clone());
+            (Outcome::Measured(Measurement { samples: Vec::new(), raced, error, conditions }), seconds)
         }
         other => (other.clone(), None),
     };

@@ -6,13 +6,15 @@ use aotfarm_protocol::{
 
 use crate::candidate::{Candidate, title};
 use crate::ir::{BinaryOp, UnaryOp};
-use crate::task::{EpilogueStep, Index, Layout, LoopNest, Scalar, TaskKind, TaskSpec, TensorSpec, TuningTask};
+use crate::task::{EpilogueStep, Index, Layout, LoopNest, Math, Scalar, TaskKind, TaskSpec, TensorSpec, TuningTask};
 
-/// The Measure item of a task: `candidates` (with the digests of their objects), most promising first, checked against `reference`.
+/// The Measure item of a task: `candidates` (with the digests of their objects), most promising first, checked against `reference`. `tools` is
+/// the object of [`crate::candidate::tools`].
 pub fn measure_spec(
     task: &TuningTask,
     candidates: &[(Candidate, Digest)],
     reference: (&Candidate, Digest),
+    tools: Option<Digest>,
     protocol: MeasureProtocol,
     seed: u64,
 ) -> MeasureSpec {
@@ -22,7 +24,7 @@ pub fn measure_spec(
         operands: operands(task),
         reference: call(task, reference.0, reference.1),
         candidates: candidates.iter().map(|(candidate, object)| call(task, candidate, *object)).collect(),
-        tools: None,
+        tools,
         tolerance: tolerance(task),
         seed,
         protocol,
@@ -75,6 +77,8 @@ pub fn operands(task: &TuningTask) -> Vec<Operand> {
 /// of a sum. Integers must be equal.
 pub fn tolerance(task: &TuningTask) -> f64 {
     match output_type(task) {
+        // Both operands have lost half a unit of 10 bits, and what is stored may lose one more; truncation loses twice that.
+        DType::F32 if task.spec.math == Math::Tf32 => 2e-3,
         // Winograd's transforms lose about four bits more than a plain sum: 3e-6.
         DType::F32 => 3e-6 + 1e-7 * terms(task).sqrt(),
         DType::F64 => 1e-13 + 2e-16 * terms(task).sqrt(),

@@ -35,7 +35,12 @@ fn considered(task: &TuningTask, n: usize) -> Vec<Candidate> {
 }
 
 fn measured(seconds: f64, raced: u32) -> Outcome {
-    Outcome::Measured(Measurement { samples: vec![seconds; 100.min(raced.max(8) as usize)], raced, error: 1e-7 })
+    Outcome::Measured(Measurement {
+        samples: vec![seconds; 100.min(raced.max(8) as usize)],
+        raced,
+        error: 1e-7,
+        conditions: None,
+    })
 }
 
 /// Family-independent view of a Selection: which considered candidate each row is, with its verdict.
@@ -79,7 +84,7 @@ fn within_the_noise_the_simpler_wins() {
 
 #[test]
 fn failures_never_win_and_say_why() {
-    let wrong = Measurement { samples: vec![0.1; 8], raced: 0, error: f64::NAN };
+    let wrong = Measurement { samples: vec![0.1; 8], raced: 0, error: f64::NAN, conditions: None };
     check(
         &[
             Some(measured(1.0, 100)),
@@ -150,7 +155,7 @@ fn a_measure_item_says_all_that_a_worker_needs() {
         run_limit_ms: 1000,
         memory_limit: 1 << 30,
     };
-    let spec = measure_spec(&task, &given, (&considered[0], object), protocol, 7);
+    let spec = measure_spec(&task, &given, (&considered[0], object), None, protocol, 7);
     assert_eq!(spec.title, "matmul(64x100, 50x100) f32 cpu-x86_64-v3");
     assert_eq!(spec.task, task.key());
     let roles: Vec<_> = spec.operands.iter().map(|o| o.role).collect();
@@ -187,7 +192,7 @@ fn a_scalar_is_one_element() {
 fn what_is_right_but_not_exact_enough_does_not_win() {
     let task = task();
     let considered = considered(&task, 3);
-    let with_error = |error| Outcome::Measured(Measurement { samples: vec![0.1; 10], raced: 10, error });
+    let with_error = |error| Outcome::Measured(Measurement { samples: vec![0.1; 10], raced: 10, error, conditions: None });
     let outcomes = [(considered[1].id, with_error(1e-6)), (considered[2].id, measured(0.5, 10))];
     let winner = |accuracy| select(&task, &considered, &outcomes, &[], allowed(&task, accuracy)).winner.id;
     assert_eq!(winner(Accuracy::Default), considered[1].id);

@@ -19,6 +19,13 @@ const QUIET_MS: i64 = 3_000;
 #[derive(Debug, Default)]
 pub(super) struct Missing(BTreeMap<String, i64>);
 
+impl Missing {
+    /// For how long something has been missing, in milliseconds.
+    fn for_ms(&self, what: &str, now: i64) -> i64 {
+        self.0.get(what).map_or(0, |since| now - since)
+    }
+}
+
 impl Driver {
     /// The choices of the job for each target: those stored, else those of the workers that are connected now, waiting for some.
     pub(super) async fn pin(&self, blueprint: &Arc<dyn Blueprint>) -> Drive<Pins> {
@@ -30,11 +37,24 @@ impl Driver {
             let workers = self.live_workers().await?;
             let mut lacking = BTreeSet::new();
             for target in &targets {
-                if !pins.contains_key(target) {
-                    match choose(*target, &workers) {
-                        Ok(pin) => drop(pins.insert(*target, pin)),
-                        Err(lack) => drop(lacking.insert(lack)),
+                if pins.contains_key(target) {
+                    continue;
+                }
+                match choose(*target, &workers) {
+                    Ok(pin) if pin.device.is_some() => drop(pins.insert(*target, pin)),
+                    Ok(pin) => {
+                        let what = format!("a device that runs {target}");
+                        let foreign = matches!(target, Target::Cuda { .. });
+                        if foreign && missing.for_ms(&what, self.core.now()) >= QUIET_MS {
+                            self.core
+                                .note(self.id, format!("no connected worker has {what}: its kernels are not measured"))
+                                .await?;
+                            pins.insert(*target, pin);
+                        } else {
+                            lacking.insert(what);
+                        }
                     }
+                    Err(lack) => drop(lacking.insert(lack)),
                 }
             }
             if lacking.is_empty() {
@@ -93,7 +113,7 @@ fn needs(item: &QueuedItem, pins: &Pins) -> String {
     match (&item.toolchain, item.device) {
         (Some((id, target)), _) => format!("the compiler {id} for {target}"),
         (None, Some(fingerprint)) => {
-            let device = pins.values().map(|p| &p.device).find(|d| d.fingerprint() == fingerprint);
+            let device = pins.values().filter_map(|p| p.device.as_ref()).find(|d| d.fingerprint() == fingerprint);
             device
                 .map_or_else(|| format!("the device {fingerprint}"), |d| format!("the device {} with {} cores", d.name, d.cores))
         }
@@ -101,24 +121,32 @@ fn needs(item: &QueuedItem, pins: &Pins) -> String {
     }
 }
 
-/// The toolchain with the most build slots and the device that most workers hold; among equals the one with the larger name or
+/// The compilers with the most build slots and the device that most workers hold; among equals the one with the larger name or
 /// fingerprint, so that the choice does not depend on who registered first.
 fn choose(target: Target, workers: &[WorkerRow]) -> Result<Pin, String> {
-    let mut slots: BTreeMap<&str, u32> = BTreeMap::new();
     let mut devices: BTreeMap<Digest, (u32, &Device)> = BTreeMap::new();
+    for device in workers.iter().filter_map(|w| w.capabilities.device.as_ref()).filter(|d| d.runs(target)) {
+        devices.entry(device.fingerprint()).or_insert((0, device)).0 += 1;
+    }
+    let device = devices.into_iter().max_by_key(|(id, (n, d))| (*n, d.cores, *id)).map(|(_, (_, device))| device.clone());
+    let toolchain = most_slots(workers, |t| *t == target).ok_or_else(|| format!("a compiler for {target}"))?;
+    let linker = match target {
+        Target::Cpu(_) => toolchain.clone(),
+        Target::Cuda { .. } => {
+            let links = most_slots(workers, |t| matches!(t, Target::Cpu(_)));
+            links.ok_or_else(|| format!("a C compiler, which links the artifacts for {target}"))?
+        }
+    };
+    Ok(Pin { toolchain, linker, device })
+}
+
+/// The compiler for a target that `serves`, with the most build slots.
+fn most_slots(workers: &[WorkerRow], serves: impl Fn(&Target) -> bool) -> Option<String> {
+    let mut slots: BTreeMap<&str, u32> = BTreeMap::new();
     for worker in workers {
-        for toolchain in worker.capabilities.toolchains.iter().filter(|t| t.targets.contains(&target)) {
+        for toolchain in worker.capabilities.toolchains.iter().filter(|t| t.targets.iter().any(&serves)) {
             *slots.entry(&toolchain.id).or_default() += worker.capabilities.slots.max(1);
         }
-        if let Some(device) = worker.capabilities.device.as_ref().filter(|d| d.runs(target)) {
-            devices.entry(device.fingerprint()).or_insert((0, device)).0 += 1;
-        }
     }
-    let toolchain = slots.into_iter().max_by_key(|(id, slots)| (*slots, *id)).map(|(id, _)| id.to_owned());
-    let device = devices.into_iter().max_by_key(|(id, (n, d))| (*n, d.cores, *id)).map(|(_, (_, device))| device.clone());
-    match (toolchain, device) {
-        (Some(toolchain), Some(device)) => Ok(Pin { toolchain, device }),
-        (None, _) => Err(format!("a compiler for {target}")),
-        (_, None) => Err(format!("a device that runs {target}")),
-    }
+    slots.into_iter().max_by_key(|(id, slots)| (*slots, *id)).map(|(id, _)| id.to_owned())
 }

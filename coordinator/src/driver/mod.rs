@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aotfarm_protocol::{
-    ApiError, ArtifactMetadata, BuildSpec, Digest, ErrorCode, JobEvent, JobId, JobState, LinkSpec, Profile, ProfileSpec,
-    PublishRequest, Published, Target, WorkResult, WorkSpec,
+    ApiError, ArtifactMetadata, BuildSpec, DeviceKind, Digest, ErrorCode, JobEvent, JobId, JobState, LinkSpec, Precision,
+    Profile, ProfileSpec, PublishRequest, Published, Target, WorkResult, WorkSpec,
 };
 use aotfarm_registry::{BlobError, CatalogError};
 use tokio::sync::Semaphore;
@@ -32,7 +32,14 @@ const RETRIES: u32 = 5;
 /// Plans that are made at once: each may take seconds of all cores.
 const PLANNERS: usize = 2;
 /// Largest relative L2 error of an artifact against the reference interpreter, in units of 1e-9.
-const CHECK_TOLERANCE_E9: u64 = 10_000;
+const fn check_tolerance_e9(precision: Precision) -> u64 {
+    match precision {
+        Precision::Fp32 => 10_000,
+        Precision::Tf32 => 5_000_000,
+        Precision::Fp16 => 10_000_000,
+        Precision::Bf16 => 50_000_000,
+    }
+}
 /// Milliseconds of timed runs per point of a Profile.
 const PROFILE_BUDGET_MS: u64 = 600;
 /// The longest that a driver sleeps without looking at the database.
@@ -290,13 +297,14 @@ impl Driver {
             let pin = &pins[&target];
             let ids = choices.iter().map(|(task, winner)| (*task, winner.id)).collect::<Vec<_>>();
             let plan = Arc::clone(blueprint);
-            let outline = compute(move || plan.link(index, &ids)).await??;
+            let untested = pin.device.is_none().then(|| format!("no device that runs {target} was there to measure on"));
+            let outline = compute(move || plan.link(index, &ids, untested)).await??;
             let objects = self.objects(blueprint, &outline, &choices, target, pin).await?;
             let glue = self.core.blobs.put(outline.glue).await.map_err(Error::from)?;
             let weights = self.core.blobs.put(outline.weights).await.map_err(Error::from)?;
             let spec = LinkSpec {
                 target,
-                toolchain: pin.toolchain.clone(),
+                toolchain: pin.linker.clone(),
                 glue,
                 objects,
                 weights,
@@ -352,27 +360,29 @@ impl Driver {
         check: Digest,
     ) -> Drive<Vec<Profile>> {
         let points = blueprint.profile_points();
+        let here = |variant: &&Linked| pins[&variant.target].device.is_some();
+        let linked: Vec<&Linked> = linked.iter().filter(here).collect();
         let wants: Vec<Want> = linked
             .iter()
-            .map(|variant| {
-                let device = &pins[&variant.target].device;
+            .filter_map(|variant| {
+                let device = pins[&variant.target].device.as_ref()?;
                 let spec = ProfileSpec {
                     artifact: variant.artifact,
                     target: variant.target,
                     check,
-                    tolerance_e9: CHECK_TOLERANCE_E9,
+                    tolerance_e9: check_tolerance_e9(self.job.request.precision),
                     points: points.clone(),
                     threads: self.threads(device),
                     budget_ms: PROFILE_BUDGET_MS,
                 };
                 let label = format!("check and profile {} for {}", self.job.request.name, variant.target);
-                Want { spec: WorkSpec::Profile { spec, device: device.fingerprint() }, label, context: None }
+                Some(Want { spec: WorkSpec::Profile { spec, device: device.fingerprint() }, label, context: None })
             })
             .collect();
         let keys = self.core.want(self.id, &wants).await?;
         let ended = self.wait_for(JobState::Profiling, &keys, pins, PROFILE_BUDGET_MS * points.len() as u64).await?;
         let mut profiles = Vec::new();
-        for (key, variant) in keys.iter().zip(linked) {
+        for (key, variant) in keys.iter().zip(&linked) {
             match &ended[key].result {
                 Some(WorkResult::Profiled { profiles: found, .. }) => profiles.extend(found.iter().cloned()),
                 other => return Err(Stop::Fail(unusable("the artifact", variant.target, other.as_ref(), &ended[key].log))),
@@ -394,7 +404,10 @@ impl Driver {
     }
 
     fn threads(&self, device: &aotfarm_protocol::Device) -> u32 {
-        self.job.request.threads.unwrap_or(device.cores).max(1)
+        match device.kind {
+            DeviceKind::Cpu => self.job.request.threads.unwrap_or(device.cores).max(1),
+            DeviceKind::Cuda => 1,
+        }
     }
 
     /// Stops the driver when the job is no longer in `state`.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use aotfarm_protocol::{
-    Device, Digest, ErrorCode, JobEvent, JobState, MeasureProtocol, Outcome, TaskKey, TuneMode, TuningRecord, WorkItemId,
+    Device, Digest, ErrorCode, JobEvent, JobState, MeasureProtocol, Outcome, Target, TaskKey, TuneMode, TuningRecord, WorkItemId,
     WorkResult, WorkSpec,
 };
 
@@ -24,6 +24,10 @@ use crate::tuner::{Action, Cost, Known, KnownOutcomes, PROTOCOL_VERSION, Setting
 /// Milliseconds of measuring in all, unless the user said otherwise.
 const QUICK_BUDGET_MS: u64 = 11_000;
 const FULL_BUDGET_MS: u64 = 300_000;
+/// Likewise on a GPU, where more candidates race at more sizes.
+const QUICK_BUDGET_ON_GPU_MS: u64 = 25_000;
+/// Compute capabilities whose records may help others.
+const GPUS: [u32; 12] = [75, 80, 86, 87, 88, 89, 90, 100, 103, 110, 120, 121];
 
 /// What an open item is for.
 enum Open {
@@ -88,20 +92,27 @@ impl Driver {
     /// One search per variant, with everything that is known about its tasks.
     async fn searches(&self, blueprint: &Arc<dyn Blueprint>, pins: &Pins) -> Drive<Vec<Search>> {
         let request = &self.job.request;
-        let all_ms = match (request.budget_s, request.tune) {
-            (Some(s), _) => u64::from(s) * 1000,
-            (None, TuneMode::Full) => FULL_BUDGET_MS,
-            (None, _) => QUICK_BUDGET_MS,
-        };
         let variants = blueprint.variants();
         let mut searches = Vec::new();
         for (index, variant) in variants.iter().enumerate() {
             let pin = pins[&variant.target].clone();
-            let threads = self.threads(&pin.device);
-            let keys: Vec<TaskKey> = variant.specs.iter().flat_map(|s| s.tasks.iter().map(|t| t.key)).collect();
-            let known = self.known(&keys, &pin.device, threads).await?;
-            let settings =
-                Settings { mode: request.tune, trials: request.trials, budget_ms: all_ms / variants.len() as u64, threads };
+            let gpu = matches!(variant.target, Target::Cuda { .. });
+            let all_ms = match (request.budget_s, request.tune) {
+                (Some(s), _) => u64::from(s) * 1000,
+                (None, TuneMode::Full) => FULL_BUDGET_MS,
+                (None, _) if gpu => QUICK_BUDGET_ON_GPU_MS,
+                (None, _) => QUICK_BUDGET_MS,
+            };
+            let budget_ms = all_ms / variants.len() as u64;
+            let (mode, threads, known) = match &pin.device {
+                Some(device) => {
+                    let keys: Vec<TaskKey> = variant.specs.iter().flat_map(|s| s.tasks.iter().map(|t| t.key)).collect();
+                    let threads = self.threads(device);
+                    (request.tune, threads, self.known(&keys, device, threads).await?)
+                }
+                None => (TuneMode::None, 1, self.borrowed(blueprint, index).await?),
+            };
+            let settings = Settings { mode, trials: request.trials, budget_ms, threads, gpu };
             let tuner = Tuner::new(Arc::clone(blueprint), index, settings, Arc::new(known));
             searches.push(Search { tuner: Some(tuner), pin, open: HashMap::new() });
         }
@@ -114,11 +125,42 @@ impl Driver {
         let mut conn = self.core.db.read().await?;
         for task in tasks {
             let records = tuning_records::newest(&mut conn, *task, fingerprint, PROTOCOL_VERSION, threads).await?;
-            let outcomes: BTreeMap<_, _> = records
-                .into_iter()
-                .map(|(id, record)| (id, Known { outcome: record.outcome, budget_ms: record.protocol.budget_ms }))
-                .collect();
+            let outcomes: BTreeMap<_, _> = records.into_iter().map(|(id, record)| (id, as_known(record))).collect();
             known.insert(*task, outcomes);
+        }
+        Ok(known)
+    }
+
+    /// Records of the target's nearest measured relative, for a GPU that no worker has: what was fast there is the best guess here.
+    async fn borrowed(&self, blueprint: &Arc<dyn Blueprint>, variant: usize) -> Drive<KnownOutcomes> {
+        let outline = &blueprint.variants()[variant];
+        let Target::Cuda { sm } = outline.target else { return Ok(KnownOutcomes::new()) };
+        let mut conn = self.core.db.read().await?;
+        let mut relatives = GPUS;
+        // An older GPU's kernels are legal more often than a newer one's.
+        relatives.sort_by_key(|other| (other.abs_diff(sm), *other));
+        let mut known = KnownOutcomes::new();
+        for (spec, tasks) in outline.specs.iter().enumerate() {
+            for (point, task) in tasks.tasks.iter().enumerate() {
+                let here = TaskRef { variant, spec, point };
+                for relative in relatives {
+                    let records = tuning_records::of_task(
+                        &mut conn,
+                        blueprint.key_for(here, Target::Cuda { sm: relative }),
+                        PROTOCOL_VERSION,
+                    )
+                    .await?;
+                    let legal = records.into_iter().filter_map(|record| {
+                        let candidate = blueprint.candidate(here, &record.family, &record.params)?;
+                        Some((candidate.id, as_known(record)))
+                    });
+                    let outcomes: BTreeMap<_, _> = legal.collect();
+                    if !outcomes.is_empty() {
+                        known.insert(task.key, outcomes);
+                        break;
+                    }
+                }
+            }
         }
         Ok(known)
     }
@@ -159,13 +201,16 @@ impl Driver {
                         candidates: candidates.into_iter().map(|c| (c.id, c.family, c.params)).collect(),
                     };
                     let label = format!("measure {} candidates of {}", spec.candidates.len(), spec.title);
-                    let spec = WorkSpec::Measure { spec, device: search.pin.device.fingerprint() };
+                    let device = search.pin.device.as_ref().expect("only what has a device is measured").fingerprint();
+                    let spec = WorkSpec::Measure { spec, device };
                     wants.push(Want { spec, label, context: Some(context) });
                     opens.push(Open::Race(task));
                 }
                 Action::RecordBuildFailure { key, candidates, unit, log, protocol } => {
                     let item = self.build(blueprint, unit, target, &search.pin, String::new()).await?.spec.id();
-                    self.record_refusal(item, key, candidates, &log, protocol, target, &search.pin.device).await?;
+                    if let Some(device) = &search.pin.device {
+                        self.record_refusal(item, key, candidates, &log, protocol, target, device).await?;
+                    }
                 }
                 Action::Decided { table } => self.core.emit(self.id, &JobEvent::Tuned { table }).await?,
                 Action::Note(message) => self.core.note(self.id, message).await?,
@@ -186,7 +231,7 @@ impl Driver {
         candidates: Vec<CandidateOutline>,
         log: &str,
         protocol: MeasureProtocol,
-        target: aotfarm_protocol::Target,
+        target: Target,
         device: &Device,
     ) -> Drive<()> {
         let mut tx = self.core.db.write().await?;
@@ -251,6 +296,11 @@ impl Driver {
         let error = aotfarm_protocol::ApiError::new(ErrorCode::Internal, message);
         Err(Stop::Fail(error.hint("`aotfarm logs JOB` shows each failure; a larger --budget helps where the budget cut off")))
     }
+}
+
+fn as_known(record: TuningRecord) -> Known {
+    let TuningRecord { outcome, protocol, family, params, .. } = record;
+    Known { outcome, budget_ms: protocol.budget_ms, family, params }
 }
 
 fn tuner(search: &Search) -> &Tuner {

@@ -67,6 +67,7 @@ impl Planner for FakePlanner {
             point: BTreeMap::from([("n".to_owned(), 1 << point)]),
             calls: 1,
             flops: 1e6,
+            footprint: 0,
             allowed: 1e-5,
         };
         let variant = |target: Target| VariantOutline {
@@ -121,6 +122,14 @@ impl Blueprint for FakeBlueprint {
         self.numbered(task, 0)
     }
 
+    fn tools(&self, _: usize) -> Option<Digest> {
+        None
+    }
+
+    fn key_for(&self, task: TaskRef, _: Target) -> TaskKey {
+        self.outline(task).key
+    }
+
     fn source(&self, unit: Digest) -> String {
         let specs = self.variants[0].specs.len();
         let texts = (0..specs).flat_map(|s| ["naive@1", "fast@1", "slow@1"].map(|f| unit_text(s, f)));
@@ -132,6 +141,7 @@ impl Blueprint for FakeBlueprint {
         task: TaskRef,
         reference: (CandidateId, Digest),
         candidates: &[(CandidateId, Digest)],
+        tools: Option<Digest>,
         protocol: MeasureProtocol,
         seed: u64,
     ) -> MeasureSpec {
@@ -157,7 +167,7 @@ impl Blueprint for FakeBlueprint {
             operands: vec![],
             reference: call(&reference),
             candidates: candidates.iter().map(call).collect(),
-            tools: None,
+            tools,
             tolerance: 1e-5,
             seed,
             protocol,
@@ -191,7 +201,12 @@ impl Blueprint for FakeBlueprint {
         Decision { winner, measured: timed, dropped: 0, rows }
     }
 
-    fn link(&self, variant: usize, choices: &[(TaskRef, CandidateId)]) -> Result<LinkOutline, PlanError> {
+    fn link(
+        &self,
+        variant: usize,
+        choices: &[(TaskRef, CandidateId)],
+        untested: Option<String>,
+    ) -> Result<LinkOutline, PlanError> {
         let winners: Vec<CandidateOutline> = choices
             .iter()
             .map(|(task, id)| (0..self.candidates).map(|n| self.numbered(*task, n)).find(|c| c.id == *id).expect("a winner"))
@@ -208,7 +223,7 @@ impl Blueprint for FakeBlueprint {
             copies: vec![],
             metadata: ArtifactMetadata {
                 precision: Default::default(),
-                untested: None,
+                untested,
                 target: self.variants[variant].target,
                 graph: self.graph,
                 compiler: "fake-1".to_owned(),
@@ -417,7 +432,7 @@ fn seconds(label: &str) -> f64 {
 pub(crate) fn measured(spec: &MeasureSpec) -> Vec<(CandidateId, Outcome)> {
     let outcome = |call: &KernelCall| {
         let samples = vec![seconds(&call.label); 3];
-        (call.candidate, Outcome::Measured(Measurement { samples, raced: 3, error: 0.0 }))
+        (call.candidate, Outcome::Measured(Measurement { samples, raced: 3, error: 0.0, conditions: None }))
     };
     spec.candidates.iter().map(outcome).collect()
 }

@@ -31,7 +31,11 @@ fn blueprint(text: &str) -> Arc<dyn Blueprint> {
 }
 
 fn settings(mode: TuneMode) -> Settings {
-    Settings { mode, trials: None, budget_ms: 10_000, threads: 2 }
+    Settings { mode, trials: None, budget_ms: 10_000, threads: 2, gpu: false }
+}
+
+fn known_as(outcome: Outcome, budget_ms: u64) -> Known {
+    Known { outcome, budget_ms, family: "f".to_owned(), params: Params::new() }
 }
 
 /// What one search came to.
@@ -59,7 +63,7 @@ fn search(
     let (mut open, mut out) = (Vec::new(), Outcomes::default());
     let mut store = |task: TaskKey, outcomes: &[(CandidateId, Outcome)], protocol: &MeasureProtocol| {
         for (id, outcome) in outcomes {
-            let entry = Known { outcome: outcome.clone(), budget_ms: protocol.budget_ms };
+            let entry = known_as(outcome.clone(), protocol.budget_ms);
             known.entry(task).or_default().insert(*id, entry);
         }
     };
@@ -168,7 +172,7 @@ fn a_cut_off_candidate_is_tried_again_only_with_a_larger_budget() {
     search("specs=1 points=1 candidates=5 weights=a", &mut known, &[], first, FOREVER);
     let cut_off = |known: &mut KnownOutcomes, budget_ms: u64| {
         let candidate = known.values_mut().next().unwrap().values_mut().next().unwrap();
-        *candidate = Known { outcome: Outcome::Unsupported { reason: "budget".to_owned() }, budget_ms };
+        *candidate = known_as(Outcome::Unsupported { reason: "budget".to_owned() }, budget_ms);
     };
     cut_off(&mut known, 10_000);
     assert_eq!(search("specs=1 points=1 candidates=5 weights=a", &mut known, &[], first, FOREVER).races.len(), 0);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use aotfarm_protocol::{
     ARTIFACT_TYPE, ArtifactMetadata, CONFIG_TYPE, Descriptor, Digest, INDEX_TYPE, Index, MANIFEST_TYPE, Manifest,
-    TARGET_ANNOTATION, Target,
+    PRECISION_ANNOTATION, Precision, TARGET_ANNOTATION, Target, UNTESTED_ANNOTATION,
 };
 
 /// Annotation that tells OCI tools what to call the file.
@@ -46,6 +46,13 @@ pub(super) struct Variant {
 /// Describes one variant of `model`: an artifact of `bytes` bytes.
 pub(super) fn variant(model: &str, target: Target, artifact: Digest, bytes: u64, metadata: &ArtifactMetadata) -> Variant {
     let config = Document::of(metadata);
+    let mut annotations = target_annotation(target);
+    if metadata.precision != Precision::Fp32 {
+        annotations.insert(PRECISION_ANNOTATION.to_owned(), metadata.precision.to_string());
+    }
+    if let Some(why) = &metadata.untested {
+        annotations.insert(UNTESTED_ANNOTATION.to_owned(), why.clone());
+    }
     let layer = Descriptor {
         media_type: ARTIFACT_TYPE.to_owned(),
         digest: artifact,
@@ -57,7 +64,7 @@ pub(super) fn variant(model: &str, target: Target, artifact: Digest, bytes: u64,
         media_type: MANIFEST_TYPE.to_owned(),
         config: config.descriptor(CONFIG_TYPE),
         layers: vec![layer],
-        annotations: target_annotation(target),
+        annotations,
     });
     Variant { target, artifact, bytes, config, manifest }
 }

@@ -99,20 +99,21 @@ static const char *const glue_labels[] = {
 };
 static const char glue_metadata[] =
     "{\"target\":\"cpu-x86_64-v3\",\"graph\":\"sha256:eef93e1d14482804277fca0172464032d1a4fdbcc338524059fa1e861454ad4d\",\"c"
-    "ompiler\":\"0.0.0-test\",\"dims\":[{\"name\":\"batch\",\"min\":1,\"max\":32}],\"inputs\":[{\"name\":\"x\",\"dtype\":\"f32\",\"dims\":[\""
-    "batch\",3]},{\"name\":\"y\",\"dtype\":\"f32\",\"dims\":[\"batch\",4]}],\"outputs\":[{\"name\":\"z\",\"dtype\":\"f32\",\"dims\":[\"batch\""
-    ",4]},{\"name\":\"s\",\"dtype\":\"f32\",\"dims\":[\"2*batch + 1\"]}],\"steps\":[{\"label\":\"linear \\\"h\\\"\",\"kernels\":{\"batch=1\":"
-    "\"test@1 t00\",\"batch=16\":\"test@1 t01000\"}},{\"label\":\"add\",\"kernels\":{\"batch=8\":\"test@1 -\"}},{\"label\":\"spread\",\""
-    "kernels\":{\"batch=1\":\"test@1 -\",\"batch=16\":\"test@1 -\"}}]}";
+    "ompiler\":\"0.0.0-test\",\"precision\":\"fp32\",\"dims\":[{\"name\":\"batch\",\"min\":1,\"max\":32}],\"inputs\":[{\"name\":\"x\",\"dty"
+    "pe\":\"f32\",\"dims\":[\"batch\",3]},{\"name\":\"y\",\"dtype\":\"f32\",\"dims\":[\"batch\",4]}],\"outputs\":[{\"name\":\"z\",\"dtype\":\"f"
+    "32\",\"dims\":[\"batch\",4]},{\"name\":\"s\",\"dtype\":\"f32\",\"dims\":[\"2*batch + 1\"]}],\"steps\":[{\"label\":\"linear \\\"h\\\"\",\"k"
+    "ernels\":{\"batch=1\":\"test@1 t00\",\"batch=16\":\"test@1 t01000\"}},{\"label\":\"add\",\"kernels\":{\"batch=8\":\"test@1 -\"}},"
+    "{\"label\":\"spread\",\"kernels\":{\"batch=1\":\"test@1 -\",\"batch=16\":\"test@1 -\"}}]}";
 
 static const aotfarm_api glue_api = {
     AOTFARM_ABI_VERSION, sizeof(aotfarm_api), glue_metadata, "cpu-x86_64-v3", 1, 2, 2, 3,
     glue_dims, glue_inputs, glue_outputs, glue_labels, RT_FUNCTIONS};
 
 static const struct rt_model rt_model = {
-    &glue_api, 3, 5, 5, 1, 2, 9, 4,
-    glue_values, glue_symbols, glue_input_sizes, glue_output_sizes, glue_buffers, glue_slots, glue_points, glue_steps,
-    4096u, 1024u};
+    &glue_api, 5, 5, 1, 2, 9, 4,
+    glue_values, glue_symbols, glue_input_sizes, glue_output_sizes, glue_buffers, glue_slots, glue_points, glue_steps};
+
+static const struct rt_target rt_target = {3, 4096u, 1024u};
 
 __attribute__((visibility("default"))) const aotfarm_api *aotfarm_model(uint32_t abi_version);
 const aotfarm_api *aotfarm_model(uint32_t abi_version) { return abi_version == AOTFARM_ABI_VERSION ? &glue_api : NULL; }

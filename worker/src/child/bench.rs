@@ -111,8 +111,7 @@ impl<'a> Bench<'a> {
     }
 
     fn random(&self, operand: usize) -> Random {
-        let mut seeds = Random::new(self.spec.seed ^ operand as u64);
-        Random::new(seeds.next())
+        Random::new(operand::seed_of(self.spec.seed, operand))
     }
 
     fn operands(&self, role: OperandRole) -> impl Iterator<Item = (usize, &'a Operand)> {
@@ -261,9 +260,8 @@ impl<'a> Bench<'a> {
                 OperandRole::Output => None,
             };
             if let Some(buffer) = buffer {
-                let mut seeds = Random::new(spec.seed ^ k as u64);
                 buffer.bytes_mut().fill(0);
-                operand::fill(o, buffer.bytes_mut(), &mut Random::new(seeds.next()));
+                operand::fill(o, buffer.bytes_mut(), &mut Random::new(operand::seed_of(spec.seed, k)));
                 buffer.restore();
             }
         }

@@ -55,15 +55,33 @@ pub(super) fn run(job: &Path) -> Result<(), String> {
         }
     }
     say(&Event::Ready { reference_seconds })?;
+    let mut cpu = Cpu { job: &job, bench, libraries };
     for line in std::io::stdin().lock().lines() {
         let line = line.map_err(|e| format!("could not read from the worker: {e}"))?;
         let order: Order = serde_json::from_str(&line).map_err(|e| format!("`{line}` is no order: {e}"))?;
-        match order {
-            Order::Check { candidate } => say(&check(&mut bench, &mut libraries, &job, candidate)?)?,
-            Order::Round { order, rounds } => round(&mut bench, &mut libraries, &job, &order, rounds)?,
-        }
+        say(&obey(&mut cpu, &order)?)?;
     }
     Ok(())
+}
+
+/// What checks and times candidates: a team of threads, or a GPU.
+pub(super) trait Measuring {
+    /// How many candidates there are.
+    fn candidates(&self) -> usize;
+    /// Carries out [`Order::Check`].
+    fn check(&mut self, candidate: usize) -> Event;
+    /// Carries out [`Order::Round`].
+    fn round(&mut self, order: &[usize], rounds: u32) -> Event;
+}
+
+/// Carries out an order within a job. Fails when it makes no sense.
+pub(super) fn obey(measuring: &mut impl Measuring, order: &Order) -> Result<Event, String> {
+    let known = |i: &usize| *i < measuring.candidates();
+    match order {
+        Order::Check { candidate } if known(candidate) => Ok(measuring.check(*candidate)),
+        Order::Round { order, rounds } if order.iter().all(known) => Ok(measuring.round(order, *rounds)),
+        other => Err(format!("an order that cannot be carried out: {other:?}")),
+    }
 }
 
 /// Bytes that operands, packed weights and their copies take, and what the protocol grants beyond.
@@ -97,45 +115,55 @@ impl Libraries {
     }
 }
 
-fn check(bench: &mut Bench<'_>, libraries: &mut Libraries, job: &MeasureJob, candidate: usize) -> Result<Event, String> {
-    if candidate >= job.spec.candidates.len() {
-        return Err(format!("there is no candidate {candidate}"));
-    }
-    let code = match libraries.candidate(job, candidate) {
-        Ok(code) => code,
-        Err(reason) => return Ok(Event::NoCode { candidate, reason }),
-    };
-    Ok(match bench.check(candidate, code) {
-        Ok((seconds, error)) => Event::Checked { candidate, seconds, error: Some(error), wrong: None },
-        Err(Fault::Wrong { error, reason }) => Event::Checked { candidate, seconds: 0.0, error, wrong: Some(reason) },
-        Err(Fault::Unsupported(reason)) => Event::Unsupported { candidate, reason },
-    })
+/// Candidates on the CPU.
+struct Cpu<'a> {
+    job: &'a MeasureJob,
+    bench: Bench<'a>,
+    libraries: Libraries,
 }
 
-fn round(bench: &mut Bench<'_>, libraries: &mut Libraries, job: &MeasureJob, order: &[usize], rounds: u32) -> Result<(), String> {
-    let mut codes = HashMap::new();
-    for &i in order {
-        if i >= job.spec.candidates.len() {
-            return Err(format!("there is no candidate {i}"));
+impl Measuring for Cpu<'_> {
+    fn candidates(&self) -> usize {
+        self.job.spec.candidates.len()
+    }
+
+    fn check(&mut self, candidate: usize) -> Event {
+        let code = match self.libraries.candidate(self.job, candidate) {
+            Ok(code) => code,
+            Err(reason) => return Event::NoCode { candidate, reason },
+        };
+        match self.bench.check(candidate, code) {
+            Ok((seconds, error)) => Event::Checked { candidate, seconds, error: Some(error), wrong: None },
+            Err(Fault::Wrong { error, reason }) => Event::Checked { candidate, seconds: 0.0, error, wrong: Some(reason) },
+            Err(Fault::Unsupported(reason)) => Event::Unsupported { candidate, reason },
         }
-        codes.insert(i, libraries.candidate(job, i)?);
     }
-    // A child that replaces another has not checked all of them; their workspace must be there all the same.
-    for &i in order {
-        bench.reserve(&job.spec.candidates[i]).map_err(|e| format!("could not allocate workspace: {e}"))?;
-    }
-    let (mut samples, mut failed) = (Vec::with_capacity(order.len()), None);
-    bench.round(
-        order,
-        rounds,
-        |i| codes[&i],
-        |i, seconds| match seconds {
-            Ok(seconds) => samples.push((i, seconds)),
-            Err(reason) => failed = Some((i, reason)),
-        },
-    );
-    match failed {
-        Some((candidate, reason)) => say(&Event::Unsupported { candidate, reason }),
-        None => say(&Event::Ran { samples }),
+
+    fn round(&mut self, order: &[usize], rounds: u32) -> Event {
+        let mut codes = HashMap::new();
+        for &candidate in order {
+            match self.libraries.candidate(self.job, candidate) {
+                Ok(code) => codes.insert(candidate, code),
+                Err(reason) => return Event::NoCode { candidate, reason },
+            };
+            // A child that replaces another has not checked all of them; their workspace must be there all the same.
+            if let Err(e) = self.bench.reserve(&self.job.spec.candidates[candidate]) {
+                return Event::Unsupported { candidate, reason: format!("its workspace could not be allocated: {e}") };
+            }
+        }
+        let (mut samples, mut failed) = (Vec::with_capacity(order.len()), None);
+        self.bench.round(
+            order,
+            rounds,
+            |i| codes[&i],
+            |i, seconds| match seconds {
+                Ok(seconds) => samples.push((i, seconds)),
+                Err(reason) => failed = Some((i, reason)),
+            },
+        );
+        match failed {
+            Some((candidate, reason)) => Event::Unsupported { candidate, reason },
+            None => Event::Ran { samples, conditions: None },
+        }
     }
 }

@@ -10,11 +10,13 @@ use serde::{Deserialize, Serialize};
 pub(crate) struct MeasureJob {
     /// Operands, calls and protocol.
     pub(crate) spec: MeasureSpec,
-    /// For each candidate the shared object with its code; `None` if it could not be linked.
+    /// For each candidate the shared object or, on a GPU, the cubin with its code; `None` if it could not be linked.
     pub(crate) libraries: Vec<Option<PathBuf>>,
-    /// The shared object with the reference.
+    /// The one with the reference.
     pub(crate) reference_library: PathBuf,
-    /// Where the reference's outputs are kept for a child that replaces this one.
+    /// On a GPU: the cubin with the kernels that fill and compare operands.
+    pub(crate) tools: Option<PathBuf>,
+    /// Where the reference's outputs are kept for a child that replaces this one; on a GPU it rather runs the reference again.
     pub(crate) reference_outputs: PathBuf,
     /// A file of 8 bytes, shared with the worker: which candidate is being run, see [`AT_NOTHING`]. It survives the child.
     pub(crate) progress: PathBuf,
@@ -31,13 +33,17 @@ pub(crate) const AT_CANDIDATE: u64 = 2;
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "snake_case")]
 pub(crate) enum Order {
+    /// Begin a job: to a child that does several.
+    Open { job: PathBuf },
+    /// The job is over: give back what it holds. There is no answer.
+    Close,
     /// Check a candidate.
     Check { candidate: usize },
     /// Time each once in this order; at most `rounds` rounds of the same field follow each other.
     Round { order: Vec<usize>, rounds: u32 },
 }
 
-/// Child to worker; one for each order, and a first one when it is ready.
+/// Child to worker; one for each order, and one when it is ready for them.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub(crate) enum Event {
@@ -53,6 +59,8 @@ pub(crate) enum Event {
     Unsupported { candidate: usize, reason: String },
     /// The object does not hold what it should.
     NoCode { candidate: usize, reason: String },
-    /// The times of a round in seconds.
-    Ran { samples: Vec<(usize, f64)> },
+    /// The candidate broke the device's context, and the child with it. Known for sure, unlike what a child dies of by a signal.
+    Crashed { candidate: usize, reason: String },
+    /// The times of a round in seconds, and under which conditions, if that is known and was not told lately.
+    Ran { samples: Vec<(usize, f64)>, conditions: Option<String> },
 }

@@ -50,11 +50,11 @@ pub(crate) fn bytes(o: &Operand) -> u64 {
     o.len * o.dtype.size() as u64
 }
 
-/// Calls `row(first element, elements, stride)` for every innermost row of a valid lattice. The order is that of memory, and
-/// dimensions that lie behind each other are one, whatever the order in which the lattice names them: rows get long.
-fn rows(lattice: &Lattice, mut row: impl FnMut(usize, usize, isize)) {
+/// The dimensions of a lattice, outermost first, in the order of memory, whatever the order in which the lattice names them. Those
+/// that lie behind each other are one: rows get long. `None` when there are no places.
+pub(crate) fn merged(lattice: &Lattice) -> Option<Vec<(i64, i64)>> {
     if lattice.dims.iter().any(|(size, _)| *size <= 0) {
-        return;
+        return None;
     }
     let mut dims: Vec<(i64, i64)> = lattice.dims.iter().copied().filter(|(size, _)| *size > 1).collect();
     dims.sort_by_key(|&(size, stride)| (std::cmp::Reverse(stride), size));
@@ -65,6 +65,12 @@ fn rows(lattice: &Lattice, mut row: impl FnMut(usize, usize, isize)) {
             _ => merged.push((size, stride)),
         }
     }
+    Some(merged)
+}
+
+/// Calls `row(first element, elements, stride)` for every innermost row of a valid lattice, in the order of [`merged`].
+fn rows(lattice: &Lattice, mut row: impl FnMut(usize, usize, isize)) {
+    let Some(merged) = merged(lattice) else { return };
     let Some((&(count, step), outer)) = merged.split_last() else {
         return row(lattice.offset as usize, 1, 1);
     };
@@ -137,28 +143,37 @@ impl Random {
     }
 }
 
+/// The seed of the values of operand number `operand`, when that of all is `seed`.
+pub(crate) fn seed_of(seed: u64, operand: usize) -> u64 {
+    Random::new(seed ^ operand as u64).next()
+}
+
 /// Fills a zeroed buffer: values on the lattices, zero elsewhere.
 pub(crate) fn fill(o: &Operand, buffer: &mut [u8], random: &mut Random) {
     let size = o.dtype.size();
     ranges(o, |range| buffer[range].chunks_exact_mut(size).for_each(|b| write(o.dtype, b, random.draw(o.values))));
 }
 
-/// Poisons an output: a signalling pattern on the lattices, zero elsewhere. `salt` varies the pattern of integers.
+/// What unwritten elements of an output consist of. All ones is a NaN in every float format; `salt` varies the pattern of integers.
+pub(crate) fn poison_byte(dtype: DType, salt: u8) -> u8 {
+    if dtype.is_float() { 0xFF } else { 0xA5 ^ salt }
+}
+
+/// Poisons an output: a signalling pattern on the lattices, zero elsewhere.
 pub(crate) fn poison(o: &Operand, buffer: &mut [u8], salt: u8) {
     buffer.fill(0);
-    // All ones is a NaN in every float format.
-    let byte = if o.dtype.is_float() { 0xFF } else { 0xA5 ^ salt };
+    let byte = poison_byte(o.dtype, salt);
     ranges(o, |range| buffer[range].fill(byte));
 }
 
 /// What a comparison has seen so far.
 #[derive(Default)]
-struct Seen {
-    difference: f64,
-    norm: f64,
-    unwritten: u64,
-    not_finite: u64,
-    total: u64,
+pub(crate) struct Seen {
+    pub(crate) difference: f64,
+    pub(crate) norm: f64,
+    pub(crate) unwritten: u64,
+    pub(crate) not_finite: u64,
+    pub(crate) total: u64,
 }
 
 impl Seen {
@@ -174,6 +189,21 @@ impl Seen {
             self.difference += (got - reference) * (got - reference);
             self.norm += reference * reference;
         }
+    }
+
+    /// The relative L2 error, or what is wrong in words. `outside`: the first element off the lattices that is not zero.
+    pub(crate) fn verdict(&self, outside: Option<u64>) -> Result<f64, String> {
+        let &Self { difference, norm, unwritten, not_finite, total } = self;
+        if unwritten > 0 {
+            return Err(format!("{unwritten} of {total} elements were not written"));
+        }
+        if not_finite > 0 {
+            return Err(format!("{not_finite} of {total} elements are not finite"));
+        }
+        if let Some(at) = outside {
+            return Err(format!("the zero padding at element {at} was overwritten"));
+        }
+        Ok(if norm > 0.0 { (difference / norm).sqrt() } else { difference.sqrt() })
     }
 }
 
@@ -195,17 +225,7 @@ pub(crate) fn compare(o: &Operand, got: &mut [u8], reference: &[u8]) -> Result<f
         }
         got.fill(0);
     });
-    let Seen { difference, norm, unwritten, not_finite, total } = seen;
-    if unwritten > 0 {
-        return Err(format!("{unwritten} of {total} elements were not written"));
-    }
-    if not_finite > 0 {
-        return Err(format!("{not_finite} of {total} elements are not finite"));
-    }
-    if let Some(at) = first_nonzero(got) {
-        return Err(format!("the zero padding at element {} was overwritten", at / size));
-    }
-    Ok(if norm > 0.0 { (difference / norm).sqrt() } else { difference.sqrt() })
+    seen.verdict(first_nonzero(got).map(|at| (at / size) as u64))
 }
 
 fn first_nonzero(bytes: &[u8]) -> Option<usize> {

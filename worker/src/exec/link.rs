@@ -5,7 +5,10 @@ use std::fs::{self, File};
 use std::path::Path;
 use std::time::Duration;
 
-use aotfarm_protocol::{GLUE_FLAGS, LINK_FLAGS, LINK_LIBRARIES, LinkSpec, VERSION_SCRIPT, WorkResult, weights_assembly};
+use aotfarm_protocol::{
+    GLUE_FLAGS, LINK_FLAGS, LINK_LIBRARIES, LinkSpec, Target, VERSION_SCRIPT, WorkResult, cubins_assembly, weights_assembly,
+};
+use futures_util::future::try_join_all;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio_util::sync::CancellationToken;
 
@@ -20,7 +23,12 @@ const MAX_SECTION: u64 = 1 << 31;
 const PACK_TIME: Duration = Duration::from_secs(300);
 
 pub(super) async fn link(cx: &Context, spec: &LinkSpec, dir: &Path, cancel: &CancellationToken) -> Result<WorkResult, ExecError> {
-    let compiler = cx.compiler(&spec.toolchain, spec.target)?;
+    // The artifact of a GPU is for this host's architecture; the weakest CPU of it will do for what runs there.
+    let target = match spec.target {
+        Target::Cpu(_) => spec.target,
+        Target::Cuda { .. } => cx.toolchains.native().ok_or(ExecError::Lacks("compiler for its own CPU, which links"))?.targets[0],
+    };
+    let compiler = cx.compiler(&spec.toolchain, target)?;
     let rejected = |reason: String| Ok(WorkResult::Rejected { reason });
     // Folders of their own, so that only the recipe's names meet the linker.
     let (recipe, packing) = (dir.join("link"), dir.join("pack"));
@@ -48,7 +56,7 @@ pub(super) async fn link(cx: &Context, spec: &LinkSpec, dir: &Path, cancel: &Can
         Ok(PackEvent::Refused { reason }) => return rejected(format!("packing the weights failed: {reason}")),
         Err(death) => return rejected(format!("packing the weights failed: {death}")),
     }
-    match assemble(cx, compiler, spec, &recipe, cancel).await? {
+    match assemble(cx, compiler, spec, target, &recipe, cancel).await? {
         Err(log) => rejected(format!("the artifact cannot be linked: {log}")),
         Ok(()) => {
             let (artifact, bytes) = cx.cache.put(&recipe.join("artifact.so"), cancel).await?;
@@ -123,37 +131,50 @@ async fn pack_functions(
     Ok(compiler.invoke(&Invocation { dir, target, args }, cancel).await?.map(|()| true))
 }
 
-/// Compiles the glue and links everything; the inner error is what the tools printed.
+/// Compiles the glue and links everything; the inner error is what the tools printed. `target` is that of the CPU.
 async fn assemble(
     cx: &Context,
     compiler: &Compiler,
     spec: &LinkSpec,
+    target: Target,
     dir: &Path,
     cancel: &CancellationToken,
 ) -> Result<Result<(), String>, ExecError> {
-    cx.cache.fetch(spec.glue, &dir.join("glue.c"), cancel).await?;
-    for (name, text) in [("weights.S", weights_assembly(spec.section_bytes).as_str()), ("artifact.map", VERSION_SCRIPT)] {
-        fs::write(dir.join(name), text).map_err(ExecError::disk(format!("write {name} in {}", dir.display())))?;
-    }
-    let mut objects: Vec<OsString> = vec!["glue.o".into()];
-    for (n, object) in spec.objects.iter().enumerate() {
-        let name = format!("k{n:04}.o");
-        cx.cache.fetch(*object, &dir.join(&name), cancel).await?;
-        objects.push(name.into());
-    }
-    objects.push("weights.o".into());
-    let glue_flags =
-        GLUE_FLAGS.iter().find(|(arch, _)| Some(*arch) == spec.target.architecture()).map_or(&[][..], |(_, flags)| flags);
-    let compile = |flags: &[&str], from: &str, to: &str| {
-        let args = flags.iter().copied().chain(["-c", from, "-o", to]).map(OsString::from).collect();
-        Invocation { dir, target: spec.target, args }
+    let write = |name: &str, text: &str| {
+        fs::write(dir.join(name), text).map_err(ExecError::disk(format!("write {name} in {}", dir.display())))
     };
-    let (glue, weights) = (compile(glue_flags, "glue.c", "glue.o"), compile(&[], "weights.S", "weights.o"));
-    let (glue, weights) = tokio::try_join!(compiler.invoke(&glue, cancel), compiler.invoke(&weights, cancel))?;
-    if let Err(log) = glue.and(weights) {
-        return Ok(Err(log));
+    cx.cache.fetch(spec.glue, &dir.join("glue.c"), cancel).await?;
+    write("weights.S", &weights_assembly(spec.section_bytes))?;
+    write("artifact.map", VERSION_SCRIPT)?;
+    let cubins = matches!(spec.target, Target::Cuda { .. });
+    let mut objects = vec!["glue.o".to_owned()];
+    for (n, object) in spec.objects.iter().enumerate() {
+        let name = format!("k{n:04}.{}", if cubins { "cubin" } else { "o" });
+        cx.cache.fetch(*object, &dir.join(&name), cancel).await?;
+        if !cubins {
+            objects.push(name);
+        }
+    }
+    let mut assemblies = vec!["weights"];
+    if cubins {
+        write("cubins.S", &cubins_assembly(spec.objects.len()))?;
+        assemblies.push("cubins");
+        objects.push("cubins.o".to_owned());
+    }
+    objects.push("weights.o".to_owned());
+    let glue_flags = GLUE_FLAGS.iter().find(|(arch, _)| Some(*arch) == target.architecture()).map_or(&[][..], |(_, flags)| flags);
+    let compile = |flags: &[&str], from: String, to: String| {
+        let args = flags.iter().map(OsString::from).chain(["-c".into(), from.into(), "-o".into(), to.into()]).collect();
+        Invocation { dir, target, args }
+    };
+    let mut units = vec![compile(glue_flags, "glue.c".into(), "glue.o".into())];
+    units.extend(assemblies.iter().map(|name| compile(&[], format!("{name}.S"), format!("{name}.o"))));
+    for log in try_join_all(units.iter().map(|unit| compiler.invoke(unit, cancel))).await? {
+        if let Err(log) = log {
+            return Ok(Err(log));
+        }
     }
     let flags = LINK_FLAGS.iter().map(OsString::from).chain(["-o", "artifact.so"].map(OsString::from));
-    let args = flags.chain(objects).chain(LINK_LIBRARIES.iter().map(OsString::from)).collect();
-    Ok(compiler.invoke(&Invocation { dir, target: spec.target, args }, cancel).await?)
+    let args = flags.chain(objects.iter().map(OsString::from)).chain(LINK_LIBRARIES.iter().map(OsString::from)).collect();
+    Ok(compiler.invoke(&Invocation { dir, target, args }, cancel).await?)
 }

@@ -5,11 +5,13 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
-use aotfarm_protocol::{Digest, KernelCall, MeasureSpec, OperandRole, Outcome, WorkResult};
+use aotfarm_protocol::{DeviceKind, Digest, KernelCall, MeasureSpec, OperandRole, Outcome, WorkResult};
+use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
-use tokio::process::{ChildStdin, ChildStdout};
+use tokio::process::{ChildStdin, ChildStdout, Command};
 use tokio_util::sync::CancellationToken;
 
 use super::{Context, ExecError, GRACE, write_job};
@@ -23,6 +25,8 @@ use crate::toolchain::{Compiler, Invocation};
 const MAX_CHILD_FAILURES: u32 = 3;
 /// Candidates of one item.
 const MAX_CANDIDATES: usize = 10_000;
+/// Cubins that are fetched at once.
+const FETCHES: usize = 16;
 /// Threads of a team.
 const MAX_THREADS: u32 = 1024;
 
@@ -35,11 +39,27 @@ pub(super) async fn measure(
     if let Err(reason) = validate(spec) {
         return Ok(WorkResult::Rejected { reason });
     }
-    let compiler = cx.toolchains.native().ok_or(ExecError::Lacks("compiler, which links kernels to run them"))?;
     let device = cx.device.as_ref().ok_or(ExecError::Lacks("device to measure on"))?;
-    let target =
-        *device.targets.iter().find(|t| compiler.targets.contains(t)).ok_or(ExecError::Lacks("compiler for its device"))?;
-    let linked = link_objects(cx, compiler, target, spec, dir, cancel).await?;
+    let gpu = device.kind == DeviceKind::Cuda;
+    let linked = if gpu {
+        fetch_cubins(cx, spec, dir, cancel).await?
+    } else {
+        let compiler = cx.toolchains.native().ok_or(ExecError::Lacks("compiler, which links kernels to run them"))?;
+        let target =
+            *device.targets.iter().find(|t| compiler.targets.contains(t)).ok_or(ExecError::Lacks("compiler for its device"))?;
+        link_objects(cx, compiler, target, spec, dir, cancel).await?
+    };
+    let tools = match spec.tools.filter(|_| gpu) {
+        Some(digest) => {
+            let path = dir.join("tools.cubin");
+            cx.cache.fetch(digest, &path, cancel).await?;
+            Some(path)
+        }
+        None if gpu => {
+            return Ok(WorkResult::Rejected { reason: "the item brings no tools to measure with on a GPU".to_owned() });
+        }
+        None => None,
+    };
     let mut race = Race::new(spec.protocol, spec.candidates.len());
     let (reference_library, mut libraries) = match linked.get(&spec.reference.object) {
         Some(Ok(reference)) => (reference.clone(), Vec::with_capacity(spec.candidates.len())),
@@ -60,6 +80,7 @@ pub(super) async fn measure(
         spec: spec.clone(),
         libraries,
         reference_library,
+        tools,
         reference_outputs: dir.join("reference.bin"),
         progress: dir.join("progress"),
     };
@@ -71,19 +92,22 @@ pub(super) async fn measure(
         job: &job_path,
         progress: &job.progress,
         cancel,
+        lasting: gpu,
         child: None,
         tried: BTreeSet::new(),
         failures: 0,
         reference: None,
     };
-    let mut driver = Driver { spec, race, suspects: HashSet::new(), waiting: HashSet::new(), start: None };
+    let mut driver = Driver { spec, race, suspects: HashSet::new(), waiting: HashSet::new(), start: None, conditions: None };
     let result = driver.run(&mut host).await;
-    if let Some(mut child) = host.child.take() {
-        child.process.kill().await;
-    }
+    host.release(result.is_ok()).await;
     match result {
         Ok(()) => {
-            let outcomes = spec.candidates.iter().map(|c| c.candidate).zip(driver.race.finish()).collect();
+            if let Some(conditions) = &driver.conditions {
+                tracing::info!(task = %spec.title, conditions, "measured");
+            }
+            let outcomes = driver.race.finish(driver.conditions.as_deref());
+            let outcomes = spec.candidates.iter().map(|c| c.candidate).zip(outcomes).collect();
             Ok(WorkResult::Measured { outcomes })
         }
         Err(Stop::Item(reason)) => Ok(WorkResult::Rejected { reason }),
@@ -151,6 +175,22 @@ async fn link_objects(
     Ok(linked)
 }
 
+/// Brings the cubins of a GPU's candidates; there is nothing to link.
+async fn fetch_cubins(
+    cx: &Context,
+    spec: &MeasureSpec,
+    dir: &Path,
+    cancel: &CancellationToken,
+) -> Result<BTreeMap<Digest, Result<PathBuf, String>>, ExecError> {
+    let digests: BTreeSet<Digest> = spec.candidates.iter().chain([&spec.reference]).map(|c| c.object).collect();
+    let fetched = stream::iter(digests.into_iter().enumerate()).map(|(n, digest)| async move {
+        let path = dir.join(format!("k{n:04}.cubin"));
+        cx.cache.fetch(digest, &path, cancel).await?;
+        Ok::<_, ExecError>((digest, Ok(path)))
+    });
+    fetched.buffer_unordered(FETCHES).try_collect().await
+}
+
 /// Why the race stopped before its end.
 enum Stop {
     /// The item cannot be measured by anyone.
@@ -175,6 +215,8 @@ struct Driver<'a> {
     waiting: HashSet<usize>,
     /// When the first candidate was begun; preparing the operands and the reference does not count against the budget.
     start: Option<Instant>,
+    /// The conditions that the child told last.
+    conditions: Option<String>,
 }
 
 impl Driver<'_> {
@@ -222,7 +264,8 @@ impl Driver<'_> {
             let alone = order.iter().position(|i| self.waiting.contains(i));
             let now = alone.map_or_else(|| order.clone(), |k| vec![order[k]]);
             match host.ask(&Order::Round { order: now.clone(), rounds }, &now).await? {
-                Answer::Event(Event::Ran { samples }) => {
+                Answer::Event(Event::Ran { samples, conditions }) => {
+                    self.conditions = conditions.or(self.conditions.take());
                     for (i, seconds) in samples.into_iter().filter(|(i, _)| now.contains(i)) {
                         self.waiting.remove(&i);
                         self.race.ran(i, seconds);
@@ -250,6 +293,10 @@ impl Driver<'_> {
             }
             Event::NoCode { candidate, reason } if known(candidate) => {
                 self.race.out(candidate, Outcome::BuildFailed { log: reason });
+            }
+            Event::Crashed { candidate, reason } if known(candidate) => {
+                self.race.out(candidate, Outcome::Crashed { reason });
+                host.kill().await;
             }
             other => host.failed(format!("an answer out of turn: {other:?}")).await?,
         }
@@ -287,10 +334,22 @@ enum Answer {
     },
 }
 
-struct Running {
+pub(crate) struct Running {
     process: Process,
     orders: ChildStdin,
     events: Lines<BufReader<ChildStdout>>,
+}
+
+impl Running {
+    async fn start(mut command: Command) -> Result<Self, ExecError> {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let limits = Limits { time: Duration::MAX, memory: None, file: 4 << 30, output: 0 };
+        let mut process = process::start(command, limits).await?;
+        let (Some(orders), Some(events)) = (process.child.stdin.take(), process.child.stdout.take()) else {
+            return Err(ExecError::Child { kind: "measure", reason: "its pipes are missing".to_owned() });
+        };
+        Ok(Self { process, orders, events: BufReader::new(events).lines() })
+    }
 }
 
 /// The child at hand, which is replaced when it dies.
@@ -300,6 +359,8 @@ struct Host<'a> {
     job: &'a Path,
     progress: &'a Path,
     cancel: &'a CancellationToken,
+    /// Whether the child outlives the item, as that of a GPU does.
+    lasting: bool,
     child: Option<Running>,
     /// Candidates that the child at hand has been asked to run.
     tried: BTreeSet<usize>,
@@ -314,14 +375,16 @@ impl Host<'_> {
         while self.child.is_none() {
             fs::write(self.progress, AT_NOTHING.to_ne_bytes()).map_err(ExecError::disk("write the progress file"))?;
             self.tried.clear();
-            let mut command = self.cx.child.command("measure", self.job);
-            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-            let limits = Limits { time: Duration::MAX, memory: None, file: 4 << 30, output: 0 };
-            let mut process = process::start(command, limits).await?;
-            let (Some(orders), Some(events)) = (process.child.stdin.take(), process.child.stdout.take()) else {
-                return Err(ExecError::Child { kind: "measure", reason: "its pipes are missing".to_owned() }.into());
-            };
-            self.child = Some(Running { process, orders, events: BufReader::new(events).lines() });
+            if self.lasting {
+                let idle = self.cx.idle.lock().unwrap_or_else(PoisonError::into_inner).take();
+                self.child = Some(match idle {
+                    Some(child) => child,
+                    None => Running::start(self.cx.command("gpu", None)).await?,
+                });
+                self.tell(&Order::Open { job: self.job.to_owned() }).await?;
+            } else {
+                self.child = Some(Running::start(self.cx.command("measure", Some(self.job))).await?);
+            }
             match self.listen(Duration::from_secs(180)).await? {
                 Some(Event::Ready { reference_seconds }) => self.reference = self.reference.or(reference_seconds),
                 Some(Event::BadReference { reason }) => {
@@ -348,12 +411,7 @@ impl Host<'_> {
         self.ready().await?;
         let fresh = candidates.len() == 1 && self.tried.iter().all(|i| candidates.contains(i));
         self.tried.extend(candidates);
-        let mut line = serde_json::to_vec(order).map_err(|e| ExecError::Child { kind: "measure", reason: e.to_string() })?;
-        line.push(b'\n');
-        if let Some(child) = &mut self.child {
-            // A child that is dead already is noticed when its answer is awaited.
-            drop(child.orders.write_all(&line).await);
-        }
+        self.tell(order).await?;
         // The child's own alarm ends a run that takes too long; this is for a kernel that has turned the alarm off.
         let runs = candidates.len().saturating_add(2) as u32;
         let patience = Duration::from_millis(self.spec.protocol.run_limit_ms).saturating_mul(runs).saturating_add(2 * GRACE);
@@ -366,6 +424,30 @@ impl Host<'_> {
             self.failed(format!("it ended while busy with its own affairs: {ending}")).await?;
         }
         Ok(Answer::Died { at, ending, fresh })
+    }
+
+    /// Gives the child a line. One that is dead already is noticed when its answer is awaited.
+    async fn tell(&mut self, order: &Order) -> Result<(), Stop> {
+        let mut line = serde_json::to_vec(order).map_err(|e| ExecError::Child { kind: "measure", reason: e.to_string() })?;
+        line.push(b'\n');
+        if let Some(child) = &mut self.child {
+            drop(child.orders.write_all(&line).await);
+        }
+        Ok(())
+    }
+
+    /// Ends the item for the child: one that outlives it and is `well` waits for the next.
+    async fn release(&mut self, well: bool) {
+        if self.lasting && well && self.child.is_some() && self.tell(&Order::Close).await.is_ok() {
+            *self.cx.idle.lock().unwrap_or_else(PoisonError::into_inner) = self.child.take();
+        }
+        self.kill().await;
+    }
+
+    async fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.process.kill().await;
+        }
     }
 
     /// The child's next word, or `None` if it died or kept silent for longer than `patience`.
@@ -396,9 +478,7 @@ impl Host<'_> {
 
     /// Counts a failure that is no candidate's, and gives up after a few.
     async fn failed(&mut self, reason: String) -> Result<(), Stop> {
-        if let Some(mut child) = self.child.take() {
-            child.process.kill().await;
-        }
+        self.kill().await;
         self.failures += 1;
         tracing::warn!(reason, failures = self.failures, "a measuring child failed");
         if self.failures < MAX_CHILD_FAILURES { Ok(()) } else { Err(ExecError::Child { kind: "measure", reason }.into()) }

@@ -9,6 +9,7 @@ use std::ffi::OsString;
 use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use aotfarm_protocol::{Device, Target, WorkResult, WorkSpec};
@@ -16,6 +17,8 @@ use tokio::process::Command;
 use tokio_util::sync::CancellationToken;
 
 use crate::cache::{BlobCache, BlobError};
+use crate::gpu::Gpu;
+use crate::nvrtc::Nvrtc;
 use crate::process::{self, Finished, Limits, ProcessError};
 use crate::toolchain::{Compiler, Toolchains};
 
@@ -40,10 +43,60 @@ impl ChildProgram {
         Ok(Self { program, args: vec!["__child".into()] })
     }
 
-    fn command(&self, kind: &str, job: &Path) -> Command {
+    fn command(&self, kind: &str, job: Option<&Path>) -> Command {
         let mut command = Command::new(&self.program);
-        command.args(&self.args).arg(kind).arg(job);
+        command.args(&self.args).arg(kind).args(job);
         command
+    }
+
+    /// Runs a child job that answers with one JSON line; the job file lies in `dir`. The outer error is the worker's; the inner one
+    /// says how the child died, which for code under test is the item's.
+    pub(crate) async fn run<J, E>(
+        &self,
+        kind: &'static str,
+        dir: &Path,
+        job: &J,
+        limits: Limits,
+        cancel: &CancellationToken,
+    ) -> Result<Result<E, String>, ExecError>
+    where
+        J: serde::Serialize,
+        E: serde::de::DeserializeOwned,
+    {
+        let path = dir.join(format!("{kind}.json"));
+        write_job(&path, job)?;
+        answer_of(kind, self.command(kind, Some(&path)), limits, cancel).await
+    }
+
+    /// Runs a child that needs no job.
+    pub(crate) async fn ask<E: serde::de::DeserializeOwned>(
+        &self,
+        kind: &'static str,
+        limits: Limits,
+    ) -> Result<Result<E, String>, ExecError> {
+        answer_of(kind, self.command(kind, None), limits, &CancellationToken::new()).await
+    }
+}
+
+/// The one JSON line that a child answers.
+async fn answer_of<E: serde::de::DeserializeOwned>(
+    kind: &'static str,
+    command: Command,
+    limits: Limits,
+    cancel: &CancellationToken,
+) -> Result<Result<E, String>, ExecError> {
+    let done: Finished = process::run(command, limits, cancel).await?;
+    match done.ending {
+        // The code under test may have printed something before.
+        process::Ending::Exited(0) => serde_json::from_str(done.stdout.lines().last().unwrap_or_default()).map(Ok).map_err(|e| {
+            let reason = format!("its answer cannot be read ({e}): {}", crate::toolchain::shorten(&done.stdout));
+            ExecError::Child { kind, reason }
+        }),
+        process::Ending::Exited(_) => {
+            Err(ExecError::Child { kind, reason: format!("{}: {}", done.ending, crate::toolchain::shorten(&done.stderr)) })
+        }
+        process::Ending::TimedOut => Ok(Err(format!("it took longer than {} s", limits.time.as_secs()))),
+        process::Ending::Killed(_) => Ok(Err(format!("it was ended by {}", done.ending))),
     }
 }
 
@@ -115,13 +168,17 @@ pub(crate) struct Context {
     pub(crate) dir: PathBuf,
     pub(crate) child: ChildProgram,
     pub(crate) device: Option<Device>,
+    /// The device, if it is a GPU.
+    pub(crate) gpu: Option<Gpu>,
+    /// The GPU's measuring child between two items.
+    pub(crate) idle: Mutex<Option<measure::Running>>,
 }
 
 impl Context {
     /// Does one item; returns also how long it worked, waiting for the device not counted.
     pub(crate) async fn execute(&self, spec: &WorkSpec, cancel: &CancellationToken) -> (Result<WorkResult, ExecError>, Duration) {
         let lock = match spec.device() {
-            Some(_) => match device_lock(cancel).await {
+            Some(_) => match device_lock(self.gpu.as_ref().map_or("cpu", |gpu| &gpu.uuid), cancel).await {
                 Ok(lock) => Some(lock),
                 Err(error) => return (Err(error), Duration::ZERO),
             },
@@ -144,13 +201,26 @@ impl Context {
         }
     }
 
+    fn nvrtc(&self, id: &str, target: Target) -> Result<&Nvrtc, ExecError> {
+        let found = self.toolchains.nvrtc().filter(|n| n.id == id && n.targets.contains(&target));
+        found.ok_or_else(|| ExecError::NoToolchain { toolchain: id.to_owned(), target })
+    }
+
     fn compiler(&self, id: &str, target: Target) -> Result<&Compiler, ExecError> {
         let found = self.toolchains.by_id(id).filter(|c| c.targets.contains(&target));
         found.ok_or_else(|| ExecError::NoToolchain { toolchain: id.to_owned(), target })
     }
 
-    /// Runs a child job that answers with one JSON line. The outer error is the worker's; the inner one says how the child
-    /// died, which for code under test is the item's.
+    /// A child of the program, which sees of all GPUs only that of this worker.
+    fn command(&self, kind: &str, job: Option<&Path>) -> Command {
+        let mut command = self.child.command(kind, job);
+        if let Some(gpu) = &self.gpu {
+            command.env("CUDA_VISIBLE_DEVICES", &gpu.visible_as);
+        }
+        command
+    }
+
+    /// [`ChildProgram::run`] for code under test.
     async fn run_child<J, E>(
         &self,
         kind: &'static str,
@@ -165,27 +235,13 @@ impl Context {
     {
         let path = dir.join(format!("{kind}.json"));
         write_job(&path, job)?;
-        let done: Finished = process::run(self.child.command(kind, &path), limits, cancel).await?;
-        match done.ending {
-            // The code under test may have printed something before.
-            process::Ending::Exited(0) => {
-                serde_json::from_str(done.stdout.lines().last().unwrap_or_default()).map(Ok).map_err(|e| {
-                    let reason = format!("its answer cannot be read ({e}): {}", crate::toolchain::shorten(&done.stdout));
-                    ExecError::Child { kind, reason }
-                })
-            }
-            process::Ending::Exited(_) => {
-                Err(ExecError::Child { kind, reason: format!("{}: {}", done.ending, crate::toolchain::shorten(&done.stderr)) })
-            }
-            process::Ending::TimedOut => Ok(Err(format!("it took longer than {} s", limits.time.as_secs()))),
-            process::Ending::Killed(_) => Ok(Err(format!("it was ended by {}", done.ending))),
-        }
+        answer_of(kind, self.command(kind, Some(&path)), limits, cancel).await
     }
 }
 
-/// Waits until no other worker on this host measures. The lock goes with the file.
-async fn device_lock(cancel: &CancellationToken) -> Result<File, ExecError> {
-    let path = std::env::temp_dir().join("aotfarm-cpu.lock");
+/// Waits until no other worker on this host measures on the same device. The lock goes with the file.
+async fn device_lock(name: &str, cancel: &CancellationToken) -> Result<File, ExecError> {
+    let path = std::env::temp_dir().join(format!("aotfarm-{name}.lock"));
     // Another user's file cannot be opened for writing, but locked all the same.
     let file = File::options().create(true).append(true).open(&path).or_else(|_| File::open(&path));
     let file = file.map_err(ExecError::disk(format!("open {}", path.display())))?;

@@ -14,8 +14,10 @@ use crate::db::{Conn, Result, from_json, from_word, to_json, to_word};
 pub(crate) struct Pin {
     /// Identity of the compiler.
     pub(crate) toolchain: String,
-    /// The device to measure and profile on.
-    pub(crate) device: Device,
+    /// Identity of the C compiler that links artifacts: for a CPU the same one.
+    pub(crate) linker: String,
+    /// The device to measure and profile on; `None` for a GPU that no worker has: kernels are chosen by records of its nearest relative.
+    pub(crate) device: Option<Device>,
 }
 
 /// The choices of a job, by target.

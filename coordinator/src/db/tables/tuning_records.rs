@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use aotfarm_protocol::{CandidateId, Digest, TaskKey, TuningRecord, WorkItemId};
 use sqlx::Row;
+use sqlx::sqlite::SqliteRow;
 
 use crate::db::{Conn, Result, from_json, to_json};
 
@@ -43,9 +44,21 @@ pub(crate) async fn newest(
     .bind(threads)
     .fetch_all(conn)
     .await?;
-    let record = |row: &sqlx::sqlite::SqliteRow| {
-        let record: TuningRecord = from_json("TuningRecord", &row.try_get::<String, _>(0)?)?;
-        Ok((record.candidate, record))
-    };
-    rows.iter().map(record).collect()
+    rows.iter().map(|row| parse(row).map(|record| (record.candidate, record))).collect()
+}
+
+/// The newest record of each candidate of one task, on whatever device.
+pub(crate) async fn of_task(conn: &mut Conn, task: TaskKey, protocol_version: u32) -> Result<Vec<TuningRecord>> {
+    let rows = sqlx::query(
+        "SELECT record, MAX(id) FROM tuning_records WHERE task = ? AND protocol_version = ? GROUP BY candidate ORDER BY 2",
+    )
+    .bind(task.to_string())
+    .bind(protocol_version)
+    .fetch_all(conn)
+    .await?;
+    rows.iter().map(parse).collect()
+}
+
+fn parse(row: &SqliteRow) -> Result<TuningRecord> {
+    from_json("TuningRecord", &row.try_get::<String, _>(0)?)
 }

@@ -1,0 +1,136 @@
+extern const unsigned char aotfarm_cubin_0000[] __attribute__((visibility("hidden")));
+extern const unsigned char aotfarm_cubin_0001[] __attribute__((visibility("hidden")));
+extern const unsigned char aotfarm_cubin_0002[] __attribute__((visibility("hidden")));
+extern const unsigned char aotfarm_cubin_0003[] __attribute__((visibility("hidden")));
+
+static void glue_values(const int64_t *s, int64_t *v) {
+    (void)s, (void)v;
+    v[0] = s[0];
+    v[1] = 3;
+    v[2] = 4;
+    v[3] = (2*s[0] + 1);
+    v[4] = (16*s[0] + 16);
+}
+
+static const aotfarm_dim glue_dims[] = {
+    {"batch", 1, 64},
+};
+static const rt_symbol glue_symbols[] = {
+    {0, 0, 1, 0},
+};
+static const uint32_t glue_u32[] = {
+    0u, 1u,
+    0u, 4294967295u,
+    0u, 2u,
+    3u,
+    4294967295u,
+    4u,
+    0u,
+    2u,
+    2u, 1u,
+    0u, 3u,
+};
+static const int64_t glue_i64[] = {
+    -1, 3,
+    -1, 4,
+    -1,
+    1, 16,
+    8,
+};
+static const uint64_t glue_u64[] = {
+    0u,
+    512u,
+};
+static const char *const glue_texts[] = {
+    "batch",
+    "3",
+    "batch",
+    "4",
+    "batch",
+    "4",
+    "2*batch + 1",
+};
+static const aotfarm_port glue_inputs[] = {
+    {"x", {kDLFloat, 32, 1}, 2, glue_i64 + 0, glue_texts + 0},
+    {"y", {kDLFloat, 32, 1}, 2, glue_i64 + 2, glue_texts + 2},
+};
+static const aotfarm_port glue_outputs[] = {
+    {"z", {kDLFloat, 32, 1}, 2, glue_i64 + 2, glue_texts + 4},
+    {"s", {kDLFloat, 32, 1}, 1, glue_i64 + 4, glue_texts + 6},
+};
+static const rt_port glue_input_sizes[] = {
+    {glue_u32 + 0, glue_u32 + 2},
+    {glue_u32 + 4, glue_u32 + 2},
+};
+static const rt_port glue_output_sizes[] = {
+    {glue_u32 + 4, glue_u32 + 2},
+    {glue_u32 + 6, glue_u32 + 7},
+};
+static const rt_buffer glue_buffers[] = {
+    {RT_INPUT, 0},
+    {RT_INPUT, 1},
+    {RT_SLOT, 0},
+    {RT_OUTPUT, 0},
+    {RT_OUTPUT, 1},
+};
+static const rt_slot glue_slots[] = {
+    {glue_u32 + 8, 1},
+};
+static const rt_points glue_points[] = {
+    {glue_i64 + 5, 2},
+    {glue_i64 + 7, 1},
+};
+static const unsigned char *const glue_cubins[] = {
+    aotfarm_cubin_0000,
+    aotfarm_cubin_0001,
+    aotfarm_cubin_0002,
+    aotfarm_cubin_0003,
+};
+static const rt_function glue_functions[] = {
+    {0, "test_linear_small", 0, 1},
+    {1, "test_linear_large", 0, 1},
+    {2, "test_add", 0, 1},
+    {3, "test_spread", 51200, 2},
+};
+static const rt_launch glue_launches[] = {
+    {{{1, 4, 128, glue_u32 + 9, 1}, {1, 1, 1, NULL, 0}, {1, 1, 1, NULL, 0}}, {1, 1, 1}, 128, 0},
+    {{{2, 1, 8, glue_u32 + 9, 1}, {1, 1, 1, NULL, 0}, {1, 1, 1, NULL, 0}}, {2, 1, 1}, 128, 51200},
+};
+static const rt_kernel glue_kernels[] = {
+    {0, glue_launches + 0, glue_u64 + 0},
+    {1, glue_launches + 0, glue_u64 + 0},
+    {2, glue_launches + 0, glue_u64 + 1},
+    {3, glue_launches + 1, NULL},
+    {3, glue_launches + 1, NULL},
+};
+static const rt_step glue_steps[] = {
+    {glue_kernels + 0, 0, glue_u32 + 9, glue_u32 + 10, glue_u32 + 9, 1, 1, 1, 1},
+    {glue_kernels + 2, 1, glue_u32 + 11, glue_u32 + 6, glue_u32 + 9, 2, 1, 1, 1},
+    {glue_kernels + 3, 0, glue_u32 + 6, glue_u32 + 8, glue_u32 + 13, 1, 1, 2, 0},
+};
+static const char *const glue_labels[] = {
+    "linear \"h\"",
+    "add",
+    "spread",
+};
+static const char glue_metadata[] =
+    "{\"target\":\"cuda-sm_90\",\"graph\":\"sha256:eef93e1d14482804277fca0172464032d1a4fdbcc338524059fa1e861454ad4d\",\"comp"
+    "iler\":\"0.0.0-test\",\"precision\":\"fp32\",\"dims\":[{\"name\":\"batch\",\"min\":1,\"max\":64}],\"inputs\":[{\"name\":\"x\",\"dtype\""
+    ":\"f32\",\"dims\":[\"batch\",3]},{\"name\":\"y\",\"dtype\":\"f32\",\"dims\":[\"batch\",4]}],\"outputs\":[{\"name\":\"z\",\"dtype\":\"f32\""
+    ",\"dims\":[\"batch\",4]},{\"name\":\"s\",\"dtype\":\"f32\",\"dims\":[\"2*batch + 1\"]}],\"steps\":[{\"label\":\"linear \\\"h\\\"\",\"kern"
+    "els\":{\"batch=1\":\"test@1 -\",\"batch=16\":\"test@1 -\"}},{\"label\":\"add\",\"kernels\":{\"batch=8\":\"test@1 -\"}},{\"label\":\""
+    "spread\",\"kernels\":{\"batch=1\":\"test@1 -\",\"batch=16\":\"test@1 -\"}}]}";
+
+static const aotfarm_api glue_api = {
+    AOTFARM_ABI_VERSION, sizeof(aotfarm_api), glue_metadata, "cuda-sm_90", 1, 2, 2, 3,
+    glue_dims, glue_inputs, glue_outputs, glue_labels, RT_FUNCTIONS};
+
+static const struct rt_model rt_model = {
+    &glue_api, 5, 5, 1, 2, 9, 4,
+    glue_values, glue_symbols, glue_input_sizes, glue_output_sizes, glue_buffers, glue_slots, glue_points, glue_steps};
+
+static const struct rt_target rt_target = {
+    90, 4, 4, glue_cubins, glue_functions, 1024u, 4096u};
+
+__attribute__((visibility("default"))) const aotfarm_api *aotfarm_model(uint32_t abi_version);
+const aotfarm_api *aotfarm_model(uint32_t abi_version) { return abi_version == AOTFARM_ABI_VERSION ? &glue_api : NULL; }

@@ -1,0 +1,74 @@
+//! The probing child: which GPUs there are. A driver that crashes or hangs while it is asked costs a child, not the worker.
+
+use aotfarm_protocol::{Device, DeviceKind, Target};
+use cudarc::driver::sys::CUdevice_attribute as Attribute;
+use serde::{Deserialize, Serialize};
+
+use super::driver::{self, Driver};
+use super::nvml;
+use crate::child::say;
+
+/// The answer.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub(crate) enum DevicesEvent {
+    /// The driver is there. `cuda` is the version that it supports, 13000 for 13.0; each GPU comes with its identity.
+    Found { cuda: i32, driver: Option<String>, gpus: Vec<(String, Device)> },
+    /// It is not, or it cannot be used.
+    None { reason: String },
+}
+
+pub(crate) fn run() -> Result<(), String> {
+    say(&find().unwrap_or_else(|reason| DevicesEvent::None { reason }))
+}
+
+fn find() -> Result<DevicesEvent, String> {
+    let started = Driver::start()?;
+    let cuda = started.version().map_err(|e| e.to_string())?;
+    let driver = driver_version();
+    let count = started.devices().map_err(|e| e.to_string())?;
+    let gpu = |k| describe(started.device(k)?, cuda, driver.as_deref());
+    let gpus = (0..count).map(gpu).collect::<Result<_, driver::Error>>().map_err(|e| e.to_string())?;
+    Ok(DevicesEvent::Found { cuda, driver, gpus })
+}
+
+fn driver_version() -> Option<String> {
+    let module = || std::fs::read_to_string("/sys/module/nvidia/version").ok().map(|text| text.trim().to_owned());
+    nvml::driver_version().or_else(module)
+}
+
+fn describe(device: driver::Device, cuda: i32, driver: Option<&str>) -> Result<(String, Device), driver::Error> {
+    let sm = device.sm()?;
+    let megahertz = |attribute| device.attribute(attribute).map(|khz| khz / 1000);
+    let detail = format!(
+        "sm_{sm}, {} MiB, driver {} (CUDA {}.{}), {} MHz, memory {} MHz, L2 {} MiB",
+        device.memory()? >> 20,
+        driver.unwrap_or("unknown"),
+        cuda / 1000,
+        cuda % 1000 / 10,
+        megahertz(Attribute::CU_DEVICE_ATTRIBUTE_CLOCK_RATE)?,
+        megahertz(Attribute::CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE)?,
+        device.attribute(Attribute::CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE)? >> 20,
+    );
+    let cores = device.attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?;
+    let device_of = Device { kind: DeviceKind::Cuda, name: device.name()?, cores, detail, targets: targets(sm) };
+    Ok((device.uuid()?, device_of))
+}
+
+/// Code for an architecture runs on later ones of its generation, best first; from 9.0 on it is made for one alone.
+fn targets(sm: u32) -> Vec<Target> {
+    let oldest = if sm >= 90 { sm } else { sm / 10 * 10 };
+    (oldest..=sm).rev().map(|sm| Target::Cuda { sm }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn code_of_the_same_generation_runs_before_hopper() {
+        assert_eq!(targets(90), [Target::Cuda { sm: 90 }]);
+        assert_eq!(targets(86).first(), Some(&Target::Cuda { sm: 86 }));
+        assert_eq!(targets(86).last(), Some(&Target::Cuda { sm: 80 }));
+    }
+}

@@ -1,0 +1,471 @@
+//! The part of NVIDIA's driver that children use, with errors that say what was being done.
+
+use std::ffi::{CStr, CString, c_void};
+use std::fmt;
+use std::marker::PhantomData;
+
+use aotfarm_protocol::{KernelCall, Launch};
+use cudarc::driver::sys::{
+    self, CUdevice, CUdevice_attribute, CUdeviceptr, CUevent, CUfunction, CUfunction_attribute, CUgraphExec, CUlaunchAttribute,
+    CUlaunchAttributeID, CUlaunchAttributeValue, CUlaunchConfig, CUmodule, CUresult, CUstream,
+};
+
+/// Dynamic shared memory that a kernel gets without asking, in bytes.
+const SHARED_FOR_ALL: u32 = 48 << 10;
+/// Blocks of a cluster that every device of compute capability 9.0 allows.
+const PORTABLE_CLUSTER: u32 = 8;
+/// The driver that can put programmatic dependencies into a graph: CUDA 12.3.
+const PROGRAMMATIC_GRAPHS: i32 = 12_030;
+
+/// What the driver refused.
+#[derive(Debug)]
+pub(super) struct Error {
+    doing: &'static str,
+    code: CUresult,
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (mut name, mut text) = (std::ptr::null(), std::ptr::null());
+        // SAFETY: the driver is there, for it has answered; the texts are static, and the pointers stay null for codes unknown to it.
+        let (name, text) = unsafe {
+            let _ = (sys::cuGetErrorName(self.code, &raw mut name), sys::cuGetErrorString(self.code, &raw mut text));
+            let of = |p: *const std::ffi::c_char| {
+                if p.is_null() { "unknown error".into() } else { CStr::from_ptr(p).to_string_lossy() }
+            };
+            (of(name), of(text))
+        };
+        write!(f, "could not {}: {text} ({name})", self.doing)
+    }
+}
+
+impl Error {
+    /// Whether nothing can be done any more in this process.
+    pub(super) fn is_fatal(&self) -> bool {
+        use CUresult as R;
+        matches!(
+            self.code,
+            R::CUDA_ERROR_ILLEGAL_ADDRESS
+                | R::CUDA_ERROR_LAUNCH_TIMEOUT
+                | R::CUDA_ERROR_ASSERT
+                | R::CUDA_ERROR_HARDWARE_STACK_ERROR
+                | R::CUDA_ERROR_ILLEGAL_INSTRUCTION
+                | R::CUDA_ERROR_MISALIGNED_ADDRESS
+                | R::CUDA_ERROR_INVALID_ADDRESS_SPACE
+                | R::CUDA_ERROR_INVALID_PC
+                | R::CUDA_ERROR_LAUNCH_FAILED
+                | R::CUDA_ERROR_CONTEXT_IS_DESTROYED
+                | R::CUDA_ERROR_ECC_UNCORRECTABLE
+                | R::CUDA_ERROR_UNKNOWN
+        )
+    }
+}
+
+type Done<T = ()> = Result<T, Error>;
+
+fn check(doing: &'static str, code: CUresult) -> Done {
+    if code == CUresult::CUDA_SUCCESS { Ok(()) } else { Err(Error { doing, code }) }
+}
+
+/// The driver, started.
+#[derive(Clone, Copy)]
+pub(super) struct Driver(());
+
+impl Driver {
+    /// Loads and starts it. The error says why there is none, in words.
+    pub(super) fn start() -> Result<Self, String> {
+        // SAFETY: loading the system's driver library, in a process made for that.
+        if !unsafe { sys::is_culib_present() } {
+            return Err("no NVIDIA driver: libcuda.so.1 is not on the loader's path".to_owned());
+        }
+        // SAFETY: the first call of the API.
+        check("start the NVIDIA driver", unsafe { sys::cuInit(0) }).map_err(|e| e.to_string())?;
+        Ok(Self(()))
+    }
+
+    /// The CUDA version that it supports: 13000 for 13.0.
+    pub(super) fn version(self) -> Done<i32> {
+        let mut version = 0;
+        // SAFETY: an out-parameter on the stack.
+        check("read the driver's version", unsafe { sys::cuDriverGetVersion(&raw mut version) }).map(|()| version)
+    }
+
+    /// How many devices this process may use.
+    pub(super) fn devices(self) -> Done<i32> {
+        let mut count = 0;
+        // SAFETY: an out-parameter on the stack.
+        check("count the GPUs", unsafe { sys::cuDeviceGetCount(&raw mut count) }).map(|()| count)
+    }
+
+    /// Device number `ordinal`.
+    pub(super) fn device(self, ordinal: i32) -> Done<Device> {
+        let mut device = 0;
+        // SAFETY: an out-parameter on the stack.
+        check("find the GPU", unsafe { sys::cuDeviceGet(&raw mut device, ordinal) }).map(|()| Device(device))
+    }
+}
+
+/// A device that nothing runs on yet.
+#[derive(Clone, Copy)]
+pub(super) struct Device(CUdevice);
+
+impl Device {
+    pub(super) fn attribute(self, attribute: CUdevice_attribute) -> Done<u32> {
+        let mut value = 0;
+        // SAFETY: an out-parameter on the stack.
+        let read = unsafe { sys::cuDeviceGetAttribute(&raw mut value, attribute, self.0) };
+        check("read an attribute of the GPU", read).map(|()| u32::try_from(value).unwrap_or(0))
+    }
+
+    /// Compute capability: 90 for 9.0.
+    pub(super) fn sm(self) -> Done<u32> {
+        let major = self.attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
+        Ok(10 * major + self.attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?)
+    }
+
+    pub(super) fn name(self) -> Done<String> {
+        let mut name = [0u8; 256];
+        // SAFETY: room for as many bytes as are told, the last one a zero.
+        check("read the GPU's name", unsafe { sys::cuDeviceGetName(name.as_mut_ptr().cast(), 255, self.0) })?;
+        Ok(CStr::from_bytes_until_nul(&name).unwrap_or_default().to_string_lossy().into_owned())
+    }
+
+    /// Bytes of memory.
+    pub(super) fn memory(self) -> Done<u64> {
+        let mut bytes = 0;
+        // SAFETY: an out-parameter on the stack.
+        check("read the GPU's memory", unsafe { sys::cuDeviceTotalMem_v2(&raw mut bytes, self.0) }).map(|()| bytes as u64)
+    }
+
+    /// `GPU-8a56a4bc-…`, as `CUDA_VISIBLE_DEVICES` and NVML take it.
+    pub(super) fn uuid(self) -> Done<String> {
+        let mut uuid = sys::CUuuid { bytes: [0; 16] };
+        // SAFETY: an out-parameter on the stack.
+        check("read the GPU's identity", unsafe { sys::cuDeviceGetUuid_v2(&raw mut uuid, self.0) })?;
+        let hex: String = uuid.bytes.iter().map(|b| format!("{b:02x}")).collect();
+        Ok(format!("GPU-{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]))
+    }
+}
+
+/// A device in use: a context, current to this thread for good, and a stream.
+pub(super) struct Gpu {
+    stream: CUstream,
+    before: CUevent,
+    after: CUevent,
+    /// Whether kernels follow each other by programmatic dependent launch, as in artifacts.
+    programmatic: bool,
+    /// The context belongs to this thread.
+    _thread: PhantomData<*const ()>,
+}
+
+impl Gpu {
+    pub(super) fn open(driver: Driver, device: Device) -> Done<Self> {
+        let (mut context, mut stream) = (std::ptr::null_mut(), std::ptr::null_mut());
+        let (mut before, mut after) = (std::ptr::null_mut(), std::ptr::null_mut());
+        let (stream_flags, event_flags) =
+            (sys::CUstream_flags::CU_STREAM_NON_BLOCKING as u32, sys::CUevent_flags::CU_EVENT_DEFAULT as u32);
+        // SAFETY: out-parameters on the stack; the context is current when stream and events are made.
+        unsafe {
+            check("make a context on the GPU", sys::cuDevicePrimaryCtxRetain(&raw mut context, device.0))?;
+            check("use the GPU's context", sys::cuCtxSetCurrent(context))?;
+            check("make a stream", sys::cuStreamCreate(&raw mut stream, stream_flags))?;
+            check("make an event", sys::cuEventCreate(&raw mut before, event_flags))?;
+            check("make an event", sys::cuEventCreate(&raw mut after, event_flags))?;
+        }
+        let sm = device.sm()?;
+        let programmatic = sm >= 90 && driver.version()? >= PROGRAMMATIC_GRAPHS;
+        Ok(Self { stream, before, after, programmatic, _thread: PhantomData })
+    }
+
+    /// Bytes that are free.
+    pub(super) fn free(&self) -> Done<u64> {
+        let (mut free, mut total) = (0, 0);
+        // SAFETY: out-parameters on the stack.
+        check("read how much memory is free", unsafe { sys::cuMemGetInfo_v2(&raw mut free, &raw mut total) })?;
+        Ok(free as u64)
+    }
+
+    pub(super) fn allocate(&self, bytes: u64) -> Done<Memory> {
+        let mut at = 0;
+        // SAFETY: an out-parameter on the stack.
+        check("allocate memory on the GPU", unsafe { sys::cuMemAlloc_v2(&raw mut at, bytes.max(1) as usize) })?;
+        Ok(Memory { at, bytes })
+    }
+
+    /// Sets bytes, in order with everything else on the stream; so do all methods below.
+    pub(super) fn set(&self, at: CUdeviceptr, byte: u8, bytes: u64) -> Done {
+        // SAFETY: whether the range is ours is the caller's affair, as with a kernel; a wrong one is an error of the device.
+        check("set memory on the GPU", unsafe { sys::cuMemsetD8Async(at, byte, bytes as usize, self.stream) })
+    }
+
+    /// Sets words of 32 bits.
+    pub(super) fn set_words(&self, at: CUdeviceptr, word: u32, words: u64) -> Done {
+        // SAFETY: as in `set`.
+        check("set memory on the GPU", unsafe { sys::cuMemsetD32Async(at, word, words as usize, self.stream) })
+    }
+
+    pub(super) fn copy(&self, to: CUdeviceptr, from: CUdeviceptr, bytes: u64) -> Done {
+        // SAFETY: as in `set`.
+        check("copy on the GPU", unsafe { sys::cuMemcpyDtoDAsync_v2(to, from, bytes as usize, self.stream) })
+    }
+
+    /// Reads words back, after everything that was asked for before.
+    pub(super) fn read(&self, from: CUdeviceptr, words: &mut [u64]) -> Done {
+        let bytes = size_of_val(words);
+        // SAFETY: the slice is as long as is told, and lives until the stream has been waited for.
+        let copied = unsafe { sys::cuMemcpyDtoHAsync_v2(words.as_mut_ptr().cast(), from, bytes, self.stream) };
+        let waited = self.wait();
+        check("read from the GPU", copied).and(waited)
+    }
+
+    /// Waits for the stream. An error is that of a kernel, and the context is lost.
+    pub(super) fn wait(&self) -> Done {
+        // SAFETY: the stream is ours.
+        check("run the kernel", unsafe { sys::cuStreamSynchronize(self.stream) })
+    }
+
+    /// Notes the time on the device before (`false`) or after (`true`) something.
+    pub(super) fn mark(&self, after: bool) -> Done {
+        // SAFETY: event and stream are ours.
+        check("record an event", unsafe { sys::cuEventRecord(if after { self.after } else { self.before }, self.stream) })
+    }
+
+    /// Seconds between the two marks, when the stream has been waited for.
+    pub(super) fn elapsed(&self) -> Done<f64> {
+        let mut milliseconds = 0f32;
+        // SAFETY: an out-parameter on the stack; both events have been recorded.
+        let read = unsafe { sys::cuEventElapsedTime(&raw mut milliseconds, self.before, self.after) };
+        check("read the time", read).map(|()| f64::from(milliseconds) * 1e-3)
+    }
+
+    /// Puts a kernel with its `parameters` (a pointer to each) on the stream.
+    pub(super) fn launch(&self, function: &Function, shape: &Shape, parameters: &mut [*mut c_void]) -> Done {
+        let mut attributes = Vec::with_capacity(2);
+        let mut add = |id, set: &dyn Fn(&mut CUlaunchAttributeValue)| {
+            let mut value = CUlaunchAttributeValue { pad: [0; 64] };
+            set(&mut value);
+            attributes.push(CUlaunchAttribute { id, pad: [0; 4], value });
+        };
+        if shape.cluster != [1; 3] {
+            add(CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION, &|value| {
+                let [x, y, z] = shape.cluster;
+                value.clusterDim = sys::CUlaunchAttributeValue_union__bindgen_ty_1 { x, y, z };
+            });
+        }
+        if shape.programmatic && self.programmatic {
+            add(CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION, &|value| {
+                value.programmaticStreamSerializationAllowed = 1;
+            });
+        }
+        let config = CUlaunchConfig {
+            gridDimX: shape.grid[0],
+            gridDimY: shape.grid[1],
+            gridDimZ: shape.grid[2],
+            blockDimX: shape.threads,
+            blockDimY: 1,
+            blockDimZ: 1,
+            sharedMemBytes: shape.shared_bytes,
+            hStream: self.stream,
+            attrs: attributes.as_mut_ptr(),
+            numAttrs: attributes.len() as u32,
+        };
+        // SAFETY: the parameters are what the kernel's type says; what it does with them is what is being found out.
+        let launched =
+            unsafe { sys::cuLaunchKernelEx(&raw const config, function.0, parameters.as_mut_ptr(), std::ptr::null_mut()) };
+        check("launch the kernel", launched)
+    }
+
+    /// Records what `work` puts on the stream instead of doing it.
+    pub(super) fn capture(&self, work: impl FnOnce() -> Done) -> Done<Graph> {
+        let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED;
+        // SAFETY: the stream is ours and is not being captured.
+        check("begin a graph", unsafe { sys::cuStreamBeginCapture_v2(self.stream, mode) })?;
+        let worked = work();
+        let (mut graph, mut exec) = (std::ptr::null_mut(), std::ptr::null_mut());
+        // SAFETY: ends what was begun above; out-parameters on the stack.
+        let ended = check("end a graph", unsafe { sys::cuStreamEndCapture(self.stream, &raw mut graph) });
+        worked.and(ended)?;
+        // SAFETY: the graph was just made; the executable does not need it any more.
+        let made = unsafe {
+            let made = sys::cuGraphInstantiateWithFlags(&raw mut exec, graph, 0);
+            let _ = sys::cuGraphDestroy(graph);
+            made
+        };
+        check("make a graph executable", made)?;
+        Ok(Graph(exec))
+    }
+
+    pub(super) fn replay(&self, graph: &Graph) -> Done {
+        // SAFETY: the graph lives, and so do the memory and the code that it uses.
+        check("run a graph", unsafe { sys::cuGraphLaunch(graph.0, self.stream) })
+    }
+}
+
+/// Memory on the device.
+pub(super) struct Memory {
+    pub(super) at: CUdeviceptr,
+    pub(super) bytes: u64,
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // SAFETY: it is ours; that a lost context cannot free it any more matters to nobody.
+        let _ = unsafe { sys::cuMemFree_v2(self.at) };
+    }
+}
+
+/// Code on the device.
+pub(super) struct Module(CUmodule);
+
+impl Module {
+    /// Loads a cubin.
+    pub(super) fn load(_: &Gpu, cubin: &[u8]) -> Done<Self> {
+        let mut module = std::ptr::null_mut();
+        // SAFETY: a cubin says how long it is; the driver checks what it is given, and this process exists to find out how well.
+        check("load the code", unsafe { sys::cuModuleLoadData(&raw mut module, cubin.as_ptr().cast()) })?;
+        Ok(Self(module))
+    }
+
+    /// Finds a kernel.
+    pub(super) fn function(&self, name: &str) -> Done<Function> {
+        let mut function = std::ptr::null_mut();
+        let name = CString::new(name).unwrap_or_default();
+        // SAFETY: an out-parameter on the stack.
+        check("find the kernel", unsafe { sys::cuModuleGetFunction(&raw mut function, self.0, name.as_ptr()) })?;
+        Ok(Function(function))
+    }
+}
+
+impl Drop for Module {
+    fn drop(&mut self) {
+        // SAFETY: nothing of it runs: every run is waited for.
+        let _ = unsafe { sys::cuModuleUnload(self.0) };
+    }
+}
+
+/// A kernel, valid as long as its module.
+#[derive(Clone, Copy)]
+pub(super) struct Function(CUfunction);
+
+impl Function {
+    /// Lets the kernel have what its shape asks for.
+    pub(super) fn allow(self, shape: &Shape) -> Done {
+        let set = |attribute, value: u32| {
+            // SAFETY: a plain call on a function that lives.
+            check("allow the kernel its shared memory or cluster", unsafe {
+                sys::cuFuncSetAttribute(self.0, attribute, value as i32)
+            })
+        };
+        if shape.shared_bytes > SHARED_FOR_ALL {
+            set(CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, shape.shared_bytes)?;
+        }
+        if shape.cluster.iter().product::<u32>() > PORTABLE_CLUSTER {
+            set(CUfunction_attribute::CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED, 1)?;
+        }
+        Ok(())
+    }
+}
+
+/// A graph that can be launched.
+pub(super) struct Graph(CUgraphExec);
+
+impl Drop for Graph {
+    fn drop(&mut self) {
+        // SAFETY: it is ours and does not run: every run is waited for.
+        let _ = unsafe { sys::cuGraphExecDestroy(self.0) };
+    }
+}
+
+/// A launch at given sizes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Shape {
+    grid: [u32; 3],
+    cluster: [u32; 3],
+    threads: u32,
+    shared_bytes: u32,
+    /// Whether it may begin while the kernel before it still runs: the kernel waits itself.
+    programmatic: bool,
+}
+
+impl Shape {
+    /// Of a tool: blocks along x.
+    pub(super) fn plain(blocks: u32, threads: u32) -> Self {
+        Self { grid: [blocks, 1, 1], cluster: [1; 3], threads, shared_bytes: 0, programmatic: false }
+    }
+
+    /// Of a candidate. The error says what cannot be launched.
+    pub(super) fn of(call: &KernelCall) -> Result<Self, String> {
+        let launch = call.launch.as_ref().ok_or("it does not say how it is launched")?;
+        check_launch(launch, call.dims.len())?;
+        let grid = launch.grid_at(&call.dims);
+        let limits = [i64::from(i32::MAX), 65_535, 65_535];
+        for axis in 0..3 {
+            if !(1..=limits[axis]).contains(&grid[axis]) {
+                return Err(format!("a grid of {grid:?} blocks cannot be launched: axis {axis} allows 1 to {}", limits[axis]));
+            }
+            if grid[axis] % i64::from(launch.cluster[axis]) != 0 {
+                return Err(format!("a grid of {grid:?} blocks does not consist of clusters of {:?}", launch.cluster));
+            }
+        }
+        Ok(Self {
+            grid: grid.map(|n| n as u32),
+            cluster: launch.cluster,
+            threads: launch.threads,
+            shared_bytes: launch.shared_bytes,
+            programmatic: true,
+        })
+    }
+}
+
+/// A launch from a work item must not make its evaluation fail.
+fn check_launch(launch: &Launch, dims: usize) -> Result<(), String> {
+    for axis in &launch.grid {
+        if axis.div < 1 || axis.dims.iter().any(|k| *k >= dims) {
+            return Err(format!("the grid {axis:?} cannot be evaluated with {dims} sizes"));
+        }
+    }
+    match launch.cluster.contains(&0) {
+        true => Err("a cluster has no blocks along an axis".to_owned()),
+        false => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aotfarm_protocol::{CandidateId, Digest, GridAxis};
+
+    use super::*;
+
+    #[test]
+    fn launches_that_no_device_can_do_are_refused_in_words() {
+        let call = |launch: Launch| KernelCall {
+            candidate: CandidateId(Digest::of("c")),
+            label: String::new(),
+            object: Digest::of("o"),
+            symbol: "k".to_owned(),
+            dims: vec![3],
+            tune: vec![],
+            packed_bytes: 0,
+            shared_bytes: 0,
+            thread_bytes: 0,
+            launch: Some(launch),
+        };
+        let axis = |times, dims, div| GridAxis { times, mul: 1, dims, div };
+        let launch = |axis| Launch::linear(axis, 128, 0);
+        assert_eq!(Shape::of(&call(launch(axis(2, vec![0], 2)))).unwrap().grid, [4, 1, 1]);
+        let refused = |launch, words: &str| {
+            let reason = Shape::of(&call(launch)).unwrap_err();
+            assert!(reason.contains(words), "{reason}");
+        };
+        refused(launch(axis(1, vec![1], 1)), "cannot be evaluated");
+        refused(launch(axis(1, vec![0], 0)), "cannot be evaluated");
+        refused(launch(axis(0, vec![0], 1)), "cannot be launched");
+        refused(Launch { cluster: [2, 1, 1], ..launch(axis(1, vec![0], 1)) }, "clusters of [2, 1, 1]");
+        refused(
+            Launch { grid: [axis(1, vec![], 1), axis(70_000, vec![], 1), axis(1, vec![], 1)], ..launch(axis(1, vec![], 1)) },
+            "axis 1",
+        );
+        let none = KernelCall { launch: None, ..call(launch(axis(1, vec![], 1))) };
+        assert!(Shape::of(&none).is_err());
+    }
+}
