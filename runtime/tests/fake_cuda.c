@@ -119,8 +119,11 @@ struct function {
     uint32_t dynamic_shared;
 };
 
+typedef struct timespec event;
+
 typedef struct node {
-    struct function *function;
+    struct function *function; /* NULL: records `event` */
+    event *event;
     uint32_t grid[3];
     uint64_t words[16];
 } node;
@@ -130,6 +133,12 @@ typedef struct graph {
     node nodes[64];
     const node *last;
 } graph;
+
+static void add_node(graph *g, node n) {
+    REQUIRE(g->n < 64);
+    g->nodes[g->n] = n;
+    g->last = &g->nodes[g->n++];
+}
 
 typedef struct stream {
     uint32_t flags;
@@ -216,7 +225,10 @@ result cuGraphExecKernelNodeSetParams_v2(graph *exec, const node *named, const n
 }
 result cuGraphLaunch(graph *exec, stream *s) {
     REQUIRE(!s->capturing);
-    for (int i = 0; i < exec->n; i++) exec->nodes[i].function->run(exec->nodes[i].words, exec->nodes[i].grid);
+    for (int i = 0; i < exec->n; i++) {
+        if (exec->nodes[i].function == NULL) clock_gettime(CLOCK_MONOTONIC, exec->nodes[i].event);
+        else exec->nodes[i].function->run(exec->nodes[i].words, exec->nodes[i].grid);
+    }
     fake.graph_launches++;
     return OK;
 }
@@ -240,10 +252,7 @@ result cuLaunchKernelEx(const config *c, struct function *f, void **params, void
         f->run(n.words, n.grid);
         return OK;
     }
-    graph *g = c->stream->capturing;
-    REQUIRE(g->n < 64);
-    g->nodes[g->n] = n;
-    g->last = &g->nodes[g->n++];
+    add_node(c->stream->capturing, n);
     return OK;
 }
 
@@ -271,8 +280,6 @@ result cuMemsetD8Async(address at, uint8_t value, size_t bytes, stream *s) {
 
 /* ---- events ---- */
 
-typedef struct timespec event;
-
 result cuEventCreate(event **e, uint32_t flags) {
     (void)flags;
     *e = calloc(1, sizeof **e);
@@ -284,9 +291,10 @@ result cuEventDestroy_v2(event *e) {
     fake.live--;
     return OK;
 }
-result cuEventRecord(event *e, stream *s) {
-    (void)s;
-    clock_gettime(CLOCK_MONOTONIC, e);
+result cuEventRecordWithFlags(event *e, stream *s, uint32_t flags) {
+    REQUIRE(flags == (s->capturing != NULL)); /* in a graph that is made, an event of its own kind */
+    if (s->capturing) add_node(s->capturing, (node){.event = e});
+    else clock_gettime(CLOCK_MONOTONIC, e);
     return OK;
 }
 result cuEventElapsedTime(float *ms, const event *from, const event *to) {

@@ -30,6 +30,7 @@ const TESTS: &[Test<Bed>] = &[
     ("a_bad_reference_rejects_the_item", |bed| a_bad_reference_rejects_the_item(bed).boxed()),
     ("weights_are_packed_and_rotated", |bed| weights_are_packed_and_rotated(bed).boxed()),
     ("linking_is_deterministic_and_packs", |bed| linking_is_deterministic_and_packs(bed).boxed()),
+    ("linking_for_a_gpu_embeds_the_cubins", |bed| linking_for_a_gpu_embeds_the_cubins(bed).boxed()),
     ("lying_link_steps_are_rejected", |bed| lying_link_steps_are_rejected(bed).boxed()),
     ("a_file_that_is_no_artifact_is_rejected", |bed| a_file_that_is_no_artifact_is_rejected(bed).boxed()),
     ("cuda_units_are_built_without_a_gpu", |bed| cuda_units_are_built_without_a_gpu(bed).boxed()),
@@ -373,6 +374,32 @@ async fn linking_is_deterministic_and_packs(bed: &Bed) {
         [0, 1, 2, 3, 63, 64, 65, 67, 68].map(|i| model(i) / 2)
     };
     assert_eq!(value, [3, 4, 10, 0, 0, 111, 122, 144, 0]);
+}
+
+/// The objects of a GPU are files of any bytes, which the glue finds by name; the host's compiler links.
+async fn linking_for_a_gpu_embeds_the_cubins(bed: &Bed) {
+    let glue = "#pragma GCC visibility push(hidden)
+        extern const unsigned char aotfarm_weights[], aotfarm_cubin_0000[], aotfarm_cubin_0001[];
+        #pragma GCC visibility pop
+        __attribute__((visibility(\"default\"))) int aotfarm_model(int i) {
+            return (i < 10 ? aotfarm_weights : i < 20 ? aotfarm_cubin_0000 : aotfarm_cubin_0001)[i % 10]; }";
+    let mut spec = link_spec(bed).await;
+    spec.target = Target::Cuda { sm: 90 };
+    spec.glue = bed.blobs.put(glue);
+    spec.objects = vec![bed.blobs.put("first"), bed.blobs.put("second")];
+    let spec = WorkSpec::Link(spec);
+    let first = bed.run(&bed.worker, &spec).await;
+    assert_eq!(first, bed.run(&bed.other, &spec).await);
+    let WorkResult::Linked { artifact, .. } = first else { panic!("{first:?}") };
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("a.so"), bed.blobs.get(artifact)).unwrap();
+    // SAFETY: as above.
+    let value = unsafe {
+        let library = libloading::Library::new(dir.path().join("a.so")).unwrap();
+        let model = library.get::<extern "C" fn(i32) -> i32>(b"aotfarm_model").unwrap();
+        [0, 1, 2, 3, 10, 14, 20, 25].map(|i| model(i))
+    };
+    assert_eq!(value, [3, 4, 10, 0, b'f'.into(), b't'.into(), b's'.into(), b'd'.into()]);
 }
 
 async fn lying_link_steps_are_rejected(bed: &Bed) {
