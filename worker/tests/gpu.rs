@@ -11,8 +11,8 @@ use aotfarm_protocol::{
     OperandRole, Outcome, Target, TaskKey, Values, WorkResult, WorkSpec,
 };
 use aotfarm_worker::{Measures, Worker, probe_gpus};
-use futures_util::FutureExt;
 use futures_util::future::join_all;
+use futures_util::{FutureExt, StreamExt, stream};
 use tempfile::TempDir;
 
 use bed::{Blobs, Test};
@@ -175,7 +175,7 @@ async fn bad_candidates_cost_themselves_only(bed: &Bed) {
         ("after_illegal", RIGHT.to_owned()),
         ("misaligned", format!("{RIGHT} if (at == 0) *(volatile int *)((char *)y + 6) = 1;")),
         ("traps", format!("{RIGHT} if (at == 7) asm volatile(\"trap;\");")),
-        ("endless", format!("{RIGHT} for (volatile int go = 1; go;) {{}}")),
+        ("endless", format!("{RIGHT} for (;;) asm volatile(\"nanosleep.u32 1000;\");")),
         ("infinite", format!("{RIGHT} if (at == 0) y[2] = 1.0f / 0.0f;")),
         ("stale_workspace", format!("{RIGHT} if (at == 0) y[1] += *(float *)AOTK_WORKSPACE;")),
         ("uses_workspace", format!("((float *)AOTK_WORKSPACE)[at % 16] = 0; {RIGHT}")),
@@ -324,9 +324,9 @@ async fn times_are_those_of_the_device(bed: &Bed) {
 
 async fn many_candidates_take_no_long_time(bed: &Bed) {
     let start = Instant::now();
-    let names: Vec<String> = (0..256).map(|n| format!("candidate_{n}")).collect();
-    let bodies: Vec<String> = (0..256).map(|n| format!("{RIGHT} if (at < 0) y[0] = {n};")).collect();
-    let candidates = join_all(names.iter().zip(&bodies).map(|(name, body)| bed.kernel(name, body))).await;
+    let build = |n: u32| async move { bed.kernel(&format!("candidate_{n}"), &format!("{RIGHT} if (at < 0) y[0] = {n};")).await };
+    let builds = stream::iter(0..256).map(build);
+    let candidates: Vec<KernelCall> = builds.buffered(std::thread::available_parallelism().unwrap().get()).collect().await;
     println!("256 units built in {:.2} s", start.elapsed().as_secs_f64());
     let reference = bed.kernel("reference", RIGHT).await;
     let mut spec = spec(bed, &reference, candidates);
