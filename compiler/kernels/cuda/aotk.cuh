@@ -1,7 +1,8 @@
 /* The CUDA kernel ABI: what every rendered CUDA kernel is called with. Opens every translation unit; includes no header of the
  * toolkit, because parsing those costs more than compiling the kernel, and so that NVRTC alone is enough to build it.
  *
- * A unit defines before this text: AOTK_SYMBOL, AOTK_INPUTS, AOTK_WEIGHTS, AOTK_OUTPUTS, AOTK_DIMS (counts), AOTK_SM.
+ * A unit defines before this text: AOTK_SYMBOL, AOTK_INPUTS, AOTK_WEIGHTS, AOTK_OUTPUTS, AOTK_DIMS (counts), AOTK_SM, AOTK_NARROW
+ * (1 where results have at most 11 bits of mantissa, so that functions may be approximate).
  * A kernel is
  *
  *     extern "C" __global__ void __launch_bounds__(THREADS) AOTK_SYMBOL(const __grid_constant__ aotk_call call) { … }

@@ -1,10 +1,10 @@
-/* cuda_rows@1 lanes=32 v=2 for cuda-sm_90, from cuda/rows.cu.j2 */
-#define AOTK_SYMBOL aot_f32_cuda_rows__lanes32_v2__sm90_DIGEST
+/* cuda_rows@1 lanes=32 threads=256 v=2 for cuda-sm_90, from cuda/rows.cu.j2 */
+#define AOTK_SYMBOL aot_f32_cuda_rows__lanes32_threads256_v2__sm90_DIGEST
 #define AOTK_SM 90
 /* end of the headers */
 /* Normalisation of rows in float: L threads for each row, in groups of V neighbouring elements.
  * Each thread keeps its P groups of a row in registers. */
-enum { T = 128, L = 32, V = 2, P = 1 };
+enum { T = 256, L = 32, V = 2, P = 1 };
 
 /* The combined value of all threads of a row, in each of them. */
 template <typename F> AOTK_INLINE float together(float x, F combine) {

@@ -17,7 +17,7 @@ const THREADS: u32 = 128;
 pub(crate) struct PoolNaive;
 
 /// The pooling that a task is, with its operands.
-fn pool(task: &TuningTask) -> Result<(&PoolSpec, &TensorSpec, &TensorSpec), Unsupported> {
+pub(super) fn pool(task: &TuningTask) -> Result<(&PoolSpec, &TensorSpec, &TensorSpec), Unsupported> {
     let TaskKind::Pool(pool) = &task.spec.kind else { return Err(Unsupported("not a pooling".into())) };
     sm(task)?;
     let ([input], [output]) = (task.spec.inputs.as_slice(), task.spec.outputs.as_slice()) else {
