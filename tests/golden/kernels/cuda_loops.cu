@@ -1,15 +1,15 @@
-/* cuda_loops@1 threads=256 v=8 for cuda-sm_90, from cuda/loops.cu.j2 */
-#define AOTK_SYMBOL aot_f32_cuda_loops__threads256_v8__sm90_DIGEST
+/* cuda_loops@1 threads=256 v=2 for cuda-sm_90, from cuda/loops.cu.j2 */
+#define AOTK_SYMBOL aot_f32_cuda_loops__threads256_v2__sm90_DIGEST
 #define AOTK_SM 90
 /* end of the headers */
 /* A loop nest in indices of type I.
  * One thread for V neighbouring elements. */
-enum { T = 256, V = 8, R = 1, U = 1 };
+enum { T = 256, V = 2, R = 1, U = 1 };
 
 template <typename I> AOTK_INLINE void nest(const aotk_call &call) {
     const float *const in0 = (const float *)AOTK_IN(0);
     float *const out0 = (float *)AOTK_OUT(0);
-    const I total = ((I)125);
+    const I total = ((I)500);
     const I at = (I)blockIdx.x * T + threadIdx.x;
     if (at >= total) return;
     I at_rest = at;

@@ -23,7 +23,7 @@ const KEPT: i64 = 32;
 /// One thread for each row, in double. No parameters.
 pub(crate) struct RowsNaive;
 
-/// `lanes` of the `threads` of a block for a row, each with groups of `v` elements.
+/// `lanes` of the `threads` of a block for a row, each with groups of `v` elements, of which it keeps up to `kept` in registers.
 pub(crate) struct Rows;
 
 /// The normalisation that a task is.
@@ -124,31 +124,31 @@ impl CandidateFamily for Rows {
         let count: i64 = rows.leading.iter().map(|s| s.at(&task.point)).product();
         let mut points = Vec::new();
         for v in [8, 4, 2, 1].into_iter().filter(|v| *v <= whole).filter(fits) {
-            // A few elements for each thread; more of them if the rows alone keep the GPU busy.
-            let distance = |lanes: i64| (k / lanes - if count > MANY { 24 } else { 8 }).abs();
             for lanes in [32, 128, 256, 512, 1024].into_iter().filter(|lanes| *lanes == 32 || lanes * v < 2 * k) {
                 let blocks: &[i64] = if lanes > 32 { &[lanes] } else { &[256, 128, 512] };
-                points.extend(blocks.iter().enumerate().map(|(place, threads)| (place, distance(lanes), -v, lanes, *threads)));
+                points.extend(blocks.iter().enumerate().map(|(place, threads)| (place, lanes, *threads, v)));
             }
         }
-        points.sort_unstable();
-        points
-            .into_iter()
-            .map(|(_, _, v, lanes, threads)| {
-                [("lanes", lanes), ("threads", threads), ("v", -v)].map(|(name, value)| (name.to_owned(), value)).into()
-            })
-            .collect()
+        // A few elements for each thread and no thread idle; more of them if the rows alone keep the GPU busy.
+        let few = if count > MANY { 24 } else { 8 };
+        let distance = |lanes: i64, v: i64| (k / lanes - few).abs() + if lanes * v > k { few } else { 0 };
+        points.sort_by_key(|&(place, lanes, _, v)| (place, distance(lanes, v), -v));
+        let params = |(_, lanes, threads, v): (usize, i64, i64, i64)| {
+            // Sizes that are only known at run time are mostly like the one that is tuned for.
+            let groups = (k + lanes * v - 1) / (lanes * v);
+            let kept = if groups * v <= KEPT { groups } else { 0 };
+            [("kept", kept), ("lanes", lanes), ("threads", threads), ("v", v)]
+                .map(|(name, value)| (name.to_owned(), value))
+                .into()
+        };
+        points.into_iter().map(params).collect()
     }
 
     fn render(&self, task: &TuningTask, params: &Params) -> KernelSource {
         let rows = Rowwise::of(task).unwrap_or_else(|e| panic!("{}: {e}", self.id()));
         let (lanes, v) = (params["lanes"], params["v"]);
-        let kept = match rows.k {
-            Size::Const(k) if (k + lanes * v - 1) / (lanes * v) * v <= KEPT => (k + lanes * v - 1) / (lanes * v),
-            _ => 0,
-        };
         let unit = Unit { family: self.id(), template: ROWS, headers: &[MATH, CUDA_TYPES], task, params, packs: false };
-        let own = context! { lanes, vector => v, threads => params["threads"], kept };
+        let own = context! { lanes, vector => v, threads => params["threads"], kept => params["kept"] };
         render::unit(&unit, context! { ..own, ..rows.context(task) })
     }
 
