@@ -144,7 +144,8 @@ fn a_session_calls_the_driver_as_it_should() {
     let Some((dir, path)) = fake_artifact() else { return };
     let tests = repository().join("runtime/tests");
     let fake = tests.join("fake_cuda.c");
-    cc(dir.path(), &["-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", fake.to_str().unwrap(), "-o", "libcuda.so.1"]).unwrap();
+    cc(dir.path(), &["-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", fake.to_str().unwrap(), "-o", "libcuda.so.1"])
+        .unwrap();
     run_gpu_test(dir.path(), &path, Some(dir.path()));
 }
 
@@ -177,8 +178,14 @@ impl Nvrtc {
     /// The cubin of a source for 9.0.
     fn compile(&self, text: &str) -> Vec<u8> {
         type Program = *mut u8;
-        type Create =
-            unsafe extern "C" fn(*mut Program, *const c_char, *const c_char, c_int, *const *const c_char, *const *const c_char) -> c_int;
+        type Create = unsafe extern "C" fn(
+            *mut Program,
+            *const c_char,
+            *const c_char,
+            c_int,
+            *const *const c_char,
+            *const *const c_char,
+        ) -> c_int;
         type Compile = unsafe extern "C" fn(Program, c_int, *const *const c_char) -> c_int;
         type Size = unsafe extern "C" fn(Program, *mut usize) -> c_int;
         type Get = unsafe extern "C" fn(Program, *mut u8) -> c_int;

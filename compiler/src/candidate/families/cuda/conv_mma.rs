@@ -11,7 +11,8 @@ use crate::candidate::render::{self, Template, Unit};
 use crate::candidate::{CandidateFamily, FamilyId, KernelSource, Needs, Unsupported};
 use crate::task::{Math, Size, TuningTask};
 
-const TEMPLATE: Template = Template { name: "cuda/conv_mma.cu.j2", text: include_str!("../../../../kernels/cuda/conv_mma.cu.j2") };
+const TEMPLATE: Template =
+    Template { name: "cuda/conv_mma.cu.j2", text: include_str!("../../../../kernels/cuda/conv_mma.cu.j2") };
 
 /// Tiles of `bm` output pixels by `bn` channels, `bk` elements of k in each of `stages` buffers; rows are gathered tap by tap. `wm`, `wn`,
 /// `wk`, `split`: see [`Tile`].

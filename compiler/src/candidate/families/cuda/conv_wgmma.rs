@@ -9,7 +9,8 @@ use crate::candidate::render::{self, Template, Unit};
 use crate::candidate::{CandidateFamily, FamilyId, KernelSource, Needs, Unsupported};
 use crate::task::{Math, TuningTask};
 
-const TEMPLATE: Template = Template { name: "cuda/conv_wgmma.cu.j2", text: include_str!("../../../../kernels/cuda/conv_wgmma.cu.j2") };
+const TEMPLATE: Template =
+    Template { name: "cuda/conv_wgmma.cu.j2", text: include_str!("../../../../kernels/cuda/conv_wgmma.cu.j2") };
 /// Multiprocessors of the machine that points are made for; on others they are right as well.
 const SMS: i64 = 132;
 /// Shared memory that blocks of a multiprocessor may use together, and what each takes besides its own.
@@ -253,18 +254,27 @@ impl<'a> Shape<'a> {
         };
         let slots = point.blocks * sms;
         if point.persistent {
-            let each = if point.alternate { multiply.max((multiply + store) / 2).max(main) } else { (multiply + store).max(main) };
+            let each =
+                if point.alternate { multiply.max((multiply + store) / 2).max(main) } else { (multiply + store).max(main) };
             let each = if point.blocks > 1 { each * point.blocks * 3 / 4 } else { each };
             return lead + store + div_up(tiles, slots) * each;
         }
         let alone = lead + store + main;
         let together = alone.max(point.blocks * main + (lead + store) / 2);
         let rest = tiles % slots;
-        1000 + tiles / slots * together + if rest > sms { together } else if rest > 0 { alone } else { 0 }
+        1000 + tiles / slots * together
+            + if rest > sms {
+                together
+            } else if rest > 0 {
+                alone
+            } else {
+                0
+            }
     }
 
     fn tiles(&self, point: &Point) -> GridAxis {
-        let (positions, tile) = if point.images > 0 { (1, point.images) } else { (self.pitch[0] * self.pitch[1], point.tile_p()) };
+        let (positions, tile) =
+            if point.images > 0 { (1, point.images) } else { (self.pitch[0] * self.pitch[1], point.tile_p()) };
         axis(self.tiles_o(point), positions, &[self.conv.batch], tile)
     }
 
@@ -280,7 +290,18 @@ impl<'a> Shape<'a> {
                         for split in 1..=8 {
                             for persistent in [false, true] {
                                 let point = Point {
-                                    wm, wn, px: *px, chunks, stages: 0, patches: 0, split, persistent, alternate, blocks, images, slice: 32,
+                                    wm,
+                                    wn,
+                                    px: *px,
+                                    chunks,
+                                    stages: 0,
+                                    patches: 0,
+                                    split,
+                                    persistent,
+                                    alternate,
+                                    blocks,
+                                    images,
+                                    slice: 32,
                                 };
                                 if *px <= 256 && (!alternate || persistent) && (split == 1 || !persistent) {
                                     self.rings(point, &mut all);
@@ -302,7 +323,8 @@ impl<'a> Shape<'a> {
         let with = |(stages, patches): (i64, i64)| Point { stages: stages.min(most), patches: patches.min(fills), ..point };
         all.extend(RINGS.into_iter().map(with).find(|p| self.legal(p)));
         if point.persistent && steps > 2 {
-            let resident = [(32, 3), (16, 3), (32, 2), (16, 2)].map(|(slice, patches)| Point { stages: steps, patches, slice, ..point });
+            let resident =
+                [(32, 3), (16, 3), (32, 2), (16, 2)].map(|(slice, patches)| Point { stages: steps, patches, slice, ..point });
             all.extend(resident.into_iter().find(|p| self.resident(p) && self.legal(p)));
         }
     }

@@ -177,7 +177,13 @@ fn layouts(fragments: i64, bn: i64, row: i64) -> Vec<[i64; 3]> {
             for wk in [1, 2, 4] {
                 let (down, across) = (div_up(fragments, wm), bn / 32 / wn);
                 let idle = down * wm * 4 > fragments * 5;
-                if bn % (32 * wn) == 0 && across <= 2 && down * across <= 8 && (2..=8).contains(&(wm * wn * wk)) && row >= 32 * wk && !idle {
+                if bn % (32 * wn) == 0
+                    && across <= 2
+                    && down * across <= 8
+                    && (2..=8).contains(&(wm * wn * wk))
+                    && row >= 32 * wk
+                    && !idle
+                {
                     all.push([wm, wn, wk]);
                 }
             }
