@@ -21,7 +21,7 @@ typedef uint64_t address;
         }                                                                        \
     } while (0)
 
-enum { OK = 0, INVALID = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, NO_BINARY = 209, CAPTURE_UNSUPPORTED = 900 };
+enum { OK = 0, INVALID = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, NO_BINARY = 209, NOT_READY = 600, ILLEGAL_ADDRESS = 700, NOT_SUPPORTED = 801, CAPTURE_UNSUPPORTED = 900 };
 
 /* ---- memory ---- */
 
@@ -119,11 +119,8 @@ struct function {
     uint32_t dynamic_shared;
 };
 
-typedef struct timespec event;
-
 typedef struct node {
-    struct function *function; /* NULL: records `event` */
-    event *event;
+    struct function *function;
     uint32_t grid[3];
     uint64_t words[16];
 } node;
@@ -133,12 +130,6 @@ typedef struct graph {
     node nodes[64];
     const node *last;
 } graph;
-
-static void add_node(graph *g, node n) {
-    REQUIRE(g->n < 64);
-    g->nodes[g->n] = n;
-    g->last = &g->nodes[g->n++];
-}
 
 typedef struct stream {
     uint32_t flags;
@@ -158,8 +149,23 @@ result cuStreamDestroy_v2(stream *s) {
 }
 result cuStreamSynchronize(stream *s) {
     if (s->capturing) return CAPTURE_UNSUPPORTED;
-    fake.synchronizes++;
+    fake.waits++;
     return OK;
+}
+static uint32_t *pending, pending_value; /* a write to host memory, which takes some time to get there */
+result cuStreamWriteValue32_v2(stream *s, address at, uint32_t value, uint32_t flags) {
+    REQUIRE(!s->capturing && flags == 0);
+    if (fake.refuse_writes) return NOT_SUPPORTED;
+    pending = (uint32_t *)at, pending_value = value;
+    if (fake.slow_writes == 0) *pending = value;
+    fake.waits++;
+    return OK;
+}
+result cuStreamQuery(stream *s) {
+    REQUIRE(!s->capturing);
+    if (fake.fail) return ILLEGAL_ADDRESS;
+    if (fake.slow_writes > 0 && --fake.slow_writes == 0) *pending = pending_value;
+    return NOT_READY;
 }
 result cuStreamIsCapturing(stream *s, int32_t *state) {
     *state = s->capturing != NULL;
@@ -225,10 +231,7 @@ result cuGraphExecKernelNodeSetParams_v2(graph *exec, const node *named, const n
 }
 result cuGraphLaunch(graph *exec, stream *s) {
     REQUIRE(!s->capturing);
-    for (int i = 0; i < exec->n; i++) {
-        if (exec->nodes[i].function == NULL) clock_gettime(CLOCK_MONOTONIC, exec->nodes[i].event);
-        else exec->nodes[i].function->run(exec->nodes[i].words, exec->nodes[i].grid);
-    }
+    for (int i = 0; i < exec->n; i++) exec->nodes[i].function->run(exec->nodes[i].words, exec->nodes[i].grid);
     fake.graph_launches++;
     return OK;
 }
@@ -252,7 +255,10 @@ result cuLaunchKernelEx(const config *c, struct function *f, void **params, void
         f->run(n.words, n.grid);
         return OK;
     }
-    add_node(c->stream->capturing, n);
+    graph *g = c->stream->capturing;
+    REQUIRE(g->n < 64);
+    g->nodes[g->n] = n;
+    g->last = &g->nodes[g->n++];
     return OK;
 }
 
@@ -280,6 +286,8 @@ result cuMemsetD8Async(address at, uint8_t value, size_t bytes, stream *s) {
 
 /* ---- events ---- */
 
+typedef struct timespec event;
+
 result cuEventCreate(event **e, uint32_t flags) {
     (void)flags;
     *e = calloc(1, sizeof **e);
@@ -291,10 +299,9 @@ result cuEventDestroy_v2(event *e) {
     fake.live--;
     return OK;
 }
-result cuEventRecordWithFlags(event *e, stream *s, uint32_t flags) {
-    REQUIRE(flags == (s->capturing != NULL)); /* in a graph that is made, an event of its own kind */
-    if (s->capturing) add_node(s->capturing, (node){.event = e});
-    else clock_gettime(CLOCK_MONOTONIC, e);
+result cuEventRecord(event *e, stream *s) {
+    REQUIRE(!s->capturing);
+    clock_gettime(CLOCK_MONOTONIC, e);
     return OK;
 }
 result cuEventElapsedTime(float *ms, const event *from, const event *to) {

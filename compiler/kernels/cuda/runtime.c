@@ -19,6 +19,8 @@
 /* Sizes whose tables and graph a session keeps; the one that was not used for the longest time makes room. */
 #define RT_PLANS 32
 #define RT_GPUS 64
+/* Looks at a mark for one question to the driver. */
+#define RT_LOOKS 4096
 /* Kernels of this and later architectures overlap: each waits inside for the one before (see aotk.cuh). */
 #define RT_OVERLAP_SM 90
 
@@ -39,6 +41,7 @@ enum {
     CU_NO_DEVICE = 100,
     CU_INVALID_IMAGE = 200,
     CU_NO_BINARY_FOR_GPU = 209,
+    CU_NOT_READY = 600,
     CU_COMPUTE_MAJOR = 75, /* attributes of a device */
     CU_COMPUTE_MINOR = 76,
     CU_MAX_DYNAMIC_SHARED = 8, /* attributes of a function */
@@ -49,7 +52,6 @@ enum {
     CU_HOST_PORTABLE = 1,
     CU_CAPTURE_RELAXED = 2,
     CU_CAPTURE_ACTIVE = 1,
-    CU_RECORD_IN_GRAPH = 1,
 };
 
 typedef struct cu_attribute {
@@ -109,11 +111,13 @@ typedef struct cu_node_params {
     X(stream_create, cuStreamCreate, (cu_stream *, uint32_t))                                   \
     X(stream_destroy, cuStreamDestroy_v2, (cu_stream))                                          \
     X(stream_synchronize, cuStreamSynchronize, (cu_stream))                                     \
+    X(stream_query, cuStreamQuery, (cu_stream))                                                 \
+    X(write_value, cuStreamWriteValue32_v2, (cu_stream, cu_address, uint32_t, uint32_t))        \
     X(stream_capturing, cuStreamIsCapturing, (cu_stream, int32_t *))                            \
     X(capture_mode, cuThreadExchangeStreamCaptureMode, (int32_t *))                             \
     X(event_create, cuEventCreate, (cu_event *, uint32_t))                                      \
     X(event_destroy, cuEventDestroy_v2, (cu_event))                                             \
-    X(event_record, cuEventRecordWithFlags, (cu_event, cu_stream, uint32_t))                    \
+    X(event_record, cuEventRecord, (cu_event, cu_stream))                                       \
     X(event_elapsed, cuEventElapsedTime, (float *, cu_event, cu_event))                         \
     X(launch, cuLaunchKernelEx, (const cu_config *, cu_function, void **, void **))
 
@@ -409,6 +413,8 @@ struct aotfarm_session {
     rt_plan *plans[RT_PLANS], *plan;
     uint64_t changes;
     cu_event *events; /* around the steps of a timed run */
+    _Atomic uint32_t *mark; /* pinned; the stream writes `marks` to it at the end of a run */
+    uint32_t marks;
 };
 
 static int32_t rt_check_device(const aotfarm_session *s, const char *kind, const aotfarm_port *port, DLDevice device) {
@@ -767,17 +773,6 @@ static void rt_point(aotfarm_session *s, rt_plan *p) {
 }
 
 /* Starts all kernels, with an event before the first and after each, which keeps them from overlapping. */
-static int32_t rt_launch_between(aotfarm_session *s, cu_stream stream, uint32_t record) {
-    int32_t error = cu.event_record(s->events[0], stream, record);
-    if (error != 0) return rt_fail_cuda(error, "cannot time the steps");
-    for (uint32_t i = 0; i < rt_model.api->n_steps; i++) {
-        if ((error = rt_launch_step(s->plan, i, stream, false)) != 0) return rt_fail_launch(s, i, error);
-        if ((error = cu.event_record(s->events[i + 1], stream, record)) != 0) return rt_fail_cuda(error, "cannot time the steps");
-    }
-    return AOTFARM_OK;
-}
-
-/* A timed run: as a graph, made for this run only, since launching one by one takes longer than small kernels do. */
 static int32_t rt_launch_timed(aotfarm_session *s) {
     const uint32_t n = rt_model.api->n_steps;
     int32_t error = 0;
@@ -785,23 +780,32 @@ static int32_t rt_launch_timed(aotfarm_session *s) {
         return rt_fail(AOTFARM_ERROR_MEMORY, "cannot allocate the events of a timed run");
     for (uint32_t i = 0; i <= n && error == 0; i++)
         if (s->events[i] == NULL) error = cu.event_create(&s->events[i], 0);
+    if (error == 0) error = cu.event_record(s->events[0], s->stream);
     if (error != 0) return rt_fail_cuda(error, "cannot time the steps");
-    if (cu.graphs && cu.capture_begin(s->capture, CU_CAPTURE_RELAXED) == 0) {
-        rt_plan timed = {0};
-        int32_t status = rt_launch_between(s, s->capture, CU_RECORD_IN_GRAPH);
-        if (cu.capture_end(s->capture, &timed.graph) != 0) timed.graph = NULL;
-        if (status || timed.graph == NULL || cu.graph_instantiate(&timed.exec, timed.graph, 0) != 0) timed.exec = NULL;
-        bool started = timed.exec != NULL && cu.graph_launch(timed.exec, s->stream) == 0;
-        rt_drop_graph(&timed);
-        if (started) return AOTFARM_OK;
+    for (uint32_t i = 0; i < n; i++) {
+        if ((error = rt_launch_step(s->plan, i, s->stream, false)) != 0) return rt_fail_launch(s, i, error);
+        if ((error = cu.event_record(s->events[i + 1], s->stream)) != 0) return rt_fail_cuda(error, "cannot time the steps");
     }
-    return rt_launch_between(s, s->stream, 0);
+    return AOTFARM_OK;
+}
+
+/* Waits until all in the stream is done. The stream writes a number when it gets there; to look at that is quicker than to ask the driver, which is
+ * asked now and then, since a GPU that failed writes nothing. */
+static int32_t rt_wait(aotfarm_session *s) {
+    if (s->mark == NULL || cu.write_value(s->stream, (cu_address)(uintptr_t)s->mark, ++s->marks, 0) != 0)
+        return cu.stream_synchronize(s->stream);
+    for (uint32_t i = 1; atomic_load_explicit(s->mark, memory_order_acquire) != s->marks; i++) {
+        int32_t state = i % RT_LOOKS == 0 ? cu.stream_query(s->stream) : CU_NOT_READY;
+        if (state != CU_NOT_READY) return state;
+        rt_pause();
+    }
+    return 0;
 }
 
 /* Waits for the run and takes its results to the caller. */
 static int32_t rt_finish(aotfarm_session *s) {
     const aotfarm_api *api = rt_model.api;
-    int32_t error = cu.stream_synchronize(s->stream);
+    int32_t error = rt_wait(s);
     if (error != 0) return rt_fail_cuda(error, "the run failed on GPU %d (%s)", s->gpu->index, s->gpu->name);
     for (uint32_t i = 0; i < api->n_outputs; i++) {
         const rt_binding *b = &s->front.outputs[i];
@@ -901,6 +905,7 @@ static void rt_session_destroy(aotfarm_session *s) {
             }
             for (uint32_t i = 0; s->events != NULL && i <= api->n_steps; i++)
                 if (s->events[i] != NULL) cu.event_destroy(s->events[i]);
+            if (s->mark != NULL) cu.host_free((void *)s->mark);
             if (s->capture != NULL) cu.stream_destroy(s->capture);
             if (s->own != NULL) cu.stream_destroy(s->own);
             rt_leave(pushed);
@@ -942,6 +947,11 @@ static int32_t rt_session_create(const aotfarm_options *options, aotfarm_session
         if (error == 0 && o.stream == NULL) error = cu.stream_create(&s->own, 0);
         if (error != 0) status = rt_fail_cuda(error, "GPU %d (%s) gives no stream", s->gpu->index, s->gpu->name);
         s->stream = o.stream == NULL ? s->own : o.stream;
+        void *mark = NULL;
+        if (error == 0 && cu.host_alloc(&mark, sizeof *s->mark, CU_HOST_PORTABLE) == 0) {
+            s->mark = mark; /* without it the driver is asked */
+            atomic_store(s->mark, 0);
+        }
         rt_leave(pushed);
     }
     if (status) {

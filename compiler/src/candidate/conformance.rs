@@ -113,12 +113,14 @@ fn stored_as(mut task: TuningTask, dtype: DType) -> TuningTask {
 fn all_examples(target: Target) -> Vec<TuningTask> {
     let mut all = examples(target);
     if let Target::Cuda { .. } = target {
-        let multiplies = |task: &TuningTask| matches!(task.spec.kind, TaskKind::Conv(_) | TaskKind::MatMul(_));
-        let mut others: Vec<_> = all.iter().filter(|t| multiplies(t)).cloned().collect();
-        others.iter_mut().for_each(|task| task.spec.math = Math::Tf32);
         let stored = all.iter().filter(|t| !matches!(t.spec.kind, TaskKind::Loops(_)));
-        others.extend(stored.flat_map(|task| [DType::Bf16, DType::F16].map(|dtype| stored_as(task.clone(), dtype))));
-        all.extend(others);
+        let narrow: Vec<_> =
+            stored.flat_map(|task| [DType::Bf16, DType::F16].map(|dtype| stored_as(task.clone(), dtype))).collect();
+        let multiplies = |task: &&TuningTask| matches!(task.spec.kind, TaskKind::Conv(_) | TaskKind::MatMul(_));
+        let mut tf32: Vec<_> = all.iter().filter(multiplies).cloned().collect();
+        tf32.iter_mut().for_each(|task| task.spec.math = Math::Tf32);
+        all.extend(narrow);
+        all.extend(tf32);
     }
     all
 }

@@ -1,5 +1,5 @@
-/* conv_patch@1 bc=32 bn=32 run=9 split=1 stages=2 th=5 ti=1 tw=3 wk=4 wm=1 wn=1 for cuda-sm_90, from cuda/conv_patch.cu.j2 */
-#define AOTK_SYMBOL aot_f32_conv_patch_bias_relu__bc32_bn32_run9_split1_stages2_th5_ti1_tw3_wk4_wm1_wn1__sm90_DIGEST
+/* conv_patch@1 bc=32 bn=32 run=9 split=1 stages=2 th=5 ti=1 tw=6 wk=1 wm=2 wn=1 for cuda-sm_90, from cuda/conv_patch.cu.j2 */
+#define AOTK_SYMBOL aot_bf16_conv_patch_bias_relu__bc32_bn32_run9_split1_stages2_th5_ti1_tw6_wk1_wm2_wn1__sm90_DIGEST
 #define AOTK_SM 90
 /* end of the headers */
 /* Convolution on tensor cores out of patches: out[m][o] = Σ_k a[m][k] b[o][k] as in conv_mma, but the part of the image that the taps of a
@@ -12,8 +12,8 @@
  * Pixels of a patch lie PIXEL bytes apart, which is odd in chunks of 16, so that eight neighbours meet no bank twice. With a stride
  * the columns are sorted by their remainder: the pixels of a tap are neighbours again. ROW_PIXELS makes the end of a row and the
  * beginning of the next such neighbours if it can. */
-typedef float element;
-typedef float result;
+typedef aotk_bf16 element;
+typedef aotk_bf16 result;
 
 #define IN_H 12
 #define IN_W 12
@@ -29,7 +29,7 @@ typedef float result;
 
 #define IMAGES 1
 #define TILE_H 5
-#define TILE_W 3
+#define TILE_W 6
 #define PIXELS (IMAGES * TILE_H * TILE_W)
 #define BN 32
 #define BC 32
@@ -37,9 +37,9 @@ typedef float result;
 #define RUNS (TAPS / RUN)
 #define STAGES 2
 #define PATCHES 1
-#define WM 1
+#define WM 2
 #define WN 1
-#define WK 4
+#define WK 1
 #define SPLIT 1
 #define THREADS (32 * WM * WN * WK)
 #define MT ((PIXELS + 16 * WM - 1) / (16 * WM))
@@ -54,9 +54,10 @@ typedef partial_sums<SPLIT, WK, UNITS, 32 * WM * WN> partials;
 #define ROWS_AT_ONCE (THREADS / CHUNKS) /* rows of weights that the block copies with one chunk a thread */
 #define B_BYTES (RUN * BN * ROW)
 #define BLOCKS_K (IN_C / BC * RUNS)
+#define MOST_K ((BLOCKS_K + SPLIT - 1) / SPLIT) /* of a block */
 #define PATCH_H 7
-#define PATCH_W 5
-#define ROW_PIXELS 11
+#define PATCH_W 8
+#define ROW_PIXELS 14
 #define PIXEL (ROW + 16)
 #define PATCH_BYTES (IMAGES * PATCH_H * ROW_PIXELS * PIXEL)
 #define PATCH_CHUNKS (IMAGES * PATCH_H * PATCH_W * CHUNKS)
@@ -102,7 +103,7 @@ AOTK_INLINE void finish(const aotk_call &call, const operands &with, const float
     for (int i = 0; i < 8; i++) {
         const float x = sum[i];
         const float bias1 = biases1.at[i];
-        sum[i] = round_tf32(s_relu(s_add(x, bias1)));
+        sum[i] = s_relu(s_add(x, bias1));
     }
     if (with.valid) store_eight<OUT_STRIDE, OUT_C>((result *)AOTK_OUT(0) + with.at, with.o, sum);
 }
@@ -219,7 +220,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) AOTK_SYMBOL(const 
         };
         sums.add_steps<RUN * steps>(load, [&] {
             const int next = block + STAGES - 1;
-            if (next < count_k) {
+            if (MOST_K >= STAGES && next < count_k) {
                 load_b(free, next);
                 if ((from_k + next) % RUNS == 0) load_a(next);
             }

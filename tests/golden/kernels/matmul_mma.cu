@@ -1,5 +1,5 @@
 /* matmul_mma@1 bk=32 bm=32 bn=32 split=1 stages=2 wk=1 wm=2 wn=1 for cuda-sm_90, from cuda/conv_mma.cu.j2 */
-#define AOTK_SYMBOL aot_f32_matmul_mma_bias__bk32_bm32_bn32_split1_stages2_wk1_wm2_wn1__sm90_DIGEST
+#define AOTK_SYMBOL aot_bf16_matmul_mma_bias__bk32_bm32_bn32_split1_stages2_wk1_wm2_wn1__sm90_DIGEST
 #define AOTK_SM 90
 /* end of the headers */
 /* Convolution as an implicit matrix product on tensor cores: out[m][o] = Σ_k a[m][k] b[o][k], where m counts the output pixels, k the
@@ -7,8 +7,8 @@
  *
  * A block makes a tile of BM pixels by BN channels from its share of k, BK at a time, through STAGES buffers. WM x WN warps share a
  * tile and WK such groups share the k of each buffer; SPLIT blocks of a cluster share all of k. */
-typedef float element;
-typedef float result;
+typedef aotk_bf16 element;
+typedef aotk_bf16 result;
 
 #define IN_H 1
 #define IN_W 1
@@ -43,6 +43,7 @@ typedef partial_sums<SPLIT, WK, UNITS, 32 * WM * WN> partials;
 #define A_BYTES (BM * ROW)
 #define STAGE_BYTES ((BM + BN) * ROW)
 #define BLOCKS_K ((K + BK - 1) / BK)
+#define MOST_K ((BLOCKS_K + SPLIT - 1) / SPLIT) /* of a block */
 /* Units whose residuals are loaded together; when these are all, before the products. */
 #define TOGETHER (partials::OWN <= 4 ? partials::OWN : 2 * NG)
 
@@ -180,14 +181,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) AOTK_SYMBOL(const 
         const auto load = [&](fragments<MT, NG> &f, int step) {
 #pragma unroll
             for (int i = 0; i < MT; i++) load_fragments(f.a[i], (lane_a + stage * STAGE_BYTES ^ step * (32 * WK)) + i * (16 * ROW));
-#pragma unroll
-            for (int i = 0; i < MT; i++)
-#pragma unroll
-                for (int j = 0; j < 4; j++) f.a[i][j] = __float_as_uint(round_tf32(__uint_as_float(f.a[i][j])));
             f.load_b(lane_b + stage * STAGE_BYTES ^ step * (32 * WK), ROW);
         };
         sums.add_steps<ROW / 32 / WK>(load, [&] {
-            if (block + STAGES - 1 < count_k) {
+            if (MOST_K >= STAGES && block + STAGES - 1 < count_k) {
                 load_a(free, block + STAGES - 1);
                 load_b(free, block + STAGES - 1);
             }

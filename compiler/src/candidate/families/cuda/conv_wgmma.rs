@@ -1,4 +1,4 @@
-//! `conv_wgmma@1`: convolutions as implicit matrix products on the warpgroup instructions of Hopper; see `kernels/cuda/conv_wgmma.cu.j2`.
+//! `cuda_conv_wgmma@1`: convolutions as implicit matrix products on the warpgroup instructions of Hopper; see `kernels/cuda/conv_wgmma.cu.j2`.
 
 use aotfarm_protocol::{DType, GridAxis, Launch, Params};
 use minijinja::context;
@@ -142,6 +142,9 @@ impl<'a> Shape<'a> {
         }
         if conv.input.block != Some(c) || c % 8 != 0 || conv.output.block != Some(o) || o % 8 != 0 {
             return refuse("an image is not NHWC of eights of channels");
+        }
+        if conv.epilogue.residuals.iter().any(|k| task.spec.inputs[*k].dtype != conv.output.dtype) {
+            return refuse("a residual is not stored as the output");
         }
         let window = conv.window;
         let taps: Vec<Tap> = (0..kh * kw)
@@ -346,10 +349,12 @@ const PIXELS: [i64; 24] =
 const RINGS: [(i64, i64); 8] = [(8, 3), (6, 3), (4, 3), (8, 2), (6, 2), (4, 2), (3, 2), (8, 1)];
 /// Points of one kind among the best.
 const ALIKE: usize = 2;
+/// Points of a task.
+const MOST: usize = 400;
 
 impl CandidateFamily for ConvWgmma {
     fn id(&self) -> FamilyId {
-        "conv_wgmma@1"
+        "cuda_conv_wgmma@1"
     }
 
     fn supports(&self, task: &TuningTask) -> Result<(), Unsupported> {
@@ -370,7 +375,7 @@ impl CandidateFamily for ConvWgmma {
             *before += 1;
         }
         rounds.sort_by_key(|(round, _)| *round);
-        rounds.into_iter().map(|(_, p)| p.params()).collect()
+        rounds.into_iter().take(MOST).map(|(_, p)| p.params()).collect()
     }
 
     fn render(&self, task: &TuningTask, params: &Params) -> KernelSource {
@@ -387,7 +392,7 @@ impl CandidateFamily for ConvWgmma {
             }
         }
         let planes: Vec<_> = shape.planes.iter().map(|plane| [plane[0], plane[1], shape.first(*plane, &p)]).collect();
-        let (start, multiplying) = p.registers();
+        let (_, multiplying) = p.registers();
         let (wgmma_type, depth) = match conv.input.dtype {
             DType::Bf16 => ("bf16", 16),
             DType::F16 => ("f16", 16),
@@ -398,7 +403,7 @@ impl CandidateFamily for ConvWgmma {
             in_chunks, out_channels => conv.output.c, stride => conv.window.stride, pitch => shape.pitch,
             steps, planes,
             wm => p.wm, wn => p.wn, pixels => p.px, chunks => p.chunks, stages => p.stages, patches => p.patches, split => p.split,
-            persistent => p.persistent, alternate => p.alternate, resident => shape.resident(&p), images => p.images, slice => p.slice,
+            persistent => i64::from(p.persistent), alternate => i64::from(p.alternate), resident => i64::from(shape.resident(&p)), images => p.images, slice => p.slice,
             occupancy => p.blocks, registers => [COPIER_REGISTERS, multiplying],
             patch_rows => shape.patch_rows(&p),
             places_at => memory.places, weights_at => memory.weights, patches_at => memory.patches, sums_at => memory.sums,
@@ -406,7 +411,6 @@ impl CandidateFamily for ConvWgmma {
             element => element(conv.input.dtype).unwrap_or("float"), result => element(conv.output.dtype).unwrap_or("float"),
             ..conv.context()
         };
-        debug_assert!(multiplying >= start, "registers move to those that multiply");
         render::unit(&Unit { family: self.id(), template: TEMPLATE, headers: &[MATH], task, params, packs: false }, context)
     }
 
@@ -428,5 +432,52 @@ impl CandidateFamily for ConvWgmma {
 
     fn needs(&self, _: &TuningTask, _: &Params, _: &[i64]) -> Needs {
         Needs { packed: 0, shared: 0, thread: 0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aotfarm_protocol::Target;
+
+    use super::*;
+    use crate::candidate::conformance::{image, plain, task};
+    use crate::ir::{BinaryOp, UnaryOp, Window};
+    use crate::task::{ConvSpec, EpilogueStep, TaskKind};
+
+    /// A convolution of bf16 with bias, residual and ReLU.
+    fn convolution(channels: [i64; 2], size: i64, kernel: i64, stride: i64) -> TuningTask {
+        let target = Target::Cuda { sm: 90 };
+        let [from, to] = channels;
+        let pad = kernel / 2;
+        let out = (size + 2 * pad - kernel) / stride + 1;
+        let window = Window { kernel: [kernel; 2], stride: [stride; 2], pad: [[pad; 2]; 2], dilation: [1; 2] };
+        let epilogue = vec![EpilogueStep::Bias(1), EpilogueStep::Residual(BinaryOp::Add, 1), EpilogueStep::Unary(UnaryOp::Relu)];
+        let kind = TaskKind::Conv(ConvSpec { window, groups: 1, epilogue, pool: None });
+        let images = [image(target, [from, size, size], [0; 4]), image(target, [to, out, out], [0; 4])];
+        let weights = vec![plain(DType::Bf16, &[to, kernel, kernel, from]), plain(DType::F32, &[to])];
+        let mut task = task(target, kind, images.to_vec(), weights, images[1].clone(), &[128]);
+        task.spec.inputs.iter_mut().chain(&mut task.spec.outputs).for_each(|t| t.dtype = DType::Bf16);
+        task
+    }
+
+    #[test]
+    fn the_grid_has_room_for_the_padding_and_no_more() {
+        for (task, pitch) in [
+            (convolution([64, 64], 56, 3, 1), 57),
+            (convolution([64, 128], 56, 3, 2), 29),
+            (convolution([64, 128], 56, 1, 2), 28),
+            (convolution([64, 128], 56, 5, 1), 58),
+        ] {
+            assert_eq!(Shape::of(&task).expect("supported").pitch, [pitch; 2]);
+        }
+    }
+
+    #[test]
+    fn points_are_legal_and_many() {
+        for task in [convolution([64, 64], 56, 3, 1), convolution([512, 512], 7, 3, 1), convolution([64, 128], 56, 1, 2)] {
+            let shape = Shape::of(&task).expect("supported");
+            let points: Vec<_> = ConvWgmma.enumerate(&task).iter().map(Point::of).collect();
+            assert!(points.len() > 100 && points.iter().all(|p| shape.legal(p)));
+        }
     }
 }

@@ -151,22 +151,22 @@ fn microseconds(tile: &Tile, work: &Work) -> f64 {
 
     // Cycles of what runs side by side: the tensor cores, shared memory, each warp's own chain of steps.
     let products = down * across * 4;
-    let multiply = rounds * steps * each(warps * products) * 9.5 / (warps * together).min(4) as f64;
-    let shared = (rounds * steps * each(warps * (down * 512 + across * 1024)) + each(work.a + work.b)) / 112.0;
-    let flight = if work.rounds >= tile.stages { 660.0 / (tile.stages - 1) as f64 } else { 0.0 };
-    let chain = rounds * flight.max(35.0 + steps * (products as f64 * 9.5).max(73.0));
+    let multiply = rounds * steps * each(warps * products) * 7.8 / (warps * together).min(4) as f64;
+    let shared = (rounds * steps * each(warps * (down * 512 + across * 1024)) + each(work.a + work.b)) / 111.0;
+    let flight = if work.rounds >= tile.stages { 1014.0 / (tile.stages - 1) as f64 } else { 0.0 };
+    let chain = rounds * flight.max(144.0 + steps * (products as f64 * 7.8).max(18.0));
     let mut cycles = [multiply, shared, chain];
     cycles.sort_by(|a, b| b.total_cmp(a));
 
-    let mut time = 0.59 + waves * (cycles[0] + 0.29 * cycles[1]) / 1750.0 + (waves - 1.0) * 1.1;
-    time += waves * div_up(2 * down * across, tile.parts()) as f64 * 0.18 * (tile.parts() as f64 / 4.0).max(1.0);
+    let mut time = 0.58 + waves * (cycles[0] + 0.38 * cycles[1]) / 1750.0 + (waves - 1.0) * 0.5;
+    time += waves * div_up(2 * down * across, tile.parts()) as f64 * 0.22 * (tile.parts() as f64 / 4.0).max(1.0);
     if tile.split > 1 {
-        time += 0.86 + waves * each(tile.fragments * 16 * tile.bn * 4 * tile.wk) / 38.0 / 1750.0;
+        time += 0.66 + waves * each(tile.fragments * 16 * tile.bn * 4 * tile.wk) / 23.0 / 1750.0;
     } else if tile.wk > 1 {
-        time += 0.66;
+        time += 0.65;
     }
     let crowded = work.shared > ROOM || registers > 32768;
-    time + if crowded { 0.33 } else { 0.0 }
+    time + if crowded { 0.39 } else { 0.0 }
 }
 
 /// The layouts of warps for a tile of `fragments` by `bn`, whose rows of k are `row` bytes: two to eight warps of at most 128 sums a thread.

@@ -1,5 +1,5 @@
-/* conv_wgmma@1 alternate=1 blocks=1 chunks=8 images=0 patches=3 persistent=1 px=8 slice=32 split=1 stages=9 wm=1 wn=1 for cuda-sm_90, from cuda/conv_wgmma.cu.j2 */
-#define AOTK_SYMBOL aot_f32_conv_wgmma_bias_relu__alternate1_blocks1_chunks8_images0_patches3_persistent1_px8_slice32_split1_stages9_wm1_wn1__sm90_DIGEST
+/* cuda_conv_wgmma@1 alternate=1 blocks=1 chunks=4 images=0 patches=3 persistent=1 px=8 slice=32 split=1 stages=9 wm=1 wn=1 for cuda-sm_90, from cuda/conv_wgmma.cu.j2 */
+#define AOTK_SYMBOL aot_bf16_cuda_conv_wgmma_bias_relu__alternate1_blocks1_chunks4_images0_patches3_persistent1_px8_slice32_split1_stages9_wm1_wn1__sm90_DIGEST
 #define AOTK_SM 90
 /* end of the headers */
 /* Convolution (and matrix product, which is one of a 1x1 kernel on images of one pixel) on Hopper's warpgroup instructions.
@@ -17,23 +17,23 @@
  * One warpgroup copies; the others multiply, together on a tile or (ALTERNATE) each on its own tile, so that one stores while the
  * other multiplies. A step is one tap of one plane of one block of channels; its weights come through a ring of STAGES, the patches
  * through one of PATCHES. A RESIDENT ring holds all weights of a tile and is filled once. */
-typedef float element;
-typedef float result;
+typedef aotk_bf16 element;
+typedef aotk_bf16 result;
 
 constexpr int IN_H = 12, IN_W = 12, OUT_H = 12, OUT_W = 12;
-constexpr int IN_CHUNKS = 8, OUT_CHANNELS = 32;
+constexpr int IN_CHUNKS = 4, OUT_CHANNELS = 32;
 [[maybe_unused]] constexpr int STRIDE_H = 1, STRIDE_W = 1, PITCH_H = 13, PITCH_W = 13;
 constexpr int TAPS = 9, PLANES = 1;
-constexpr int CHUNKS = 8;   /* chunks of 16 bytes in a block of channels */
+constexpr int CHUNKS = 4;   /* chunks of 16 bytes in a block of channels */
 constexpr int BLOCKS = (IN_CHUNKS + CHUNKS - 1) / CHUNKS;
-constexpr bool PERSISTENT = True, ALTERNATE = True;
+constexpr bool PERSISTENT = 1, ALTERNATE = 1;
 /* Multiplying warpgroups along the channels and pixels of a tile, and all. */
 constexpr int GROUPS_O = 1, GROUPS_P = 1, GROUPS = GROUPS_O * GROUPS_P * (ALTERNATE ? 2 : 1), COPIERS = 128, THREADS = COPIERS + 128 * GROUPS;
 constexpr int PIXELS = 8;   /* of a warpgroup */
 [[maybe_unused]] constexpr int TILE_O = 64 * GROUPS_O, TILE_P = PIXELS * GROUPS_P;
 constexpr int TILES_O = (OUT_CHANNELS + TILE_O - 1) / TILE_O;
 constexpr int STAGES = 9, PATCHES = 3, SPLIT = 1;
-constexpr bool RESIDENT = True;
+constexpr bool RESIDENT = 1;
 constexpr int RING = RESIDENT ? PATCHES : STAGES;   /* of groups of copies: a step's, or with the weights in place a patch's */
 
 constexpr int PATCH_ROWS = 36, ROW = CHUNKS * 16;
@@ -43,7 +43,7 @@ constexpr int SLICE = SPLIT > 1 ? PIXELS : 32, SUM_PITCH = 64 + 4;
 /* Slices of a tile, what a thread stores of one (or of its share of a split tile) in eights of channels, slices asked for together. */
 constexpr int SLICES = (PIXELS + SLICE - 1) / SLICE, EACH = SPLIT > 1 ? (PIXELS + 16 * SPLIT - 1) / (16 * SPLIT) : SLICE / 16;
 constexpr int AHEAD = SPLIT > 1 ? 1 : 4;
-constexpr int PLACES_AT = 208, WEIGHTS_AT = 1024, PATCHES_AT = 74752, SUMS_AT = 90112;
+constexpr int PLACES_AT = 208, WEIGHTS_AT = 1024, PATCHES_AT = 37888, SUMS_AT = 47104;
 
 static_assert(PIXELS % 8 == 0 && PIXELS <= 256 && CHUNKS % 2 == 0 && OUT_CHANNELS % 8 == 0 && BLOCKS >= SPLIT, "");
 static_assert(PERSISTENT ? SPLIT == 1 : !ALTERNATE && !RESIDENT, "");
@@ -106,9 +106,9 @@ AOTK_INLINE uint32_t swizzled(int row, int chunk) {
 /* sums = a b, or sums += a b. */
 AOTK_INLINE void multiply(float (&sums)[PIXELS / 2], uint64_t a, uint64_t b, int add) {
     asm volatile("{\n.reg .pred add;\nsetp.ne.b32 add, %6, 0;\n"
-                 "wgmma.mma_async.sync.aligned.m64n8k8.f32.tf32.tf32 {"
+                 "wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 {"
                  "%0,%1,%2,%3}, "
-                 "%4, %5, add, 1, 1;\n}"
+                 "%4, %5, add, 1, 1, 0, 0;\n}"
                  : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
                  : "l"(a), "l"(b), "r"(add));
 }
@@ -370,7 +370,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) AOTK_SYMBOL(const __gri
             eight y;
 #pragma unroll
             for (int i = 0; i < 8; i++) {
-                asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(y.word[i]) : "f"(value[i]));
+                if (i % 2 == 0) y.word[i / 2] = aotk_pack(result(), value[i], value[i + 1]);
             }
             if (where >= 0) ((eight *)AOTK_OUT(0))[where] = y;
         };
