@@ -3,6 +3,7 @@
 pub(super) mod conv_depthwise;
 pub(super) mod conv_naive;
 pub(super) mod conv_stem;
+pub(super) mod gemm_simt;
 mod geometry;
 pub(super) mod loops;
 pub(super) mod matmul_naive;
