@@ -14,6 +14,14 @@
 
 #define RT_NONE 0xffffffffu
 
+static inline void rt_pause(void) {
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ __volatile__("isb" ::: "memory");
+#endif
+}
+
 /* ---- the generated tables ---- */
 
 /* How a symbolic dimension follows from an input: size = scale * symbol + offset. */

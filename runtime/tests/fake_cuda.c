@@ -21,7 +21,7 @@ typedef uint64_t address;
         }                                                                        \
     } while (0)
 
-enum { OK = 0, INVALID = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, NO_BINARY = 209, CAPTURE_UNSUPPORTED = 900 };
+enum { OK = 0, INVALID = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, NO_BINARY = 209, NOT_READY = 600, ILLEGAL_ADDRESS = 700, NOT_SUPPORTED = 801, CAPTURE_UNSUPPORTED = 900 };
 
 /* ---- memory ---- */
 
@@ -149,8 +149,23 @@ result cuStreamDestroy_v2(stream *s) {
 }
 result cuStreamSynchronize(stream *s) {
     if (s->capturing) return CAPTURE_UNSUPPORTED;
-    fake.synchronizes++;
+    fake.waits++;
     return OK;
+}
+static uint32_t *pending, pending_value; /* a write to host memory, which takes some time to get there */
+result cuStreamWriteValue32_v2(stream *s, address at, uint32_t value, uint32_t flags) {
+    REQUIRE(!s->capturing && flags == 0);
+    if (fake.refuse_writes) return NOT_SUPPORTED;
+    pending = (uint32_t *)at, pending_value = value;
+    if (fake.slow_writes == 0) *pending = value;
+    fake.waits++;
+    return OK;
+}
+result cuStreamQuery(stream *s) {
+    REQUIRE(!s->capturing);
+    if (fake.fail) return ILLEGAL_ADDRESS;
+    if (fake.slow_writes > 0 && --fake.slow_writes == 0) *pending = pending_value;
+    return NOT_READY;
 }
 result cuStreamIsCapturing(stream *s, int32_t *state) {
     *state = s->capturing != NULL;
@@ -285,7 +300,7 @@ result cuEventDestroy_v2(event *e) {
     return OK;
 }
 result cuEventRecord(event *e, stream *s) {
-    (void)s;
+    REQUIRE(!s->capturing);
     clock_gettime(CLOCK_MONOTONIC, e);
     return OK;
 }

@@ -210,7 +210,7 @@ static void test_graphs(aotfarm_session *s, const place *device, const place *ot
           fake->graph_launches - before.graph_launches == (g) && fake->node_updates - before.node_updates == (u))
     good(s, device, 20);
     COUNTS(0, 0, 1, 0);
-    CHECK(fake->allocations == before.allocations && fake->copies == before.copies && fake->synchronizes == before.synchronizes + 1);
+    CHECK(fake->allocations == before.allocations && fake->copies == before.copies && fake->waits == before.waits + 1);
     /* Another z is written by the second kernel and read by the third. */
     place moved = *device;
     moved.data[2] = other->data[2];
@@ -240,6 +240,17 @@ static void test_graphs(aotfarm_session *s, const place *device, const place *ot
     good(s, other, 60);
     COUNTS(9, 0, 0, 0);
     fake->refuse_capture = 0;
+    /* Waiting: for a mark that comes late, without marks, and for one that never comes. */
+    fake->slow_writes = 3;
+    good(s, device, 53);
+    CHECK(fake->slow_writes == 0);
+    fake->refuse_writes = 1;
+    good(s, device, 53);
+    fake->refuse_writes = 0, fake->slow_writes = 1, fake->fail = 1;
+    prepare(device, 53);
+    FAILS(run(s), AOTFARM_ERROR_SYSTEM, "the run failed on GPU 0 (Fake 0): CUDA_ERROR_OTHER (other)");
+    fake->slow_writes = 0, fake->fail = 0;
+    good(s, device, 53);
 }
 
 static void test_stream(const place *host, const place *device, const place *odd) {
@@ -248,9 +259,9 @@ static void test_stream(const place *host, const place *device, const place *odd
     aotfarm_session *s = make(stream);
     prepare(device, 9);
     CHECK(run(s) == AOTFARM_OK && run(s) == AOTFARM_OK);
-    int waited = fake ? fake->synchronizes : 0;
+    int waited = fake ? fake->waits : 0;
     CHECK(run(s) == AOTFARM_OK);
-    if (fake) CHECK(fake->synchronizes == waited); /* it returns when the work is in the stream */
+    if (fake) CHECK(fake->waits == waited); /* it returns when the work is in the stream */
     CHECK(stream_synchronize(stream) == 0 && right(device));
     prepare(odd, 9);
     CHECK(run(s) == AOTFARM_OK && stream_synchronize(stream) == 0 && right(odd));

@@ -208,7 +208,7 @@ fn without_a_compiler_the_package_is_named() {
     let graph = model::tiny(1);
     let empty = tempfile::tempdir().unwrap();
     for (name, value) in [("AOTFARM_CC", "/nonexistent/cc"), ("PATH", &text(empty.path()))] {
-        let cli = Cli::new().env(name, value);
+        let cli = Cli::new().env(name, value).env("AOTFARM_NVRTC", "/nonexistent/libnvrtc.so");
         let file = cli.write("tiny.graph", &graph);
         cli.run(&["submit", &file]).fails(1, &["no C compiler", "apt-get install gcc libc6-dev"]);
         cli.run(&["worker", "--no-device", "--coordinator", "http://127.0.0.1:1"]).fails(1, &["apt-get install gcc libc6-dev"]);

@@ -68,6 +68,11 @@ impl Activity {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Work has just been seen.
+    fn touch(&self) {
+        self.state().1 = Instant::now();
+    }
+
     /// Work begins; it ends when the value is dropped.
     fn begin(&self) -> Busy {
         self.state().0 += 1;
@@ -226,6 +231,7 @@ impl<E: Execute> Runner<E> {
         loop {
             while let Some(done) = jobs.try_join_next() {
                 note_panic(done);
+                self.activity.touch();
             }
             if shutdown.is_cancelled() {
                 return Ok(Exit::Shutdown);
@@ -250,6 +256,7 @@ impl<E: Execute> Runner<E> {
                     () = shared.news.notified() => {}
                     done = jobs.join_next() => done.into_iter().for_each(note_panic),
                 }
+                self.activity.touch();
                 continue;
             };
             if let Some(limit) = self.idle_exit {

@@ -19,8 +19,9 @@ use crate::exec::{ChildProgram, Context, ExecError};
 use crate::farm::Farm;
 use crate::gpu::{Gpu, probe_gpus};
 use crate::http::HttpFarm;
+use crate::nvrtc::NoNvrtc;
 use crate::runner::{Activity, Execute, Exit, GaveUp, Runner};
-use crate::toolchain::{Search, Toolchains};
+use crate::toolchain::{NoCompiler, Search, Toolchains};
 use crate::turns::Turns;
 
 /// The name of the file by whose lock a worker's folder is known to be in use.
@@ -122,8 +123,8 @@ pub enum WorkerError {
     #[error(transparent)]
     Cache(#[from] BlobError),
     /// Without a compiler and without a device there is nothing that it can do.
-    #[error("this worker can do nothing: it is not to measure, and there is neither a C compiler nor NVRTC")]
-    Useless,
+    #[error("this worker can do nothing: it is not to measure, and there is {0}, and {1}")]
+    Useless(NoCompiler, NoNvrtc),
     /// The coordinator stayed away.
     #[error(transparent)]
     GaveUp(#[from] GaveUp),
@@ -174,8 +175,8 @@ impl Worker {
             device: device.clone(),
             labels: config.labels,
         };
-        if device.is_none() && capabilities.toolchains.is_empty() {
-            return Err(WorkerError::Useless);
+        if let (None, Some(compiler), Some(nvrtc)) = (&device, toolchains.no_compiler(), toolchains.no_nvrtc()) {
+            return Err(WorkerError::Useless(compiler.clone(), nvrtc.clone()));
         }
         let shared = match (capabilities.toolchains.is_empty(), toolchains.native()) {
             (true, _) => vec![],

@@ -2,116 +2,43 @@
 //!
 //! This program starts itself as the measuring child, so it has a `main` of its own instead of the test harness.
 
-use std::collections::HashMap;
-use std::ffi::OsString;
-use std::path::Path;
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use aotfarm_protocol::{
-    BuildSpec, CandidateId, Capabilities, ClaimRequest, ClaimResponse, CopyStep, DType, Digest, Heartbeat, HeartbeatResponse,
-    KernelCall, Lattice, LinkSpec, MeasureProtocol, MeasureSpec, Operand, OperandRole, Outcome, PackStep, ProfileSpec,
-    Registered, Report, Target, TaskKey, Values, WorkItemId, WorkResult, WorkSpec, WorkerId,
+    BuildSpec, CandidateId, CopyStep, DType, Digest, KernelCall, Lattice, LinkSpec, MeasureProtocol, MeasureSpec, Operand,
+    OperandRole, Outcome, PackStep, ProfileSpec, Target, TaskKey, Values, WorkResult, WorkSpec,
 };
-use aotfarm_worker::farm::{Farm, FarmError};
-use aotfarm_worker::{ChildProgram, Worker, WorkerConfig};
+use aotfarm_worker::Worker;
 use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
+use bed::{Blobs, Test};
+
+mod bed;
+
 const ABI: &str = include_str!("../../compiler/kernels/cpu/aotk.h");
+const CUDA_ABI: &str = include_str!("../../compiler/kernels/cuda/aotk.cuh");
+const CUDA_TOOLS: &str = include_str!("../../compiler/kernels/cuda/tools.cu");
 
-type Test = (&'static str, fn(&Bed) -> BoxFuture<'_, ()>);
-
-const TESTS: &[Test] = &[
+const TESTS: &[Test<Bed>] = &[
     ("equal_sources_give_equal_objects", |bed| equal_sources_give_equal_objects(bed).boxed()),
     ("a_refused_source_is_a_result_with_its_log", |bed| a_refused_source_is_a_result_with_its_log(bed).boxed()),
     ("bad_candidates_cost_themselves_only", |bed| bad_candidates_cost_themselves_only(bed).boxed()),
     ("a_bad_reference_rejects_the_item", |bed| a_bad_reference_rejects_the_item(bed).boxed()),
     ("weights_are_packed_and_rotated", |bed| weights_are_packed_and_rotated(bed).boxed()),
     ("linking_is_deterministic_and_packs", |bed| linking_is_deterministic_and_packs(bed).boxed()),
+    ("linking_for_a_gpu_embeds_the_cubins", |bed| linking_for_a_gpu_embeds_the_cubins(bed).boxed()),
     ("lying_link_steps_are_rejected", |bed| lying_link_steps_are_rejected(bed).boxed()),
     ("a_file_that_is_no_artifact_is_rejected", |bed| a_file_that_is_no_artifact_is_rejected(bed).boxed()),
+    ("cuda_units_are_built_without_a_gpu", |bed| cuda_units_are_built_without_a_gpu(bed).boxed()),
     ("a_cancelled_item_is_no_result", |bed| a_cancelled_item_is_no_result(bed).boxed()),
 ];
 
 fn main() -> ExitCode {
-    let args: Vec<OsString> = std::env::args_os().skip(1).collect();
-    if args.first().is_some_and(|a| a == "__child") {
-        return aotfarm_worker::child::main(args.into_iter().skip(1));
-    }
-    let args: Vec<String> = args.into_iter().filter_map(|a| a.into_string().ok()).collect();
-    let filters: Vec<&String> = args.iter().filter(|a| !a.starts_with('-')).collect();
-    let exact = args.iter().any(|a| a == "--exact");
-    let chosen =
-        |name: &str| filters.is_empty() || filters.iter().any(|f| if exact { name == *f } else { name.contains(f.as_str()) });
-    let tests: Vec<&Test> = TESTS.iter().filter(|(name, _)| chosen(name)).collect();
-    if args.iter().any(|a| a == "--list") {
-        tests.iter().for_each(|(name, _)| println!("{name}: test"));
-        return ExitCode::SUCCESS;
-    }
-    let runtime = tokio::runtime::Runtime::new().expect("a runtime can be started");
-    let Some(bed) = runtime.block_on(Bed::new()) else { return ExitCode::SUCCESS };
-    let mut failed = 0;
-    for (name, test) in &tests {
-        let run = std::panic::AssertUnwindSafe(|| runtime.block_on(test(&bed)));
-        let passed = std::panic::catch_unwind(run).is_ok();
-        println!("test {name} ... {}", if passed { "ok" } else { "FAILED" });
-        failed += u32::from(!passed);
-    }
-    println!("{} passed; {failed} failed", tests.len() as u32 - failed);
-    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-}
-
-/// A blob store in memory, which is all of a coordinator that executing needs.
-#[derive(Default)]
-struct Blobs(Mutex<HashMap<Digest, Vec<u8>>>);
-
-impl Blobs {
-    fn put(&self, content: impl Into<Vec<u8>>) -> Digest {
-        let content = content.into();
-        let digest = Digest::of(&content);
-        self.0.lock().unwrap().insert(digest, content);
-        digest
-    }
-
-    fn get(&self, digest: Digest) -> Vec<u8> {
-        self.0.lock().unwrap()[&digest].clone()
-    }
-}
-
-fn nobody<T: Send + 'static>() -> BoxFuture<'static, Result<T, FarmError>> {
-    async { Err(FarmError::Away("this farm has blobs only".to_owned())) }.boxed()
-}
-
-impl Farm for Blobs {
-    fn register<'a>(&'a self, _: &'a Capabilities) -> BoxFuture<'a, Result<Registered, FarmError>> {
-        nobody()
-    }
-    fn claim<'a>(&'a self, _: WorkerId, _: &'a ClaimRequest) -> BoxFuture<'a, Result<ClaimResponse, FarmError>> {
-        nobody()
-    }
-    fn heartbeat<'a>(&'a self, _: WorkerId, _: &'a Heartbeat) -> BoxFuture<'a, Result<HeartbeatResponse, FarmError>> {
-        nobody()
-    }
-    fn report<'a>(&'a self, _: WorkItemId, _: &'a Report) -> BoxFuture<'a, Result<(), FarmError>> {
-        nobody()
-    }
-    fn leave(&self, _: WorkerId) -> BoxFuture<'_, Result<(), FarmError>> {
-        nobody()
-    }
-    fn download<'a>(&'a self, digest: Digest, to: &'a Path) -> BoxFuture<'a, Result<(), FarmError>> {
-        async move { std::fs::write(to, self.get(digest)).map_err(|e| FarmError::Away(e.to_string())) }.boxed()
-    }
-    fn upload<'a>(&'a self, digest: Digest, from: &'a Path) -> BoxFuture<'a, Result<(), FarmError>> {
-        async move {
-            assert_eq!(self.put(std::fs::read(from).unwrap()), digest);
-            Ok(())
-        }
-        .boxed()
-    }
+    bed::run(TESTS, Bed::new)
 }
 
 /// Two workers of one farm on this host.
@@ -125,28 +52,23 @@ struct Bed {
 }
 
 impl Bed {
-    /// `None`, with the reason printed, where there is no compiler for this host.
-    async fn new() -> Option<Self> {
-        let (blobs, dir) = (Arc::new(Blobs::default()), tempfile::tempdir().unwrap());
-        let mut config = WorkerConfig::new(dir.path().to_owned()).unwrap();
-        config.child = ChildProgram { program: std::env::current_exe().unwrap(), args: vec!["__child".into()] };
+    /// Fails, in words, where there is no compiler for this host.
+    async fn new() -> Result<Self, String> {
+        let blobs = Arc::new(Blobs::default());
+        let (config, dir) = bed::config();
         let worker = Worker::new(config.clone(), blobs.clone()).await.unwrap();
         let other = Worker::new(config, blobs.clone()).await.unwrap();
         if let Some(error) = worker.toolchains().no_compiler() {
-            eprintln!("skipped: {error}");
-            return None;
+            return Err(error.to_string());
         }
-        let toolchain = worker.capabilities().toolchains[0].clone();
-        let target = worker.capabilities().device.as_ref()?.targets.iter().copied().find(|t| toolchain.targets.contains(t));
-        let Some(target) = target else {
-            eprintln!("skipped: this CPU is below every target");
-            return None;
-        };
-        Some(Self { blobs, worker, other, toolchain: toolchain.id, target, _dir: dir })
+        let (toolchain, capabilities) = (worker.capabilities().toolchains[0].clone(), worker.capabilities());
+        let mut targets = capabilities.device.iter().flat_map(|d| d.targets.iter().copied());
+        let target = targets.find(|t| toolchain.targets.contains(t)).ok_or("this CPU is below every target")?;
+        Ok(Self { blobs, worker, other, toolchain: toolchain.id, target, _dir: dir })
     }
 
     async fn run(&self, worker: &Worker, spec: &WorkSpec) -> WorkResult {
-        worker.execute(spec, &CancellationToken::new()).await.unwrap()
+        bed::execute(worker, spec).await
     }
 
     fn build_spec(&self, source: &str) -> WorkSpec {
@@ -165,6 +87,39 @@ impl Bed {
 async fn equal_sources_give_equal_objects(bed: &Bed) {
     let spec = bed.build_spec("int x(int a) { static int n; return n += a; }");
     assert_eq!(bed.run(&bed.worker, &spec).await, bed.run(&bed.other, &spec).await);
+}
+
+async fn cuda_units_are_built_without_a_gpu(bed: &Bed) {
+    let Some(nvrtc) = bed.worker.toolchains().nvrtc() else { return eprintln!("skipped: no NVRTC") };
+    let sm = if nvrtc.targets.contains(&Target::Cuda { sm: 90 }) { 90 } else { 80 };
+    let spec = |source: &str, flags: &[&str]| {
+        WorkSpec::Build(BuildSpec {
+            source: bed.blobs.put(source),
+            target: Target::Cuda { sm },
+            flags: flags.iter().map(ToString::to_string).collect(),
+            toolchain: nvrtc.id.clone(),
+        })
+    };
+    for source in [
+        CUDA_TOOLS.to_owned(),
+        format!("#define AOTK_SYMBOL k\n{CUDA_ABI}\n__global__ void k(aotk_call call) {{ aotk_wait(); }}"),
+    ] {
+        let defines = ["-DAOTK_SM=90", "-DAOTK_INPUTS=1", "-DAOTK_WEIGHTS=0", "-DAOTK_OUTPUTS=1", "-DAOTK_DIMS=0"];
+        let built = bed.run(&bed.worker, &spec(&source, &defines)).await;
+        assert_eq!(built, bed.run(&bed.other, &spec(&source, &defines)).await, "equal sources give equal objects");
+        let WorkResult::Built { object } = built else { panic!("{built:?}") };
+        assert_eq!(&bed.blobs.get(object)[..4], b"\x7FELF");
+    }
+    match bed.run(&bed.worker, &spec("extern \"C\" __global__ void k(float *x) { *x = y; }", &[])).await {
+        WorkResult::BuildFailed { log } => assert!(log.contains("kernel.cu(1): error: identifier \"y\" is undefined"), "{log}"),
+        other => panic!("{other:?}"),
+    }
+    let refused = bed.run(&bed.worker, &spec("", &["-I/etc"])).await;
+    assert_eq!(refused, WorkResult::BuildFailed { log: "the flag `-I/etc` is not allowed".to_owned() });
+    let WorkSpec::Build(mut other) = spec("", &[]) else { unreachable!() };
+    other.target = Target::Cuda { sm: 61 };
+    let error = bed.worker.execute(&WorkSpec::Build(other), &CancellationToken::new()).await.unwrap_err();
+    assert!(error.contains("no toolchain `nvrtc-") && error.contains("cuda-sm_61"), "{error}");
 }
 
 async fn a_refused_source_is_a_result_with_its_log(bed: &Bed) {
@@ -419,6 +374,32 @@ async fn linking_is_deterministic_and_packs(bed: &Bed) {
         [0, 1, 2, 3, 63, 64, 65, 67, 68].map(|i| model(i) / 2)
     };
     assert_eq!(value, [3, 4, 10, 0, 0, 111, 122, 144, 0]);
+}
+
+/// The objects of a GPU are files of any bytes, which the glue finds by name; the host's compiler links.
+async fn linking_for_a_gpu_embeds_the_cubins(bed: &Bed) {
+    let glue = "#pragma GCC visibility push(hidden)
+        extern const unsigned char aotfarm_weights[], aotfarm_cubin_0000[], aotfarm_cubin_0001[];
+        #pragma GCC visibility pop
+        __attribute__((visibility(\"default\"))) int aotfarm_model(int i) {
+            return (i < 10 ? aotfarm_weights : i < 20 ? aotfarm_cubin_0000 : aotfarm_cubin_0001)[i % 10]; }";
+    let mut spec = link_spec(bed).await;
+    spec.target = Target::Cuda { sm: 90 };
+    spec.glue = bed.blobs.put(glue);
+    spec.objects = vec![bed.blobs.put("first"), bed.blobs.put("second")];
+    let spec = WorkSpec::Link(spec);
+    let first = bed.run(&bed.worker, &spec).await;
+    assert_eq!(first, bed.run(&bed.other, &spec).await);
+    let WorkResult::Linked { artifact, .. } = first else { panic!("{first:?}") };
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("a.so"), bed.blobs.get(artifact)).unwrap();
+    // SAFETY: as above.
+    let value = unsafe {
+        let library = libloading::Library::new(dir.path().join("a.so")).unwrap();
+        let model = library.get::<extern "C" fn(i32) -> i32>(b"aotfarm_model").unwrap();
+        [0, 1, 2, 3, 10, 14, 20, 25].map(|i| model(i))
+    };
+    assert_eq!(value, [3, 4, 10, 0, b'f'.into(), b't'.into(), b's'.into(), b'd'.into()]);
 }
 
 async fn lying_link_steps_are_rejected(bed: &Bed) {

@@ -123,8 +123,11 @@ fn template_goldens(root: &Path) -> anyhow::Result<()> {
         }
         Ok(names)
     };
-    let templates = stems(&root.join("compiler/kernels/cpu"), ".c.j2")?;
-    let goldens = stems(&root.join("tests/golden/kernels"), ".c")?;
+    let kernels = root.join("compiler/kernels");
+    let mut templates = stems(&kernels.join("cpu"), ".c.j2")?;
+    templates.extend(stems(&kernels.join("cuda"), ".cu.j2")?.iter().map(|name| format!("cuda_{name}")));
+    let mut goldens = stems(&root.join("tests/golden/kernels"), ".c")?;
+    goldens.extend(stems(&root.join("tests/golden/kernels"), ".cu")?);
     let missing: Vec<_> = templates.difference(&goldens).collect();
     if !missing.is_empty() {
         bail!("templates without a golden file in tests/golden/kernels: {missing:?}; run the compiler's tests with BLESS=1");

@@ -12,7 +12,7 @@ use crate::context::Context;
 use crate::failure::Failure;
 use crate::verbs::coordinator::stop_on_signal;
 
-/// Run a worker: builds for any target its compilers know, measures on this host's CPU and GPUs
+/// Run a worker: builds for any target its compilers know, measures on this host
 #[derive(Debug, Args)]
 #[command(name = "worker")]
 pub(crate) struct Work {

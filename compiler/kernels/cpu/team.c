@@ -1,4 +1,4 @@
-/* The team: threads that run one function together (SPMD), with a barrier. Part of every artifact; follows aotk.h.
+/* The team: threads that run one function together (SPMD), with a barrier. Part of every artifact for a CPU; follows runtime_common.c.
  *
  * A run of the model is one dispatch: every thread walks the whole plan and the barriers between the steps keep them in line.
  * Waiting spins for a short, adapted time, inside a run offers its core for a while, and then sleeps in the kernel, so that a team costs
@@ -34,14 +34,6 @@
 #define RT_GATHER_NS 2000000
 #define RT_GATHER_SHORT_NS 50000
 #define RT_THREADS_MAX 1024u
-
-static inline void rt_pause(void) {
-#if defined(__x86_64__) || defined(__i386__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    __asm__ __volatile__("isb" ::: "memory");
-#endif
-}
 
 static inline int64_t rt_now_ns(void) {
     struct timespec t;

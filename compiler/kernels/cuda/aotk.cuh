@@ -1,14 +1,15 @@
 /* The CUDA kernel ABI: what every rendered CUDA kernel is called with. Opens every translation unit; includes no header of the
  * toolkit, because parsing those costs more than compiling the kernel, and so that NVRTC alone is enough to build it.
  *
- * A unit defines before this text: AOTK_SYMBOL, AOTK_INPUTS, AOTK_WEIGHTS, AOTK_OUTPUTS, AOTK_DIMS (counts), AOTK_SM.
+ * A unit defines before this text: AOTK_SYMBOL, AOTK_INPUTS, AOTK_WEIGHTS, AOTK_OUTPUTS, AOTK_DIMS (counts), AOTK_SM, AOTK_NARROW
+ * (1 where results have at most 11 bits of mantissa, so that functions may be approximate).
  * A kernel is
  *
  *     extern "C" __global__ void __launch_bounds__(THREADS) AOTK_SYMBOL(const __grid_constant__ aotk_call call) { … }
  *
  * and is launched as its candidate's `Launch` says: a grid computed from the sizes, a block of one dimension, dynamic shared memory,
- * perhaps clusters. Pointers are 256-byte aligned. The workspace's contents are undefined on entry. Up to 64 bytes past the end of a
- * buffer may be read, not written.
+ * perhaps clusters. Pointers are 256-byte aligned, but for the inputs and outputs of the model, which are the caller's: those are 16-byte
+ * aligned. The workspace's contents are undefined on entry. Up to 64 bytes past the end of a buffer may be read, not written.
  *
  * Kernels follow each other by programmatic dependent launch: one may start while the one before still runs. So every thread calls
  * aotk_wait() before it touches an input, an output or the workspace for the first time; weights may be read before, as no kernel

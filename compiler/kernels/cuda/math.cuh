@@ -24,7 +24,14 @@ AOTK_INLINE float s_abs(float a) { return fabsf(a); }
 AOTK_INLINE float s_sqrt(float a) { return sqrtf(a); }
 AOTK_INLINE float s_rsqrt(float a) { return 1.0f / sqrtf(a); }
 AOTK_INLINE float s_reciprocal(float a) { return 1.0f / a; }
+#if AOTK_NARROW
+/* Results that are rounded to fewer bits anyway: within a few units in the last place of f32, by the special-function unit. */
+AOTK_INLINE float s_exp(float a) { return __expf(a); }
+AOTK_INLINE float s_ratio(float a, float b) { return __fdividef(a, b); }
+#else
 AOTK_INLINE float s_exp(float a) { return expf(a); }
+AOTK_INLINE float s_ratio(float a, float b) { return a / b; }
+#endif
 AOTK_INLINE float s_log(float a) { return logf(a); }
 AOTK_INLINE float s_sin(float a) { return sinf(a); }
 AOTK_INLINE float s_cos(float a) { return cosf(a); }
@@ -32,8 +39,8 @@ AOTK_INLINE float s_tanh(float a) { return tanhf(a); }
 AOTK_INLINE float s_erf(float a) { return erff(a); }
 AOTK_INLINE float s_relu(float a) { return s_max(0.0f, a); }
 AOTK_INLINE float s_clamp(float a, float low, float high) { return s_min(high, s_max(low, a)); }
-AOTK_INLINE float s_sigmoid(float a) { return 1.0f / (1.0f + expf(-a)); }
-AOTK_INLINE float s_silu(float a) { return a / (1.0f + expf(-a)); }
+AOTK_INLINE float s_sigmoid(float a) { return s_ratio(1.0f, 1.0f + s_exp(-a)); }
+AOTK_INLINE float s_silu(float a) { return s_ratio(a, 1.0f + s_exp(-a)); }
 AOTK_INLINE float s_gelu(float a) { return 0.5f * a * (1.0f + erff(a * 0.70710678118654752f)); }
 AOTK_INLINE float s_gelu_tanh(float a) {
     return 0.5f * a * (1.0f + tanhf(0.79788456080286536f * (a + 0.044715f * a * a * a)));

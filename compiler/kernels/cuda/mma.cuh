@@ -80,22 +80,32 @@ template <typename T, int MT, int NG> struct warp_sums {
 
 /* The meeting of partial sums in shared memory: SPLIT blocks of a cluster with WK groups of LANES threads each hold sums of the same
  * UNITS. The blocks and in these the groups complete the units in turn, at most OWN each, and add what they are sent in the order of
- * the parts. */
+ * the parts. Between blocks a memory barrier counts the bytes that arrive. */
 template <int SPLIT, int WK, int UNITS, int LANES> struct partial_sums {
     static constexpr int PARTS = SPLIT * WK, OWN = (UNITS + PARTS - 1) / PARTS;
     /* [unit of a block][half][part][lane of the group], four floats each. */
     static constexpr int HALF = PARTS * LANES * 16, BYTES = PARTS > 1 ? (UNITS + SPLIT - 1) / SPLIT * 2 * HALF : 0;
+    static constexpr bool ALL = UNITS % PARTS == 0; /* each completes OWN */
 
     /* The unit that group `group` of block `rank` completes as number i; beyond the last one if there is none. */
     AOTK_INLINE static int unit(int rank, int group, int i) { return (i * WK + group) * SPLIT + rank; }
 
     /* To be called at the start: no block is sent to before it has begun. */
-    AOTK_INLINE static void begin() {
-        if constexpr (SPLIT > 1) asm volatile("barrier.cluster.arrive.relaxed;" ::: "memory");
+    AOTK_INLINE static void begin(uint64_t &barrier, int rank) {
+        if constexpr (SPLIT > 1) {
+            if (threadIdx.x == 0)
+                asm volatile("mbarrier.init.shared.b64 [%0], 1;\n"
+                             "fence.mbarrier_init.release.cluster;\n"
+                             "mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(shared_address(&barrier)),
+                             "r"((UNITS - rank + SPLIT - 1) / SPLIT * 2 * HALF)
+                             : "memory");
+            asm volatile("barrier.cluster.arrive;" ::: "memory");
+        }
     }
 
     /* Sends all units to where they are completed, and waits for all that are sent here. */
-    template <typename Sums> AOTK_INLINE static void exchange(const char *memory, int rank, int group, const Sums &sums) {
+    template <typename Sums>
+    AOTK_INLINE static void exchange(const char *memory, const uint64_t &barrier, int rank, int group, const Sums &sums) {
         if constexpr (SPLIT > 1) asm volatile("barrier.cluster.wait;" ::: "memory");
         if constexpr (PARTS > 1) {
             const uint32_t mine = shared_address(memory) + ((rank * WK + group) * LANES + threadIdx.x % LANES) * 16;
@@ -107,17 +117,23 @@ template <int SPLIT, int WK, int UNITS, int LANES> struct partial_sums {
                     const float x = sums.value(unit, i), y = sums.value(unit, i + 1), z = sums.value(unit, i + 2), w = sums.value(unit, i + 3);
                     const uint32_t to = mine + (unit / SPLIT * 2 + half) * HALF;
                     if constexpr (SPLIT > 1)
-                        asm volatile("{ .reg .b32 to;\n"
-                                     "mapa.shared::cluster.u32 to, %0, %1;\n"
-                                     "st.shared::cluster.v4.f32 [to], {%2, %3, %4, %5}; }" ::"r"(to),
-                                     "r"(unit % SPLIT), "f"(x), "f"(y), "f"(z), "f"(w)
+                        asm volatile("{ .reg .b32 to, at;\n"
+                                     "mapa.shared::cluster.u32 to, %0, %2;\n"
+                                     "mapa.shared::cluster.u32 at, %1, %2;\n"
+                                     "st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [to], {%3, %4, %5, %6}, [at]; }" ::"r"(to),
+                                     "r"(shared_address(&barrier)), "r"(unit % SPLIT), "f"(x), "f"(y), "f"(z), "f"(w)
                                      : "memory");
                     else
                         asm volatile("st.shared.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(to), "f"(x), "f"(y), "f"(z), "f"(w) : "memory");
                 }
         }
-        if constexpr (SPLIT > 1) asm volatile("barrier.cluster.arrive;\nbarrier.cluster.wait;" ::: "memory");
-        else __syncthreads();
+        if constexpr (SPLIT > 1)
+            asm volatile("{ .reg .pred done;\n"
+                         "again: mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%0], 0;\n"
+                         "@!done bra again; }" ::"r"(shared_address(&barrier))
+                         : "memory");
+        else
+            __syncthreads();
     }
 
     /* The complete unit i of those of group `group`. */

@@ -19,6 +19,8 @@
 /* Sizes whose tables and graph a session keeps; the one that was not used for the longest time makes room. */
 #define RT_PLANS 32
 #define RT_GPUS 64
+/* Looks at a mark for one question to the driver. */
+#define RT_LOOKS 4096
 /* Kernels of this and later architectures overlap: each waits inside for the one before (see aotk.cuh). */
 #define RT_OVERLAP_SM 90
 
@@ -39,6 +41,7 @@ enum {
     CU_NO_DEVICE = 100,
     CU_INVALID_IMAGE = 200,
     CU_NO_BINARY_FOR_GPU = 209,
+    CU_NOT_READY = 600,
     CU_COMPUTE_MAJOR = 75, /* attributes of a device */
     CU_COMPUTE_MINOR = 76,
     CU_MAX_DYNAMIC_SHARED = 8, /* attributes of a function */
@@ -108,6 +111,8 @@ typedef struct cu_node_params {
     X(stream_create, cuStreamCreate, (cu_stream *, uint32_t))                                   \
     X(stream_destroy, cuStreamDestroy_v2, (cu_stream))                                          \
     X(stream_synchronize, cuStreamSynchronize, (cu_stream))                                     \
+    X(stream_query, cuStreamQuery, (cu_stream))                                                 \
+    X(write_value, cuStreamWriteValue32_v2, (cu_stream, cu_address, uint32_t, uint32_t))        \
     X(stream_capturing, cuStreamIsCapturing, (cu_stream, int32_t *))                            \
     X(capture_mode, cuThreadExchangeStreamCaptureMode, (int32_t *))                             \
     X(event_create, cuEventCreate, (cu_event *, uint32_t))                                      \
@@ -408,6 +413,8 @@ struct aotfarm_session {
     rt_plan *plans[RT_PLANS], *plan;
     uint64_t changes;
     cu_event *events; /* around the steps of a timed run */
+    _Atomic uint32_t *mark; /* pinned; the stream writes `marks` to it at the end of a run */
+    uint32_t marks;
 };
 
 static int32_t rt_check_device(const aotfarm_session *s, const char *kind, const aotfarm_port *port, DLDevice device) {
@@ -782,10 +789,23 @@ static int32_t rt_launch_timed(aotfarm_session *s) {
     return AOTFARM_OK;
 }
 
+/* Waits until all in the stream is done. The stream writes a number when it gets there; to look at that is quicker than to ask the driver, which is
+ * asked now and then, since a GPU that failed writes nothing. */
+static int32_t rt_wait(aotfarm_session *s) {
+    if (s->mark == NULL || cu.write_value(s->stream, (cu_address)(uintptr_t)s->mark, ++s->marks, 0) != 0)
+        return cu.stream_synchronize(s->stream);
+    for (uint32_t i = 1; atomic_load_explicit(s->mark, memory_order_acquire) != s->marks; i++) {
+        int32_t state = i % RT_LOOKS == 0 ? cu.stream_query(s->stream) : CU_NOT_READY;
+        if (state != CU_NOT_READY) return state;
+        rt_pause();
+    }
+    return 0;
+}
+
 /* Waits for the run and takes its results to the caller. */
 static int32_t rt_finish(aotfarm_session *s) {
     const aotfarm_api *api = rt_model.api;
-    int32_t error = cu.stream_synchronize(s->stream);
+    int32_t error = rt_wait(s);
     if (error != 0) return rt_fail_cuda(error, "the run failed on GPU %d (%s)", s->gpu->index, s->gpu->name);
     for (uint32_t i = 0; i < api->n_outputs; i++) {
         const rt_binding *b = &s->front.outputs[i];
@@ -885,6 +905,7 @@ static void rt_session_destroy(aotfarm_session *s) {
             }
             for (uint32_t i = 0; s->events != NULL && i <= api->n_steps; i++)
                 if (s->events[i] != NULL) cu.event_destroy(s->events[i]);
+            if (s->mark != NULL) cu.host_free((void *)s->mark);
             if (s->capture != NULL) cu.stream_destroy(s->capture);
             if (s->own != NULL) cu.stream_destroy(s->own);
             rt_leave(pushed);
@@ -926,6 +947,11 @@ static int32_t rt_session_create(const aotfarm_options *options, aotfarm_session
         if (error == 0 && o.stream == NULL) error = cu.stream_create(&s->own, 0);
         if (error != 0) status = rt_fail_cuda(error, "GPU %d (%s) gives no stream", s->gpu->index, s->gpu->name);
         s->stream = o.stream == NULL ? s->own : o.stream;
+        void *mark = NULL;
+        if (error == 0 && cu.host_alloc(&mark, sizeof *s->mark, CU_HOST_PORTABLE) == 0) {
+            s->mark = mark; /* without it the driver is asked */
+            atomic_store(s->mark, 0);
+        }
         rt_leave(pushed);
     }
     if (status) {

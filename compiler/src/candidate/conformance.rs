@@ -234,7 +234,8 @@ fn every_family_and_template_has_a_golden_source() {
         .filter(|name| name.ends_with(".j2"))
         .collect();
     for family in FAMILIES {
-        let mut examples = examples(Target::CPUS[0]).into_iter().chain(examples(GPU));
+        let halves = examples(GPU).into_iter().map(|task| stored_as(task, DType::Bf16));
+        let mut examples = examples(Target::CPUS[0]).into_iter().chain(examples(GPU)).chain(halves);
         let first = examples.find(|task| family.supports(task).is_ok());
         let task = first.unwrap_or_else(|| panic!("no example for {}", family.id()));
         let params = family.enumerate(&task).into_iter().next().expect("a point");

@@ -1,5 +1,6 @@
 //! The harness of the CUDA tests: compiles units with NVRTC, and runs them where there is a GPU for the target. Both are found at run
 //! time; what lacks them is skipped, with the reason. Not part of the library.
+#![cfg(test)]
 
 use std::ffi::{CString, c_char, c_int, c_uint, c_void};
 use std::path::{Path, PathBuf};

@@ -6,12 +6,12 @@
 
 use std::fmt::Write as _;
 
-use aotfarm_protocol::{CpuIsa, Digest, Params, Target};
+use aotfarm_protocol::{CpuIsa, DType, Digest, Params, Target};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, UndefinedBehavior, Value};
 
 use super::{FamilyId, KernelSource};
-use crate::task::{EpilogueStep, Size, TaskKind, TuningTask};
+use crate::task::{EpilogueStep, Math, Size, TaskKind, TuningTask};
 
 /// A file of `kernels/`, embedded.
 #[derive(Debug, Clone, Copy)]
@@ -72,8 +72,10 @@ pub fn unit(unit: &Unit<'_>, context: Value) -> KernelSource {
         }
         Target::Cuda { sm } => {
             let spec = &unit.task.spec;
+            let narrow = spec.math == Math::Tf32 || spec.outputs.iter().all(|o| matches!(o.dtype, DType::F16 | DType::Bf16));
             let counts = [
                 ("SM", sm as usize),
+                ("NARROW", usize::from(narrow)),
                 ("INPUTS", spec.inputs.len()),
                 ("WEIGHTS", spec.weights.len()),
                 ("OUTPUTS", spec.outputs.len()),

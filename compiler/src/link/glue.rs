@@ -33,8 +33,7 @@ const CPU_PRELUDE: [&str; 8] = [
 ];
 
 /// Everything before the tables of an artifact for an NVIDIA GPU, in order.
-const CUDA_PRELUDE: [&str; 6] =
-    [OPENING, HEADER, COMMON, include_str!("../../kernels/cuda/runtime.c"), EXPR_C_HELPERS, TABLES];
+const CUDA_PRELUDE: [&str; 6] = [OPENING, HEADER, COMMON, include_str!("../../kernels/cuda/runtime.c"), EXPR_C_HELPERS, TABLES];
 
 /// Where the tables of the plan start.
 pub(super) const TABLES: &str = "\n/* ---- the tables of this artifact ---- */\n\n";
@@ -274,7 +273,8 @@ fn cuda_kernels(
             format!("{{{{{}}}, {{{x}, {y}, {z}}}, {threads}, {shared_bytes}}}", grid.join(", "))
         })
         .collect();
-    let functions = functions.iter().map(|(symbol, [cubin, shared, cluster])| format!("{{{cubin}, \"{symbol}\", {shared}, {cluster}}}"));
+    let functions =
+        functions.iter().map(|(symbol, [cubin, shared, cluster])| format!("{{{cubin}, \"{symbol}\", {shared}, {cluster}}}"));
     let n_functions = functions.len();
     Ok(KernelTables {
         prelude: &CUDA_PRELUDE,

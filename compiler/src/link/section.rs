@@ -87,8 +87,10 @@ impl<'a> Section<'a> {
 
     fn reserve(&mut self, bytes: u64) -> Result<u64, LinkError> {
         let offset = self.contents.bytes;
-        let end =
-            offset.checked_add(bytes).and_then(|end| end.checked_next_multiple_of(self.align)).and_then(|end| end.checked_add(self.align));
+        let end = offset
+            .checked_add(bytes)
+            .and_then(|end| end.checked_next_multiple_of(self.align))
+            .and_then(|end| end.checked_add(self.align));
         self.contents.bytes =
             end.filter(|end| *end <= MAX_SECTION).ok_or(LinkError::TooManyWeights { bytes: end.unwrap_or(u64::MAX) })?;
         Ok(offset)

@@ -463,7 +463,14 @@ fn check_reproducible(a: &Path, b: &Path) {
         return;
     };
     for line in dynamic.lines().filter(|line| line.contains("(NEEDED)")) {
-        let known = ["[libc.so.6]", "[libm.so.6]", "[libpthread.so.0]", "[libdl.so.2]", "[ld-linux-x86-64.so.2]", "[ld-linux-aarch64.so.1]"];
+        let known = [
+            "[libc.so.6]",
+            "[libm.so.6]",
+            "[libpthread.so.0]",
+            "[libdl.so.2]",
+            "[ld-linux-x86-64.so.2]",
+            "[ld-linux-aarch64.so.1]",
+        ];
         assert!(known.iter().any(|name| line.ends_with(name)), "{line}");
     }
     assert!(!dynamic.contains("TEXTREL"), "{dynamic}");

@@ -156,7 +156,8 @@ impl Api {
         if let Err(error) = self.check(status) {
             let log = self.fetch(program, self.log_size, self.log)?;
             let log = String::from_utf8_lossy(&log).trim_matches(['\0', '\n']).to_owned();
-            return Ok(NvrtcEvent::Refused { log: if log.is_empty() { error } else { log } });
+            // Without a word it is not about the source: memory or threads were short.
+            return if log.is_empty() { Err(error) } else { Ok(NvrtcEvent::Refused { log }) };
         }
         let cubin = self.fetch(program, self.cubin_size, self.cubin)?;
         std::fs::write(&unit.output, cubin).map_err(|e| format!("could not write {}: {e}", unit.output.display()))?;

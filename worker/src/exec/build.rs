@@ -6,8 +6,8 @@ use aotfarm_protocol::{BuildSpec, Target, WorkResult};
 use tokio_util::sync::CancellationToken;
 
 use super::{Context, ExecError};
-use crate::nvrtc;
-use crate::toolchain::{Invocation, flag_is_allowed};
+use crate::nvrtc::{self, Unit};
+use crate::toolchain::{self, Invocation};
 
 pub(super) async fn build(
     cx: &Context,
@@ -15,30 +15,25 @@ pub(super) async fn build(
     dir: &Path,
     cancel: &CancellationToken,
 ) -> Result<WorkResult, ExecError> {
-    let allowed = match spec.target {
-        Target::Cpu(_) => flag_is_allowed,
-        Target::Cuda { .. } => nvrtc::flag_is_allowed,
-    };
-    if let Some(flag) = spec.flags.iter().find(|f| !allowed(f)) {
-        return Ok(WorkResult::BuildFailed { log: format!("the flag `{flag}` is not allowed") });
-    }
-    let (source, object) = match spec.target {
-        Target::Cpu(_) => ("kernel.c", "kernel.o"),
-        Target::Cuda { .. } => ("kernel.cu", "kernel.cubin"),
-    };
-    let built = match spec.target {
+    let (object, built) = match spec.target {
         Target::Cpu(_) => {
             let compiler = cx.compiler(&spec.toolchain, spec.target)?;
-            cx.cache.fetch(spec.source, &dir.join(source), cancel).await?;
+            if let Some(refused) = refuse(&spec.flags, toolchain::flag_is_allowed) {
+                return Ok(refused);
+            }
+            cx.cache.fetch(spec.source, &dir.join("kernel.c"), cancel).await?;
             let mut args: Vec<_> = spec.flags.iter().map(Into::into).collect();
-            args.extend(["-c", source, "-o", object].map(Into::into));
-            compiler.invoke(&Invocation { dir, target: spec.target, args }, cancel).await?
+            args.extend(["-c", "kernel.c", "-o", "kernel.o"].map(Into::into));
+            ("kernel.o", compiler.invoke(&Invocation { dir, target: spec.target, args }, cancel).await?)
         }
         Target::Cuda { sm } => {
-            let nvrtc = cx.nvrtc(&spec.toolchain, spec.target)?;
-            cx.cache.fetch(spec.source, &dir.join(source), cancel).await?;
-            let unit = nvrtc::Unit { dir, source, object, sm, flags: &spec.flags };
-            nvrtc.compile(&cx.child, &unit, cancel).await?
+            let compiler = cx.nvrtc(&spec.toolchain, spec.target)?;
+            if let Some(refused) = refuse(&spec.flags, nvrtc::flag_is_allowed) {
+                return Ok(refused);
+            }
+            cx.cache.fetch(spec.source, &dir.join("kernel.cu"), cancel).await?;
+            let unit = Unit { dir, source: "kernel.cu", object: "kernel.cubin", sm, flags: &spec.flags };
+            (unit.object, compiler.compile(&cx.child, &unit, cancel).await?)
         }
     };
     match built {
@@ -48,4 +43,9 @@ pub(super) async fn build(
             Ok(WorkResult::Built { object })
         }
     }
+}
+
+fn refuse(flags: &[String], allowed: fn(&str) -> bool) -> Option<WorkResult> {
+    let flag = flags.iter().find(|f| !allowed(f))?;
+    Some(WorkResult::BuildFailed { log: format!("the flag `{flag}` is not allowed") })
 }

@@ -26,7 +26,9 @@ pub(super) async fn link(cx: &Context, spec: &LinkSpec, dir: &Path, cancel: &Can
     // The artifact of a GPU is for this host's architecture; the weakest CPU of it will do for what runs there.
     let target = match spec.target {
         Target::Cpu(_) => spec.target,
-        Target::Cuda { .. } => cx.toolchains.native().ok_or(ExecError::Lacks("compiler for its own CPU, which links"))?.targets[0],
+        Target::Cuda { .. } => {
+            cx.toolchains.native().ok_or(ExecError::Lacks("compiler for its own CPU, which links"))?.targets[0]
+        }
     };
     let compiler = cx.compiler(&spec.toolchain, target)?;
     let rejected = |reason: String| Ok(WorkResult::Rejected { reason });

@@ -144,11 +144,20 @@ fn a_session_calls_the_driver_as_it_should() {
     let Some((dir, path)) = fake_artifact() else { return };
     let tests = repository().join("runtime/tests");
     let fake = tests.join("fake_cuda.c");
-    cc(dir.path(), &["-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", fake.to_str().unwrap(), "-o", "libcuda.so.1"]).unwrap();
+    cc(dir.path(), &["-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", fake.to_str().unwrap(), "-o", "libcuda.so.1"])
+        .unwrap();
     run_gpu_test(dir.path(), &path, Some(dir.path()));
+
+    // The example of the documentation does for a GPU as well.
+    let include = format!("-I{}", repository().join("runtime/include").display());
+    let source = repository().join("docs/examples/run.c");
+    cc(dir.path(), &[&include, source.to_str().unwrap(), "-o", "run", "-ldl"]).unwrap();
+    let output = Command::new(dir.path().join("run")).arg(&path).arg("2").env("LD_LIBRARY_PATH", dir.path()).output().unwrap();
+    let expected = "cuda-sm_90, 3 steps\nz [2, 4] 4 17 30 43 4\ns [5] 0 188 376 564 752\n";
+    assert_eq!(String::from_utf8_lossy(&output.stdout), expected, "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// Compiles `runtime/tests/gpu.c` and runs it on the artifact, with the driver in `driver` or the host's own.
+/// Compiles `runtime/tests/gpu.c`, and runs it on the artifact, with the driver in `driver` or the host's own.
 fn run_gpu_test(dir: &Path, artifact: &Path, driver: Option<&Path>) {
     let include = format!("-I{}", repository().join("runtime/include").display());
     let source = repository().join("runtime/tests/gpu.c");
@@ -177,8 +186,14 @@ impl Nvrtc {
     /// The cubin of a source for 9.0.
     fn compile(&self, text: &str) -> Vec<u8> {
         type Program = *mut u8;
-        type Create =
-            unsafe extern "C" fn(*mut Program, *const c_char, *const c_char, c_int, *const *const c_char, *const *const c_char) -> c_int;
+        type Create = unsafe extern "C" fn(
+            *mut Program,
+            *const c_char,
+            *const c_char,
+            c_int,
+            *const *const c_char,
+            *const *const c_char,
+        ) -> c_int;
         type Compile = unsafe extern "C" fn(Program, c_int, *const *const c_char) -> c_int;
         type Size = unsafe extern "C" fn(Program, *mut usize) -> c_int;
         type Get = unsafe extern "C" fn(Program, *mut u8) -> c_int;

@@ -32,6 +32,8 @@ const CANARY: u8 = 0xC5;
 const STALE: u32 = 0x7FFF_FFFF;
 /// Copies of the operands at most.
 const MAX_COPIES: u64 = 256;
+/// Bytes of copies that no last-level cache holds: more make no difference.
+const COLD: u64 = 256 << 20;
 /// The share of the free memory that a job may take.
 const MEMORY_SHARE: f64 = 0.9;
 /// A sample lasts at least about so long, in seconds: what begins and ends a graph costs 2 µs.
@@ -170,7 +172,7 @@ impl<'h> Bench<'h> {
         // Whoever needs more workspace than there is, is refused by itself.
         let needs = spec.candidates.iter().chain([&spec.reference]).map(|c| c.shared_bytes);
         let workspace = needs.filter(|need| *need <= room).max().unwrap_or(0);
-        let copies = spec.protocol.rotate_bytes.div_ceil(bytes.max(1)).clamp(1, MAX_COPIES);
+        let copies = spec.protocol.rotate_bytes.min(COLD).div_ceil(bytes.max(1)).clamp(1, MAX_COPIES);
         let sets = copies.min(1 + (room - workspace) / stride);
         let total = fixed + (sets - 1) * stride + workspace.next_multiple_of(BORDER);
         let arena = match spare.filter(|s| s.bytes >= total) {

@@ -88,7 +88,8 @@ impl CandidateFamily for ConvDepthwise {
     }
 
     fn render(&self, task: &TuningTask, params: &Params) -> KernelSource {
-        let depthwise = Depthwise::of(task).unwrap_or_else(|e| panic!("conv_depthwise was asked for a task that it refuses: {e}"));
+        let depthwise =
+            Depthwise::of(task).unwrap_or_else(|e| panic!("conv_depthwise was asked for a task that it refuses: {e}"));
         let unit = Unit { family: self.id(), template: TEMPLATE, headers: &[MATH], task, params, packs: false };
         let context = context! {
             columns => param(params, "columns"),

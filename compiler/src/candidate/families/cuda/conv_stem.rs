@@ -135,17 +135,24 @@ impl Stem {
         (wide, if wide { (-self.conv.window.pad[1][0] - before).rem_euclid(4) } else { 0 })
     }
 
-    /// Bytes of shared memory: weights, biases, two copies of the input of a unit.
-    fn shared(&self, p: &Params) -> i64 {
-        let [rows, split, tall, bn] = ["rows", "split", "tall", "bn"].map(|name| param(p, name));
+    /// Rows and fours of pixels of the copy of a unit's input.
+    fn copy(&self, p: &Params) -> [i64; 2] {
+        let [rows, split, tall] = ["rows", "split", "tall"].map(|name| param(p, name));
         let window = &self.conv.window;
         let [conv_rows, columns] = self.extent(rows, split, tall);
         let (_, shift) = self.alignment(split);
-        let height = (conv_rows - 1) * window.stride[0] + self.conv.weight[1];
         let width = shift + (columns - 1) * window.stride[1] + div_up(8 * self.row_slots(), self.lanes());
-        let pitch = div_up(width, 4) * 2 * self.lanes() + shift * self.lanes() % 2;
+        [(conv_rows - 1) * window.stride[0] + self.conv.weight[1], div_up(width, 4)]
+    }
+
+    /// Bytes of shared memory: weights, biases, the copy of a unit's input and perhaps of the next one's.
+    fn shared(&self, p: &Params) -> i64 {
+        let [split, bn, runs] = ["split", "bn", "runs"].map(|name| param(p, name));
+        let [height, quads] = self.copy(p);
+        let (_, shift) = self.alignment(split);
+        let pitch = quads * 2 * self.lanes() + shift * self.lanes() % 2;
         let pair = if self.math == "tf32" { 8 } else { 4 };
-        self.steps() * 32 * bn + self.conv.epilogue.biases.len() as i64 * bn * 4 + 2 * height * pitch * pair
+        self.steps() * 32 * bn + self.conv.epilogue.biases.len() as i64 * bn * 4 + (1 + runs) * height * pitch * pair
     }
 
     /// Numbers of rows of the input to load together: as many as registers go, or a third of that.
@@ -174,11 +181,15 @@ impl Stem {
         };
         // Rows that are computed together must find the operands of a step in the same registers.
         let aligned = tall == 1 || self.math == "tf32" || self.conv.window.stride[0] * self.row_slots() % 2 == 0;
-        let registers = tall * bn / 2 + if self.math == "tf32" { 100 } else { 70 };
+        // Accumulators, what is fetched for the next unit in an iteration, and the rest.
+        let [height, quads] = self.copy(p);
+        let fetched = param(p, "runs") * div_up(height * div_up(quads, 32), self.iterations(p) * 4 * wgs) * self.conv.input.c * 4;
+        let registers = tall * bn / 2 + fetched + if self.math == "tf32" { 80 } else { 56 };
         busy && (aligned || self.conv.pool.is_some())
             && (rows == 1 || rows <= self.stored[0])
             && (split == 1 || split <= self.stored[1] / STRIP)
-            && registers * 128 * wgs * blocks <= 72 * 1024
+            && fetched <= 36
+            && registers * 128 * wgs * blocks <= 64 * 1024
             && self.shared(p) * blocks <= SHARED
     }
 
@@ -283,6 +294,7 @@ fn variables(stem: &Stem, params: &Params) -> Value {
     context! {
         rows, split, blocks, tall, chunk, bn, wide, shift,
         relu => stem.relu,
+        runs => param(params, "runs") != 0,
         warpgroups => wgs,
         strips => stem.strips(split),
         panels => div_up(stem.conv.weight[0], bn),
@@ -332,7 +344,7 @@ mod tests {
     #[test]
     fn points_that_were_fastest_are_tried_early() {
         for (batch, [rows, split, wgs, blocks, runs]) in
-            [(1, [1, 2, 1, 2, 0]), (8, [4, 2, 1, 2, 1]), (32, [7, 2, 1, 2, 1]), (128, [4, 2, 1, 2, 1])]
+            [(1, [1, 2, 1, 2, 0]), (8, [4, 2, 1, 2, 0]), (32, [7, 2, 1, 2, 1]), (128, [4, 2, 1, 2, 1])]
         {
             let known = [("rows", rows), ("split", split), ("wgs", wgs), ("blocks", blocks), ("runs", runs)];
             let points = ConvStem.enumerate(&resnet(batch));

@@ -20,14 +20,15 @@ const PARALLEL: i64 = 1 << 16;
 /// One thread computes one element; sums of f32 and narrower are made in double.
 pub(crate) struct LoopsNaive;
 
-/// Without a reduction, one thread stores `v` neighbouring elements. With one, `lanes` threads share the terms of an output: neighbouring
-/// threads have neighbouring terms, or neighbouring outputs if `across`.
+/// Without a reduction, one thread stores `v` neighbouring elements, or `u` far ones. With one, `lanes` threads share the terms of `v`
+/// neighbouring outputs: neighbouring threads have neighbouring terms, or neighbouring outputs if `across`.
 pub(crate) struct Loops;
 
 /// A point, of either family.
 #[derive(Debug, Clone, Copy)]
 struct Shape {
     vector: i64,
+    items: i64,
     lanes: i64,
     across: bool,
     threads: i64,
@@ -36,12 +37,13 @@ struct Shape {
 }
 
 impl Shape {
-    const NAIVE: Self = Self { vector: 1, lanes: 1, across: true, threads: 128, double: true };
+    const NAIVE: Self = Self { vector: 1, items: 1, lanes: 1, across: true, threads: 128, double: true };
 
     fn of(params: &Params) -> Self {
         let number = |name: &str, default| params.get(name).copied().unwrap_or(default);
         Self {
             vector: number("v", 1),
+            items: number("u", 1),
             lanes: number("lanes", 1),
             across: number("across", 1) != 0,
             threads: number("threads", 256),
@@ -50,7 +52,7 @@ impl Shape {
     }
 
     fn launch(self, nest: &LoopNest) -> Launch {
-        let stored = self.threads / self.lanes * self.vector;
+        let stored = self.threads / self.lanes * self.vector * self.items;
         Launch::linear(axis(1, 1, &nest.extents, stored), self.threads as u32, 0)
     }
 }
@@ -125,19 +127,27 @@ impl CandidateFamily for Loops {
     }
 }
 
-/// `v` and `threads`: the widest vectors that leave enough threads come first.
+/// `v`, `u` and `threads`. Starting a block takes as long as moving some kilobytes, so that big tensors want much work for each:
+/// the widest vectors that leave enough threads come first.
 fn chains(task: &TuningTask, nest: &LoopNest) -> Vec<Vec<(&'static str, i64)>> {
     let elements: i64 = nest.extents.iter().map(|s| s.at(&task.point)).product();
     let whole = 16 / task.spec.outputs[0].dtype.size() as i64;
     let mut vectors: Vec<i64> =
-        [2 * whole, whole, whole / 2, whole / 4, 1].into_iter().filter(|v| *v >= 1 && vectorises(nest, *v)).collect();
-    vectors.dedup();
+        [2 * whole, whole, whole / 2, whole / 4].into_iter().filter(|v| *v > 1 && vectorises(nest, *v)).collect();
     // A thread for each access of 16 bytes if there is work for all of them, smaller ones if not; two accesses are worth a try.
-    vectors.sort_by_key(|v| (*v > whole || (*v > 1 && elements / v < PARALLEL), -v));
-    [256, 128].into_iter().flat_map(|threads| vectors.iter().map(move |v| vec![("threads", threads), ("v", *v)])).collect()
+    let few = |v: i64| elements / v < PARALLEL;
+    vectors.sort_by_key(|v| (*v > whole || few(*v), if few(*v) { *v } else { -v }));
+    let mut points: Vec<_> = vectors.iter().map(|v| vec![("threads", 256), ("v", *v)]).collect();
+    let mut single = vec![vec![("threads", 256), ("u", 1)], vec![("threads", 256), ("u", 4)], vec![("threads", 512), ("u", 8)]];
+    if elements / 4 > PARALLEL {
+        single.rotate_left(1);
+    }
+    points.extend(single);
+    points.extend(vectors.iter().flat_map(|v| [128, 512].map(|threads| vec![("threads", threads), ("v", *v)])));
+    points
 }
 
-/// `lanes` and `across`.
+/// `lanes`, `across` and `v`.
 fn reductions(task: &TuningTask, nest: &LoopNest) -> Vec<Vec<(&'static str, i64)>> {
     let Some(reduction) = &nest.reduction else { return Vec::new() };
     let product = |sizes: &[Size]| sizes.iter().map(|s| s.at(&task.point)).product::<i64>();
@@ -151,13 +161,21 @@ fn reductions(task: &TuningTask, nest: &LoopNest) -> Vec<Vec<(&'static str, i64)
             along_terms += i64::from(step(at, &Index::ReduceLoop(reduction.extents.len() - 1)) == Some(1));
         }
     });
+    let whole = 16 / task.spec.outputs[0].dtype.size() as i64;
     let mut points = Vec::new();
     for across in if along_outputs > along_terms { [1, 0] } else { [0, 1] } {
-        let mut lanes: Vec<i64> = if across == 1 { vec![1, 4, 8, 32] } else { vec![8, 32, 128, 256] };
-        lanes.retain(|lanes| *lanes == 1 || *lanes < 2 * terms);
+        let (lanes, vectors): (&[i64], &[i64]) =
+            if across == 1 { (&[1, 4, 16, 64, 256], &[whole, 1]) } else { (&[8, 32, 128, 256], &[1]) };
+        let mut both: Vec<(i64, i64)> = vectors
+            .iter()
+            .filter(|v| vectorises(nest, **v))
+            .flat_map(|v| lanes.iter().map(move |lanes| (*lanes, *v)))
+            .filter(|(lanes, _)| *lanes == 1 || *lanes < 2 * terms)
+            .collect();
+        both.dedup();
         // Enough threads in all, each with some terms of its own.
-        lanes.sort_by_key(|lanes| (outputs * lanes < PARALLEL && terms > 4 * lanes, (terms / lanes - 16).abs()));
-        points.extend(lanes.into_iter().map(|lanes| vec![("across", across), ("lanes", lanes), ("threads", 256)]));
+        both.sort_by_key(|(lanes, v)| (outputs / v * lanes < PARALLEL && terms > 4 * lanes, (terms / lanes - 16).abs()));
+        points.extend(both.into_iter().map(|(lanes, v)| vec![("across", across), ("lanes", lanes), ("threads", 256), ("v", v)]));
     }
     points
 }
@@ -230,9 +248,9 @@ fn is_vector(index: &Index, last: usize, v: i64) -> bool {
 /// Whether a thread can store `v` elements at once.
 fn vectorises(nest: &LoopNest, v: i64) -> bool {
     let last = nest.extents.len() - 1;
-    // With one loop the last group may be smaller; with more loops each round must be of whole groups.
-    let whole = last == 0 || matches!(nest.extents[last], Size::Const(n) if n % v == 0);
-    v == 1 || (whole && nest.reduction.is_none() && is_vector(&nest.store, last, v))
+    // A chain over one loop may end in a smaller group; else each round must be of whole groups.
+    let whole = matches!(nest.extents[last], Size::Const(n) if n % v == 0);
+    v == 1 || ((whole || (last == 0 && nest.reduction.is_none())) && is_vector(&nest.store, last, v))
 }
 
 /// The loads that can be made for `v` elements at once, whether or not their values are used: those that no condition on an index guards.
@@ -356,7 +374,9 @@ fn render_nest(family: FamilyId, task: &TuningTask, params: &Params, shape: Shap
     let spec = &task.spec;
     let last = nest.extents.len() - 1;
     let out = spec.outputs[0].dtype;
-    let loads = if shape.vector > 1 { loads(&nest.value, last, shape.vector) } else { Vec::new() };
+    // Where the loop over V elements is: around the terms of a reduction, or around the value.
+    let inner = nest.reduction.as_ref().map_or(&nest.value, |r| &r.element);
+    let loads = if shape.vector > 1 { loads(inner, last, shape.vector) } else { Vec::new() };
     let value = |loads: &[Load<'_>]| {
         let printer = Printer::in_dialect(Dialect::Cuda, spec, nest, loads);
         let value = cast(printer.dtype(&nest.value), out, &printer.scalar(&nest.value));
@@ -383,6 +403,7 @@ fn render_nest(family: FamilyId, task: &TuningTask, params: &Params, shape: Shap
     let common = context! {
         threads => shape.threads,
         vector => shape.vector,
+        items => shape.items,
         lanes => shape.lanes,
         across => shape.across,
         narrow => narrow(spec, nest),
@@ -409,7 +430,8 @@ fn render_nest(family: FamilyId, task: &TuningTask, params: &Params, shape: Shap
         }).collect::<Vec<_>>(),
     };
     let unit = Unit { family, template: TEMPLATE, headers: &[MATH, CUDA_TYPES], task, params, packs: false };
-    render::unit(&unit, context! { ..Accumulator::of(nest, &printer, shape.double), ..common })
+    let loading = Printer::in_dialect(Dialect::Cuda, spec, nest, &loads);
+    render::unit(&unit, context! { ..Accumulator::of(nest, &loading, shape.double), ..common })
 }
 
 /// Local names of the operands and the dims.

@@ -33,15 +33,16 @@ impl<'a> Image<'a> {
     fn of(task: &'a TuningTask) -> Result<Self, Unsupported> {
         let (pool, input, output) = pool(task)?;
         let nhwc = |tensor: &TensorSpec| match (&tensor.shape[..], &tensor.layout) {
-            ([_, Size::Const(_), Size::Const(h), Size::Const(w)], Layout::Image { block, .. }) => Ok((i64::from(*block), [*h, *w])),
+            ([_, Size::Const(_), Size::Const(h), Size::Const(w)], Layout::Image { block, .. }) => {
+                Ok((i64::from(*block), [*h, *w]))
+            }
             _ => Err(Unsupported("an operand is not NHWC of constant size".into())),
         };
         let ((block, input_size), (out_block, output_size)) = (nhwc(input)?, nhwc(output)?);
         if input.dtype != output.dtype || block != out_block {
             return Err(Unsupported("the operands differ in type or padding".into()));
         }
-        let image =
-            Self { pool, batch: output.shape[0], dtype: input.dtype, block, input: input_size, output: output_size };
+        let image = Self { pool, batch: output.shape[0], dtype: input.dtype, block, input: input_size, output: output_size };
         // The result of an empty window (infinite or NaN) must not get into the lanes past the last channel.
         if (0..2).any(|axis| image.has_empty_window(axis)) {
             return Err(Unsupported("a window lies outside the picture".into()));

@@ -1,0 +1,399 @@
+/* cuda_conv_wgmma@1 alternate=1 blocks=1 chunks=4 images=0 patches=3 persistent=1 px=8 slice=32 split=1 stages=9 wm=1 wn=1 for cuda-sm_90, from cuda/conv_wgmma.cu.j2 */
+#define AOTK_SYMBOL aot_bf16_cuda_conv_wgmma_bias_relu__alternate1_blocks1_chunks4_images0_patches3_persistent1_px8_slice32_split1_stages9_wm1_wn1__sm90_DIGEST
+#define AOTK_SM 90
+/* end of the headers */
+/* Convolution (and matrix product, which is one of a 1x1 kernel on images of one pixel) on Hopper's warpgroup instructions.
+ *
+ * Output channels are the 64 rows of an instruction and pixels its columns, up to 256 in steps of 8, so that the number of tiles can
+ * be made to fit the machine. Pixels are counted as *positions* in a grid with room for the padding: PITCH_W by PITCH_H for each
+ * image, where the columns and rows past the output are the zeros between one image row (or image) and the next. In this grid a tap
+ * of the kernel is a constant shift. So the pixels that a tile needs of some channels, its *patch*, are brought to shared memory once
+ * and serve all taps, each reading from another start. With a stride the input falls into planes of equal remainder, a patch each.
+ * With IMAGES a tile is that many whole images, pixel by pixel in turn, and needs no rows of zeros between them.
+ *
+ * Operands lie in shared memory as rows of CHUNKS times 16 bytes, swizzled by the bits of the address as the instruction expects it: a
+ * row's chunks stay together, so a copied line lands in one row of the banks, and a matrix may start at any row.
+ *
+ * One warpgroup copies; the others multiply, together on a tile or (ALTERNATE) each on its own tile, so that one stores while the
+ * other multiplies. A step is one tap of one plane of one block of channels; its weights come through a ring of STAGES, the patches
+ * through one of PATCHES. A RESIDENT ring holds all weights of a tile and is filled once. */
+typedef aotk_bf16 element;
+typedef aotk_bf16 result;
+
+constexpr int IN_H = 12, IN_W = 12, OUT_H = 12, OUT_W = 12;
+constexpr int IN_CHUNKS = 4, OUT_CHANNELS = 32;
+[[maybe_unused]] constexpr int STRIDE_H = 1, STRIDE_W = 1, PITCH_H = 13, PITCH_W = 13;
+constexpr int TAPS = 9, PLANES = 1;
+constexpr int CHUNKS = 4;   /* chunks of 16 bytes in a block of channels */
+constexpr int BLOCKS = (IN_CHUNKS + CHUNKS - 1) / CHUNKS;
+constexpr bool PERSISTENT = 1, ALTERNATE = 1;
+/* Multiplying warpgroups along the channels and pixels of a tile, and all. */
+constexpr int GROUPS_O = 1, GROUPS_P = 1, GROUPS = GROUPS_O * GROUPS_P * (ALTERNATE ? 2 : 1), COPIERS = 128, THREADS = COPIERS + 128 * GROUPS;
+constexpr int PIXELS = 8;   /* of a warpgroup */
+[[maybe_unused]] constexpr int TILE_O = 64 * GROUPS_O, TILE_P = PIXELS * GROUPS_P;
+constexpr int TILES_O = (OUT_CHANNELS + TILE_O - 1) / TILE_O;
+constexpr int STAGES = 9, PATCHES = 3, SPLIT = 1;
+constexpr bool RESIDENT = 1;
+constexpr int RING = RESIDENT ? PATCHES : STAGES;   /* of groups of copies: a step's, or with the weights in place a patch's */
+
+constexpr int PATCH_ROWS = 36, ROW = CHUNKS * 16;
+constexpr int STAGE_BYTES = TILE_O * ROW, PATCH_BYTES = (PATCH_ROWS * ROW + 1023) / 1024 * 1024;
+/* The sums go through shared memory, [pixel][channel], so many pixels at a time; with a split all, so that others can read them. */
+constexpr int SLICE = SPLIT > 1 ? PIXELS : 32, SUM_PITCH = 64 + 4;
+/* Slices of a tile, what a thread stores of one (or of its share of a split tile) in eights of channels, slices asked for together. */
+constexpr int SLICES = (PIXELS + SLICE - 1) / SLICE, EACH = SPLIT > 1 ? (PIXELS + 16 * SPLIT - 1) / (16 * SPLIT) : SLICE / 16;
+constexpr int AHEAD = SPLIT > 1 ? 1 : 4;
+constexpr int PLACES_AT = 208, WEIGHTS_AT = 1024, PATCHES_AT = 37888, SUMS_AT = 47104;
+
+static_assert(PIXELS % 8 == 0 && PIXELS <= 256 && CHUNKS % 2 == 0 && OUT_CHANNELS % 8 == 0 && BLOCKS >= SPLIT, "");
+static_assert(PERSISTENT ? SPLIT == 1 : !ALTERNATE && !RESIDENT, "");
+static_assert(!RESIDENT || STAGES == TAPS * BLOCKS, "");
+
+/* Input pixels whose coordinates are y and x modulo the stride; the patch begins `first` positions after the tile. */
+struct plane {
+    int y, x, first;
+};
+__constant__ plane PLANE[PLANES] = {
+    { 0, 0, -14 },
+};
+/* A tap in one word: its place in the weights, its plane, whether it is the plane's first and last, where in the patch it reads. */
+struct step {
+    uint32_t word;
+    AOTK_INLINE int tap() const { return word & 0xff; }
+    AOTK_INLINE int plane() const { return word >> 8 & 0x3f; }
+    AOTK_INLINE bool opens() const { return word >> 14 & 1; }
+    AOTK_INLINE bool closes() const { return word >> 15 & 1; }
+    AOTK_INLINE int shift() const { return word >> 16; }
+};
+__constant__ step STEP[TAPS] = {
+    { 0 | 0 << 8 | 1 << 14 | 0 << 15 | 0u << 16},
+    { 1 | 0 << 8 | 0 << 14 | 0 << 15 | 1u << 16},
+    { 2 | 0 << 8 | 0 << 14 | 0 << 15 | 2u << 16},
+    { 3 | 0 << 8 | 0 << 14 | 0 << 15 | 13u << 16},
+    { 4 | 0 << 8 | 0 << 14 | 0 << 15 | 14u << 16},
+    { 5 | 0 << 8 | 0 << 14 | 0 << 15 | 15u << 16},
+    { 6 | 0 << 8 | 0 << 14 | 0 << 15 | 26u << 16},
+    { 7 | 0 << 8 | 0 << 14 | 0 << 15 | 27u << 16},
+    { 8 | 0 << 8 | 0 << 14 | 1 << 15 | 28u << 16},
+};
+
+AOTK_INLINE void barrier_init(uint32_t at, int count) { asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(at), "r"(count)); }
+AOTK_INLINE void barrier_arrive(uint32_t at) { asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(at) : "memory"); }
+AOTK_INLINE void barrier_wait(uint32_t at, uint32_t parity) {
+    asm volatile("{\n.reg .pred done;\nAGAIN:\nmbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n@!done bra AGAIN;\n}" ::"r"(at),
+                 "r"(parity)
+                 : "memory");
+}
+AOTK_INLINE void sync_some(int id, int threads) { asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory"); }
+AOTK_INLINE void cluster_sync() {
+    asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+/* Copies 16 bytes, of which all past the first `size` are zero. */
+AOTK_INLINE void copy_chunk(uint32_t to, const void *from, int size) {
+    asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(size) : "memory");
+}
+
+/* Rows of CHUNKS chunks, swizzled; eight rows after eight rows. */
+AOTK_INLINE uint64_t operand(uint32_t at) {
+    constexpr uint64_t SWIZZLE = CHUNKS == 8 ? 1 : CHUNKS == 4 ? 2 : 3;
+    return (uint64_t)(at >> 4 & 0x3fff) | (uint64_t)1 << 16 | (uint64_t)(8 * ROW >> 4) << 32 | SWIZZLE << 62;
+}
+/* Where a chunk of a row lies; rows that are a multiple of 1024 bytes apart swizzle alike. */
+AOTK_INLINE uint32_t swizzled(int row, int chunk) {
+    const uint32_t at = row * ROW + chunk * 16;
+    return at ^ (at >> 7 & (CHUNKS - 1)) << 4;
+}
+/* sums = a b, or sums += a b. */
+AOTK_INLINE void multiply(float (&sums)[PIXELS / 2], uint64_t a, uint64_t b, int add) {
+    asm volatile("{\n.reg .pred add;\nsetp.ne.b32 add, %6, 0;\n"
+                 "wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 {"
+                 "%0,%1,%2,%3}, "
+                 "%4, %5, add, 1, 1, 0, 0;\n}"
+                 : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+                 : "l"(a), "l"(b), "r"(add));
+}
+
+/* The pixel of a position of a tile; positions before the first image have a negative y. */
+struct pixel {
+    int n, y, x;
+};
+AOTK_INLINE pixel pixel_of(int tile, int p) {
+    constexpr int LINES = 64;   /* more than a kernel reaches up */
+    const int at = tile * TILE_P + p + LINES * PITCH_W, line = at / PITCH_W, y = line - LINES;
+    return {y / PITCH_H, y % PITCH_H, at % PITCH_W};
+}
+
+/* A place in a ring of SIZE barriers, and the parity of its round. */
+template <int SIZE> struct place {
+    int at;
+    uint32_t parity;
+    AOTK_INLINE void forward(int count) {
+        parity ^= count / SIZE & 1;
+        at += count % SIZE;
+        if (at >= SIZE) {
+            at -= SIZE;
+            parity ^= 1;
+        }
+    }
+};
+
+/* Where a channel's sum lies among its pixel's: a gap in the middle keeps reads of eight apart in the banks. */
+AOTK_INLINE int sum_column(int o) { return o + o / 32 * 4; }
+
+/* Eight channels of a pixel of the residual or the output. */
+struct alignas(16) eight {
+    uint32_t word[2 * sizeof(result)];
+};
+AOTK_INLINE float value_of(const eight &from, int i) {
+    if (sizeof(result) == 4) return __uint_as_float(from.word[i]);
+    /* A half of a word. */
+    struct {
+        uint16_t bits;
+    } half = {(uint16_t)(from.word[i / 2] >> i % 2 * 16)};
+    return aotk_float(*(const result *)&half);
+}
+
+/* Where the output (and the residual) of channels from o lies, in groups of eight; -1 when there is none. */
+AOTK_INLINE int place_of(int batch, int tile, int p, int o) {
+    const pixel at = pixel_of(tile, p);
+    const bool there = at.n < batch && at.y < OUT_H && at.x < OUT_W && (OUT_CHANNELS % TILE_O == 0 || o < OUT_CHANNELS);
+    return there ? ((at.n * OUT_H + at.y) * OUT_W + at.x) * (OUT_CHANNELS / 8) + o / 8 : -1;
+}
+
+extern __shared__ __align__(1024) unsigned char shared_bytes[];
+
+extern "C" __global__ void __launch_bounds__(THREADS, 1) AOTK_SYMBOL(const __grid_constant__ aotk_call call) {
+    const int thread = threadIdx.x;
+    const int batch = AOTK_DIM(0);
+    const int tiles = TILES_O * ((batch * PITCH_H * PITCH_W + TILE_P - 1) / TILE_P);
+    const int rank = blockIdx.x % SPLIT;
+    const int block_begin = rank * BLOCKS / SPLIT, block_end = (rank + 1) * BLOCKS / SPLIT;
+
+    const uint32_t base = (uint32_t)__cvta_generic_to_shared(shared_bytes);
+    const uint32_t full = base, empty = full + 8 * RING, patch_empty = empty + 8 * STAGES;
+    const uint32_t turn = patch_empty + 8 * PATCHES;
+    if (thread == 0) {
+        constexpr int USERS = 4 * GROUPS_O * GROUPS_P;
+        for (int i = 0; i < RING; i++) barrier_init(full + 8 * i, COPIERS);
+        for (int i = 0; i < STAGES; i++) barrier_init(empty + 8 * i, USERS);
+        for (int i = 0; i < PATCHES; i++) barrier_init(patch_empty + 8 * i, USERS);
+        for (int i = 0; i < 2; i++) barrier_init(turn + 8 * i, 4);
+    }
+    __syncthreads();
+
+    if (thread < COPIERS) {
+        asm volatile("setmaxnreg.dec.sync.aligned.u32 56;");
+        const int chunk = thread % CHUNKS, lane = thread / CHUNKS;
+        constexpr int LANES = COPIERS / CHUNKS;
+        int *const places = (int *)(shared_bytes + PLACES_AT);
+
+        auto copy_weights = [&](int stage, int block, int tap, int tile) {
+            const int o = tile % TILES_O * TILE_O;
+            const int at = block * CHUNKS + chunk;
+            const char *from = (const char *)AOTK_WEIGHT(0) + ((int64_t)((o + lane) * TAPS + tap) * IN_CHUNKS + at) * 16;
+            const uint32_t to = base + WEIGHTS_AT + stage * STAGE_BYTES + swizzled(lane, chunk);
+#pragma unroll
+            for (int i = 0; i < TILE_O; i += LANES) {
+                const bool there = (TILES_O * TILE_O == OUT_CHANNELS || o + lane + i < OUT_CHANNELS) &&
+                                   (IN_CHUNKS % CHUNKS == 0 || at < IN_CHUNKS);
+                copy_chunk(to + i * ROW, there ? from + (int64_t)i * TAPS * IN_CHUNKS * 16 : (const char *)AOTK_WEIGHT(0), there ? 16 : 0);
+            }
+        };
+        /* Weights depend on no kernel before: the ring is filled with them while that one still runs. */
+        const int steps = (block_end - block_begin) * TAPS;
+        int filled = steps < STAGES ? steps : STAGES;
+        for (int i = 0; i < filled; i++) copy_weights(i, block_begin + i / TAPS, STEP[i % TAPS].tap(), blockIdx.x / SPLIT);
+
+        /* Ends a group of copies: arrives once all that this thread has copied so far is there. */
+        int group = 0;
+        auto group_copied = [&] {
+            asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(full + 8 * group) : "memory");
+            group = group + 1 == RING ? 0 : group + 1;
+        };
+
+        place<STAGES> stage = {0, 1};
+        place<PATCHES> patch = {0, 1};
+        step next = STEP[0];
+        for (int tile = blockIdx.x / SPLIT; tile < tiles; tile += gridDim.x / SPLIT) {
+            /* Where each position of the patches lies in the input, in chunks; -1 for zeros. */
+            if (PERSISTENT) sync_some(1, COPIERS);
+            for (int i = thread; i < PLANES * PATCH_ROWS; i += COPIERS) {
+                const plane p = PLANE[PLANES > 1 ? i / PATCH_ROWS : 0];
+                const pixel at = pixel_of(tile / TILES_O, p.first + i % PATCH_ROWS);
+                const int y = at.y * STRIDE_H + p.y, x = at.x * STRIDE_W + p.x;
+                const bool there = at.n < batch && at.y >= 0 && y < IN_H && x < IN_W;
+                places[i] = there ? ((at.n * IN_H + y) * IN_W + x) * IN_CHUNKS : -1;
+            }
+            sync_some(1, COPIERS);
+            if (tile == blockIdx.x / SPLIT) {
+                aotk_wait();
+                aotk_release();
+            }
+            for (int block = block_begin; block < block_end; block++) {
+#pragma unroll 1
+                for (int s = 0; s < TAPS; s++) {
+                    const step now = next;
+                    next = STEP[s + 1 == TAPS ? 0 : s + 1];
+                    if (now.opens()) {
+                        barrier_wait(patch_empty + 8 * patch.at, patch.parity);
+                        uint32_t to = base + PATCHES_AT + patch.at * PATCH_BYTES + swizzled(lane, chunk);
+                        const int at = block * CHUNKS + chunk;
+#pragma unroll 4
+                        for (int i = lane; i < PATCH_ROWS; i += LANES, to += LANES * ROW) {
+                            const int from = places[now.plane() * PATCH_ROWS + i];
+                            const bool there = from >= 0 && (IN_CHUNKS % CHUNKS == 0 || at < IN_CHUNKS);
+                            copy_chunk(to, (const char *)AOTK_IN(0) + (int64_t)(there ? from + at : 0) * 16, there ? 16 : 0);
+                        }
+                        if (RESIDENT) group_copied();
+                        patch.forward(1);
+                    }
+                    if (filled > 0) {
+                        filled--;
+                    } else if (!RESIDENT) {
+                        barrier_wait(empty + 8 * stage.at, stage.parity);
+                        copy_weights(stage.at, block, now.tap(), tile);
+                    }
+                    if (!RESIDENT) group_copied();
+                    stage.forward(1);
+                }
+            }
+        }
+        if (SPLIT > 1) {
+            cluster_sync();
+            cluster_sync();
+        }
+        return;
+    }
+
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 224;");
+    const int group = thread / 128 - 1, member = thread % 128, warp = member / 32;
+    const int group_o = group % GROUPS_O, group_p = ALTERNATE ? 0 : group / GROUPS_O;
+    /* What this thread stores: eight channels of every sixteenth pixel. */
+    const int row = member / 8, column = member % 8 * 8;
+    float *const sums_at = (float *)(shared_bytes + SUMS_AT) + group * (SPLIT > 1 ? 1 : 2) * SLICE * SUM_PITCH;
+    float sums[PIXELS / 2];
+    place<STAGES> stage = {0, 0};
+    place<PATCHES> patch = {0, 0};
+    constexpr int STEPS = TAPS * BLOCKS, FILLS = PLANES * BLOCKS;   /* of a tile, if not split */
+    const int begin = blockIdx.x / SPLIT + (ALTERNATE ? group * gridDim.x : 0);
+    place<1> round = {0, 1};
+    if (ALTERNATE && group > 0) {
+        stage.forward(STEPS);
+        patch.forward(FILLS);
+        round.forward(1);
+    }
+
+    aotk_wait();
+    for (int tile = begin; tile < tiles; tile += gridDim.x / SPLIT * (ALTERNATE ? 2 : 1)) {
+        int add = 0, last_stage = -1, last_patch = -1;
+        step next = STEP[0];
+        auto release = [&] {
+            if (thread % 32 == 0) {
+                if (!RESIDENT && last_stage >= 0) barrier_arrive(empty + 8 * last_stage);
+                if (last_patch >= 0) barrier_arrive(patch_empty + 8 * last_patch);
+            }
+        };
+        /* In turn, so that nobody waits for a round of a ring before the one before it is full. */
+        if (ALTERNATE) barrier_wait(turn + 8 * group, round.parity);
+        for (int block = block_begin; block < block_end; block++) {
+#pragma unroll 1
+            for (int s = 0; s < TAPS; s++) {
+                const step now = next;
+                next = STEP[s + 1 == TAPS ? 0 : s + 1];
+                if (!RESIDENT || now.opens()) {
+                    barrier_wait(full + 8 * (RESIDENT ? patch.at : stage.at), RESIDENT ? patch.parity : stage.parity);
+                    /* The copies went through the other proxy than the multiplication reads through. */
+                    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+                }
+                asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+                const uint32_t a = base + WEIGHTS_AT + stage.at * STAGE_BYTES + group_o * 64 * ROW;
+                const uint32_t b = base + PATCHES_AT + patch.at * PATCH_BYTES + (now.shift() + group_p * PIXELS) * ROW;
+#pragma unroll
+                for (int k = 0; k < CHUNKS; k += 2) {
+                    multiply(sums, operand(a + k * 16), operand(b + k * 16), add);
+                    add = 1;
+                }
+                asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+                if (!RESIDENT || last_patch >= 0) {
+                    asm volatile("wgmma.wait_group.sync.aligned 1;" ::: "memory");
+                    release();
+                }
+                last_stage = stage.at;
+                last_patch = now.closes() ? patch.at : -1;
+                stage.forward(1);
+                if (now.closes()) patch.forward(1);
+            }
+        }
+        if (ALTERNATE) {
+            if (thread % 32 == 0) barrier_arrive(turn + 8 * (1 - group));
+            stage.forward(STEPS);
+            patch.forward(FILLS);
+            round.forward(1);
+        }
+
+        const int o = tile % TILES_O * TILE_O + group_o * 64 + column;
+        float bias1_of[8];
+        for (int i = 0; i < 8; i++) bias1_of[i] = OUT_CHANNELS % TILE_O == 0 || o < OUT_CHANNELS ? ((const float *)AOTK_WEIGHT(1))[o + i] : 0;
+        /* Residuals are asked for some slices before they are needed, the first ones while the last products are under way. */
+        int places[AHEAD][EACH];
+        auto ask = [&](int s) {
+#pragma unroll
+            for (int i = 0; i < EACH; i++) {
+                const int p = SPLIT > 1 ? (i * SPLIT + rank) * 16 + row : s * SLICE + i * 16 + row;
+                const int place = p < PIXELS ? place_of(batch, tile / TILES_O, group_p * PIXELS + p, o) : -1;
+                places[s % AHEAD][i] = place;
+            }
+        };
+        for (int s = 0; s < AHEAD - 1 || s == 0; s++) {
+            if (s < SLICES) ask(s);
+        }
+        asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+#pragma unroll
+        for (int i = 0; i < PIXELS / 2; i++) asm volatile("" : "+f"(sums[i])::"memory");
+        release();
+
+        auto put = [&](float *to, int b) {
+            float *const at = to + (b % (SLICE / 8) * 8 + thread % 4 * 2) * SUM_PITCH + sum_column(warp * 16) + thread % 32 / 4;
+            at[0] = sums[4 * b];
+            at[SUM_PITCH] = sums[4 * b + 1];
+            at[8] = sums[4 * b + 2];
+            at[SUM_PITCH + 8] = sums[4 * b + 3];
+        };
+        auto finish = [&](int where, const float *sum) {
+            float value[8];
+#pragma unroll
+            for (int i = 0; i < 8; i++) {
+                const float x = sum[i];
+                const float bias1 = bias1_of[i];
+                value[i] = s_relu(s_add(x, bias1));
+            }
+            eight y;
+#pragma unroll
+            for (int i = 0; i < 8; i++) {
+                if (i % 2 == 0) y.word[i / 2] = aotk_pack(result(), value[i], value[i + 1]);
+            }
+            if (where >= 0) ((eight *)AOTK_OUT(0))[where] = y;
+        };
+        /* The sums lie where the rings were: everybody is done with those first. */
+        if (!PERSISTENT) sync_some(2, 128 * GROUPS);
+
+#pragma unroll
+        for (int s = 0; s < SLICES; s++) {
+            if (s + AHEAD - 1 < SLICES) ask(s + AHEAD - 1);
+            float *const half = sums_at + s % 2 * SLICE * SUM_PITCH;
+#pragma unroll
+            for (int b = s * SLICE / 8; b < (s + 1) * SLICE / 8; b++) {
+                if (b < PIXELS / 8) put(half, b);
+            }
+            sync_some(3 + group, 128);
+#pragma unroll
+            for (int i = 0; i < EACH; i++) {
+                const float *const from = half + (i * 16 + row) * SUM_PITCH + sum_column(column);
+                const float4 low = *(const float4 *)from, high = *(const float4 *)(from + 4);
+                const float sum[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
+                finish(places[s % AHEAD][i], sum);
+            }
+        }
+        if (PERSISTENT) sync_some(3 + group, 128);
+    }
+}
