@@ -1,12 +1,12 @@
-/* cuda_conv_stem@1 blocks=2 bn=32 chunk=7 rows=7 runs=1 split=1 tall=1 wgs=2 for cuda-sm_90, from cuda/conv_stem.cu.j2 */
-#define AOTK_SYMBOL aot_f32_cuda_conv_stem_bias_relu__blocks2_bn32_chunk7_rows7_runs1_split1_tall1_wgs2__sm90_DIGEST
+/* cuda_conv_stem@1 blocks=2 bn=32 chunk=7 rows=7 runs=0 split=1 tall=1 wgs=2 for cuda-sm_90, from cuda/conv_stem.cu.j2 */
+#define AOTK_SYMBOL aot_f32_cuda_conv_stem_bias_relu__blocks2_bn32_chunk7_rows7_runs0_split1_tall1_wgs2__sm90_DIGEST
 #define AOTK_SM 90
 /* end of the headers */
 /* Convolution of a row-major float input with few channels into NHWC, as at the start of a network.
  *
- * A unit of work is 7 rows of the output, times one of 1 ranges of its columns; a block has a run of them, downwards. It copies the input of a unit
- * to shared memory, converted and with the channels of a pixel side by side, so that a row of the window is one run of elements; while it computes a
- * unit, it fetches the next one's input. A warp takes a strip of 16 neighbouring pixels of TALL rows; 4 warps with a strip each are a product of wgmma.
+ * A unit of work is 7 rows of the output, times one of 1 ranges of its columns. Each has a block. It copies the input of a unit
+ * to shared memory, converted and with the channels of a pixel side by side, so that a row of the window is one run of elements.
+ * A warp takes a strip of 16 neighbouring pixels of TALL rows; 4 warps with a strip each are a product of wgmma.
  * Its left operands are gathered from the copy into registers, a row of the input at a time and once for all the rows of the output that it is part of.
  * The right operands lie in shared memory.
  *
@@ -57,12 +57,10 @@
 #define PITCH (COPY_QUADS * 2 * LANES + ODD) /* in pairs */
 #define COPY (COPY_H * PITCH)
 #define WINDOW ((SHIFT * LANES + ODD) / 2)   /* the first window's first pair */
-/* It is fetched in pieces of a row, 4 pixels for each lane of a warp: all for the first unit, the following ones while ITERATIONS strips are computed. */
+/* It is fetched in pieces of a row, 4 pixels for each lane of a warp. */
 #define ROW_PIECES ((COPY_QUADS + 31) / 32)
-#define KEPT 0                 /* rows that only the first unit needs */
 #define WARPS (THREADS / 32)
 #define ITERATIONS (((ROWS + TALL - 1) / TALL * STRIPS + WARPS - 1) / WARPS)
-#define FETCH (((COPY_H - KEPT) * ROW_PIECES + ITERATIONS * WARPS - 1) / (ITERATIONS * WARPS))
 
 /* Elements of 16 bytes of the output. A lane of a quad holds that many neighbouring channels of every 4 * VECTOR. */
 typedef float out_t;
@@ -240,10 +238,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) AOTK_SYMBOL(const __gri
     float *const bias = (float *)(weights + WEIGHT_WORDS);
     pair *const copies = (pair *)(bias + 1 * BN);
 
-    const int blocks = gridDim.x / PANELS, block = blockIdx.x / PANELS;
+    const int block = blockIdx.x / PANELS;
     const int64_t units = (int64_t)(AOTK_DIM(0)) * (BANDS * 1);
-    const int begin = units * block / blocks, end = units * (block + 1) / blocks;
-    if (begin == end) return;
+    const int unit = block, begin = unit;
+    if (unit >= units) return;
 
     const int first = blockIdx.x % PANELS * BN;
     copy_weights((const float *)AOTK_WEIGHT(0), weights, first);
@@ -274,26 +272,17 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) AOTK_SYMBOL(const __gri
     __syncthreads();
 
     float acc[TALL][BN / 8][4];
-    for (int unit = begin; unit < end; unit++) {
+    {
         const int y0 = Y0(unit), x0 = X0(unit), row0 = unit % BANDS * ROWS, rows = OUT_H - row0 < ROWS ? OUT_H - row0 : ROWS;
-        const pair *const copy = copies + (unit - begin) % 2 * COPY;
-        pair *const other = copies + (unit + 1 - begin) % 2 * COPY;
-        const source next = input(unit + 1);
+        const pair *const copy = copies;
         out_t *const out = (out_t *)AOTK_OUT(0) + ((int64_t)(unit / (BANDS * 1)) * OUT_H + row0) * (OUT_W * OUT_LANES) + first + t * VECTOR;
         const int tiles = (rows + TALL - 1) / TALL * STRIPS;
         for (int i = 0; i < ITERATIONS; i++) {
             const bool mine = i * WARPS + warp < tiles;
             const int tile = mine ? i * WARPS + warp : 0, row = tile / STRIPS * TALL, column = tile % STRIPS * STRIP + g;
-            float value[FETCH][CHANNELS][4];
-            if (unit + 1 < end)
-#pragma unroll
-                for (int k = 0; k < FETCH; k++) fetch(value[k], next, (i * FETCH + k) * WARPS + warp);
             const pair *const x = copy + WINDOW + row * (STRIDE_H * PITCH) + column * (STRIDE_W * LANES / 2) + t;
             multiply(acc, x, x + 8 * STRIDE_W * LANES / 2, weights_of_step);
             await<0>(acc);
-            if (unit + 1 < end)
-#pragma unroll
-                for (int k = 0; k < FETCH; k++) put(value[k], other, (i * FETCH + k) * WARPS + warp);
 #pragma unroll
             for (int half = 0; half < 2; half++) {
                 const pixel result = finish(acc[0], half, bias, t);
@@ -301,6 +290,5 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) AOTK_SYMBOL(const __gri
                 if (mine && row + 0 < rows && x < OUT_W) store(out + ((row + 0) * OUT_W + x) * OUT_LANES, first + t * VECTOR, result);
             }
         }
-        __syncthreads();
     }
 }
