@@ -80,6 +80,19 @@ pub struct ConvSpec {
     pub epilogue: Vec<EpilogueStep>,
     /// A pooling that follows: the task's output is what it gives, and residuals have the shape before it.
     pub pool: Option<PoolSpec>,
+    /// A second convolution whose result is added before the fused steps: the shortcut of a residual block.
+    pub branch: Option<Branch>,
+}
+
+/// A convolution of one group that is added to another one; its output has the same shape.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Branch {
+    /// Which input it reads.
+    pub input: usize,
+    /// Which weight it multiplies, `[O, KH, KW, C]` like the first one's.
+    pub weight: usize,
+    /// Geometry.
+    pub window: Window,
 }
 
 /// A fused matrix product of the last two dimensions. `in[0]` is a, always row-major `[…, M, K]`. b is `weight[0]` or `in[1]`.
@@ -260,7 +273,7 @@ impl TuningTask {
     pub fn kin(&self) -> Option<aotfarm_protocol::Digest> {
         let spec = &self.spec;
         let main = match &spec.kind {
-            TaskKind::Conv(conv) => format!("conv {:?} {} {:?}", conv.window, conv.groups, conv.pool),
+            TaskKind::Conv(conv) => format!("conv {:?} {} {:?} {:?}", conv.window, conv.groups, conv.pool, conv.branch),
             TaskKind::MatMul(MatMulSpec { b_is_weight, b_transposed, .. }) => format!("matmul {b_is_weight} {b_transposed}"),
             TaskKind::Pool(_) | TaskKind::Rows(_) | TaskKind::Loops(_) => return None,
         };

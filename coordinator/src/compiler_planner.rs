@@ -134,9 +134,12 @@ fn flops(task: &TuningTask) -> f64 {
     let spec = &task.spec;
     let outputs: f64 = spec.outputs.iter().map(elements).sum();
     let inner = match &spec.kind {
-        // [O, C/groups, KH, KW]: every output takes all but the first.
-        TaskKind::Conv(_) => {
-            spec.weights.first().map_or(1.0, |w| 2.0 * w.shape[1..].iter().map(|s| s.at(&task.point) as f64).product::<f64>())
+        // [O, …]: every output takes all but the first. A pooled one takes as many as the pooling's stride leaves out.
+        TaskKind::Conv(conv) => {
+            let terms = |w: &TensorSpec| 2.0 * w.shape[1..].iter().map(|s| s.at(&task.point) as f64).product::<f64>();
+            let branch = conv.branch.and_then(|b| spec.weights.get(b.weight));
+            let pooled = conv.pool.map_or(1, |p| p.window.stride[0] * p.window.stride[1]);
+            spec.weights.first().into_iter().chain(branch).map(terms).sum::<f64>() * pooled as f64
         }
         TaskKind::MatMul(_) => spec.inputs.first().and_then(|a| a.shape.last()).map_or(1.0, |k| 2.0 * k.at(&task.point) as f64),
         TaskKind::Pool(p) => (p.window.kernel[0] * p.window.kernel[1]) as f64,

@@ -34,6 +34,19 @@ pub(super) struct Chain {
     pub(super) steps: Vec<ChainStep>,
     /// A pooling of what the epilogue gives.
     pub(super) pool: Option<PoolSpec>,
+    /// A second convolution (its node) that is added before the epilogue.
+    pub(super) branch: Option<usize>,
+}
+
+impl Chain {
+    /// Makes one of the biases at the beginning.
+    fn merge_biases(&mut self) {
+        while let [ChainStep::Bias { name, data: a }, ChainStep::Bias { data: b, .. }, ..] = self.steps.as_slice() {
+            let sum: Vec<f32> = a.to_f32().iter().zip(b.to_f32()).map(|(a, b)| a + b).collect();
+            let merged = ChainStep::Bias { name: name.clone(), data: TensorData::from_f32(&sum) };
+            self.steps.splice(..2, [merged]);
+        }
+    }
 }
 
 /// The edges that use each value.
@@ -103,7 +116,53 @@ impl Chains {
             chains.of[n] = Some(chains.all.len());
             chains.all.push(chain);
         }
+        if blocking == Blocking::Whole {
+            chains.join_branches(graph, uses);
+        }
         chains
+    }
+
+    /// A convolution that is added to another one and used nowhere else becomes its branch: both are sums over taps and channels, so one
+    /// kernel makes them, and the one's result never goes through memory.
+    fn join_branches(&mut self, graph: &Graph, uses: &Uses) {
+        for c in 0..self.all.len() {
+            let chain = &self.all[c];
+            let dense = |node: usize| match graph.nodes[node].op {
+                // Few channels have a kernel of their own, which knows no branches.
+                Op::Conv { groups: 1, .. } => {
+                    image_size(graph, graph.nodes[node].inputs[0]).is_some_and(|[channels, ..]| channels > FEW_CHANNELS)
+                }
+                _ => false,
+            };
+            let residual = |step: &ChainStep| matches!(step, ChainStep::Residual(..));
+            let added = chain.steps.iter().enumerate().find_map(|(at, step)| match step {
+                // Nothing but biases before it, which commute with the sum.
+                ChainStep::Residual(BinaryOp::Add, id) if !chain.steps[..at].iter().any(|s| !is_bias(s)) => Some((at, *id)),
+                _ => None,
+            });
+            let (Some((at, id)), true) = (added, dense(chain.anchor)) else { continue };
+            let one = chain.pool.is_none() && chain.branch.is_none() && chain.steps.iter().filter(|s| residual(s)).count() == 1;
+            let Def::Node(producer) = graph.value(id).def else { continue };
+            let Some(other) = self.of[producer].filter(|o| *o != c && self.all[*o].last == producer) else { continue };
+            let branch = &self.all[other];
+            let simple = branch.steps.iter().all(is_bias) && branch.pool.is_none() && branch.branch.is_none();
+            let window = |node: usize| match graph.nodes[node].op {
+                Op::Conv { window, .. } => window.kernel,
+                _ => [0, 0],
+            };
+            // The larger of two is the main one.
+            let smaller = window(branch.anchor) <= window(chain.anchor);
+            if one && simple && smaller && dense(branch.anchor) && uses.single(id).is_some() {
+                let (anchor, biases) = (branch.anchor, branch.steps.clone());
+                let chain = &mut self.all[c];
+                chain.branch = Some(anchor);
+                chain.steps.splice(at..=at, biases);
+                chain.merge_biases();
+                for owner in self.of.iter_mut().filter(|owner| **owner == Some(other)) {
+                    *owner = Some(c);
+                }
+            }
+        }
     }
 
     /// The chain whose last node this is.
@@ -123,7 +182,7 @@ impl Chains {
     fn epilogue(&mut self, graph: &Graph, uses: &Uses, anchor: usize, axis: usize) -> Chain {
         let node = &graph.nodes[anchor];
         let shape = &graph.ty(node.output).shape;
-        let mut chain = Chain { anchor, last: anchor, steps: Vec::new(), pool: None };
+        let mut chain = Chain { anchor, last: anchor, steps: Vec::new(), pool: None, branch: None };
         if let Some(bias) = node.inputs.get(2)
             && let Some(data) = channel_vector(graph, *bias, shape, axis, true)
         {
@@ -164,7 +223,7 @@ impl Chains {
 
     /// A reduction takes with it single-use element-wise nodes that keep its type.
     fn followers(&mut self, graph: &Graph, uses: &Uses, anchor: usize) -> Chain {
-        let mut chain = Chain { anchor, last: anchor, steps: Vec::new(), pool: None };
+        let mut chain = Chain { anchor, last: anchor, steps: Vec::new(), pool: None, branch: None };
         let mut value = graph.nodes[anchor].output;
         while let Some((next, _)) = uses.single(value) {
             let node = &graph.nodes[next];
@@ -180,6 +239,10 @@ impl Chains {
         }
         chain
     }
+}
+
+fn is_bias(step: &ChainStep) -> bool {
+    matches!(step, ChainStep::Bias { .. })
 }
 
 fn epilogue_step(graph: &Graph, node: &Node, slot: usize, axis: usize, anchor: &Node) -> Option<ChainStep> {

@@ -6,7 +6,7 @@ use aotfarm_protocol::{DType, Dim, DimRange, Port, Precision, Target};
 
 use crate::ir::{BinaryOp, Def, Expr, Graph, Node, Op, PoolOp, TensorData, UnaryOp, ValueId};
 use crate::task::{
-    ConvSpec, EpilogueStep, GPU_CHANNELS, Layout, MatMulSpec, Math, PoolSpec, RowSpec, Scalar, Size, TaskKind, TaskSpec,
+    Branch, ConvSpec, EpilogueStep, GPU_CHANNELS, Layout, MatMulSpec, Math, PoolSpec, RowSpec, Scalar, Size, TaskKind, TaskSpec,
     TensorSpec,
 };
 
@@ -219,7 +219,8 @@ impl<'a> Lowering<'a> {
     }
 
     /// The weight of a convolution as the target's kernels read it.
-    fn filter(&mut self, node: &Node, groups: i64) -> Result<WeightId, PlanError> {
+    fn filter(&mut self, node: &Node) -> Result<WeightId, PlanError> {
+        let Op::Conv { groups, .. } = node.op else { return Err(self.error(node, "not a convolution")) };
         let Target::Cuda { .. } = self.plan.target else { return self.constant(node, node.inputs[1], "weight") };
         let (data, shape) = self.constant_data(node, node.inputs[1], "weight")?;
         let [o, c, kh, kw] = shape[..] else { return Err(self.error(node, "its weight must have rank 4")) };
@@ -274,7 +275,7 @@ impl<'a> Lowering<'a> {
     fn conv(&mut self, node: &Node, chain: &Chain) -> Result<(), PlanError> {
         self.require_f32(node)?;
         let Op::Conv { window, groups } = node.op else { return Err(self.error(node, "not a convolution")) };
-        let weight = self.filter(node, groups)?;
+        let weight = self.filter(node)?;
         if let Some(bias) = node.inputs.get(2) {
             self.constant(node, *bias, "bias")?;
         }
@@ -282,13 +283,21 @@ impl<'a> Lowering<'a> {
         let shape = self.graph.ty(result).shape.clone();
         let mut task = Task {
             dims: Dims::default(),
-            kind: TaskKind::Conv(ConvSpec { window, groups, epilogue: Vec::new(), pool: None }),
+            kind: TaskKind::Conv(ConvSpec { window, groups, epilogue: Vec::new(), pool: None, branch: None }),
             inputs: vec![(x, self.graph.ty(x).shape.clone())],
             weights: vec![weight],
             output: (result, shape.clone()),
         };
+        let mut branch = None;
+        if let Some(other) = chain.branch.map(|n| &self.graph.nodes[n])
+            && let Op::Conv { window, .. } = other.op
+        {
+            task.weights.push(self.filter(other)?);
+            task.inputs.push((other.inputs[0], self.graph.ty(other.inputs[0]).shape.clone()));
+            branch = Some(Branch { input: 1, weight: 1, window });
+        }
         let epilogue = self.epilogue(chain, &shape, &mut task);
-        task.kind = TaskKind::Conv(ConvSpec { window, groups, epilogue, pool: chain.pool });
+        task.kind = TaskKind::Conv(ConvSpec { window, groups, epilogue, pool: chain.pool, branch });
         self.emit(node, task);
         Ok(())
     }
@@ -470,7 +479,10 @@ fn label(spec: &TaskSpec, dims: &[Expr], node: &Node) -> String {
             };
             let groups = if conv.groups == 1 { String::new() } else { format!(" groups {}", conv.groups) };
             let pool = conv.pool.map_or(String::new(), |p| format!(" +max pool {}x{}", p.window.kernel[0], p.window.kernel[1]));
-            format!("conv {kh}x{kw}{stride}{groups} {} -> {result}{}{pool}", shape(&spec.inputs[0]), tail(&conv.epilogue))
+            let branch = conv.branch.map_or(String::new(), |b| {
+                format!(" +conv {}x{} of {}", b.window.kernel[0], b.window.kernel[1], shape(&spec.inputs[b.input]))
+            });
+            format!("conv {kh}x{kw}{stride}{groups} {} -> {result}{branch}{}{pool}", shape(&spec.inputs[0]), tail(&conv.epilogue))
         }
         TaskKind::MatMul(product) => {
             let b = if product.b_is_weight { &spec.weights[0] } else { &spec.inputs[1] };

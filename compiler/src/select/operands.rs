@@ -108,7 +108,10 @@ fn terms(task: &TuningTask) -> f64 {
         tensor.shape.iter().skip(from).map(|s| s.at(&task.point) as f64).product::<f64>().max(1.0)
     };
     match &spec.kind {
-        TaskKind::Conv(_) => spec.weights.first().map_or(1.0, |w| at(w, 1)),
+        TaskKind::Conv(conv) => {
+            let branch = conv.branch.and_then(|b| spec.weights.get(b.weight));
+            spec.weights.first().into_iter().chain(branch).map(|w| at(w, 1)).sum()
+        }
         TaskKind::MatMul(_) | TaskKind::Rows(_) => spec.inputs.first().map_or(1.0, |a| at(a, a.shape.len().saturating_sub(1))),
         TaskKind::Pool(pool) => (pool.window.kernel[0] * pool.window.kernel[1]) as f64,
         TaskKind::Loops(nest) => nest.reduction.iter().flat_map(|r| &r.extents).map(|s| s.at(&task.point) as f64).product(),
@@ -147,7 +150,7 @@ fn weight_values(task: &TuningTask, k: usize) -> Values {
     match &task.spec.kind {
         TaskKind::Loops(nest) => loop_values(task, nest, tensor, |s| matches!(s, Scalar::Weight(i, _) if *i == k)),
         // Scaled so that a sum over the fan-in has deviation 1, as in a trained network.
-        TaskKind::Conv(_) if k == 0 => plain_values(tensor.dtype, 1.0 / (size(1) * size(2) * size(3)).sqrt()),
+        TaskKind::Conv(conv) if k == 0 || conv.branch.is_some_and(|b| b.weight == k) => plain_values(tensor.dtype, 1.0 / (size(1) * size(2) * size(3)).sqrt()),
         TaskKind::MatMul(m) if k == 0 && m.b_is_weight => {
             plain_values(tensor.dtype, 1.0 / size(usize::from(m.b_transposed)).sqrt())
         }

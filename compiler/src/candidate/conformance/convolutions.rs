@@ -21,7 +21,7 @@ fn convolution(target: Target, channels: [i64; 2], size: i64, kernel: i64, strid
     };
     let weights = vec![plain(DType::F32, &weight), plain(DType::F32, &[to])];
     let halo = [pad as u32; 4];
-    let kind = TaskKind::Conv(ConvSpec { window, groups, epilogue, pool: None });
+    let kind = TaskKind::Conv(ConvSpec { window, groups, epilogue, pool: None, branch: None });
     task(target, kind, vec![image(target, [from, size, size], halo)], weights, image(target, [to, out, out], [1; 4]), &[2])
 }
 

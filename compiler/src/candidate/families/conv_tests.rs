@@ -121,7 +121,7 @@ impl Case {
         }
         let window =
             Window { kernel: [self.kernel; 2], stride: [self.stride; 2], pad: [[self.pad; 2]; 2], dilation: [self.dilation; 2] };
-        let conv = ConvSpec { window, groups: self.groups, epilogue: self.steps.clone(), pool: None };
+        let conv = ConvSpec { window, groups: self.groups, epilogue: self.steps.clone(), pool: None, branch: None };
         TuningTask {
             spec: TaskSpec {
                 kind: TaskKind::Conv(conv),
