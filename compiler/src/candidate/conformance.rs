@@ -97,7 +97,7 @@ fn for_gpu(task: &TuningTask, raw: &[Vec<u8>]) -> Option<(TuningTask, Vec<Vec<u8
 /// A task for a GPU with its activations, and the weights that it multiplies, stored in a type.
 fn stored_as(mut task: TuningTask, dtype: DType) -> TuningTask {
     let multiplied = match &mut task.spec.kind {
-        TaskKind::Conv(_) => 1,
+        TaskKind::Conv(conv) => 1 + usize::from(conv.branch.is_some()),
         TaskKind::MatMul(matmul) => usize::from(matmul.b_is_weight),
         TaskKind::Pool(_) | TaskKind::Rows(_) => 0,
         // Loop nests say themselves what is converted: see their examples.

@@ -2,7 +2,7 @@
 
 use aotfarm_protocol::{DType, Target};
 
-use crate::ir::{BinaryOp, PoolOp, ReduceOp, UnaryOp};
+use crate::ir::{BinaryOp, PoolOp, ReduceOp, UnaryOp, Window};
 use crate::task::{EpilogueStep, Index, LoopNest, RowSpec, Scalar, Size, TaskKind, TaskSpec, TensorSpec, TuningTask};
 
 /// The elements of a buffer, whatever their type, as f64.
@@ -73,9 +73,8 @@ pub fn evaluate(task: &TuningTask, raw: &[Vec<u8>]) -> Tensor {
     let mut result = Tensor { dtype: output.dtype, values: vec![0.0; output.len_at(&task.point) as usize] };
     match &spec.kind {
         TaskKind::Conv(conv) => {
-            let ([_, o, oh, ow], [n, c, h, w]) = (image(output, &task.point), image(&spec.inputs[0], &task.point));
-            let (per_group, window) = (c / conv.groups, conv.window);
-            let [kh, kw] = window.kernel;
+            let ([_, o, oh, ow], [n, _, h, w]) = (image(output, &task.point), image(&spec.inputs[0], &task.point));
+            let window = conv.window;
             // What a fused pooling reads.
             let size = |axis: usize, from: i64| {
                 let reach = window.dilation[axis] * (window.kernel[axis] - 1) + 1;
@@ -83,25 +82,11 @@ pub fn evaluate(task: &TuningTask, raw: &[Vec<u8>]) -> Tensor {
             };
             let [ch, cw] = [size(0, h), size(1, w)];
             let whole = TensorSpec { shape: [n, o, ch, cw].map(Size::Const).to_vec(), ..output.clone() };
-            let (x_at, whole_at, y_at) =
-                (places(&spec.inputs[0], &task.point), places(&whole, &task.point), places(output, &task.point));
-            let weight_at = |k: i64, ci: i64, i: i64, j: i64| match task.target {
-                Target::Cpu(_) => ((k * per_group + ci) * kh + i) * kw + j,
-                Target::Cuda { .. } => ((k * kh + i) * kw + j) * spec.weights[0].shape[3].at(&task.point) + ci,
-            };
+            let (whole_at, y_at) = (places(&whole, &task.point), places(output, &task.point));
+            let main = operands.convolution(task, [0, 0], window, conv.groups, o);
+            let branch = conv.branch.map(|b| operands.convolution(task, [b.input, b.weight], b.window, 1, o));
             let element = |b: i64, k: i64, y: i64, x: i64| {
-                let mut sum = 0.0;
-                for (i, j) in (0..kh).flat_map(|i| (0..kw).map(move |j| (i, j))) {
-                    let iy = y * window.stride[0] + i * window.dilation[0] - window.pad[0][0];
-                    let ix = x * window.stride[1] + j * window.dilation[1] - window.pad[1][0];
-                    if (0..h).contains(&iy) && (0..w).contains(&ix) {
-                        for ci in 0..per_group {
-                            let channel = k / (o / conv.groups) * per_group + ci;
-                            sum += operands.weights[0].values[weight_at(k, ci, i, j) as usize]
-                                * operands.inputs[0].values[x_at[(((b * c + channel) * h + iy) * w + ix) as usize]];
-                        }
-                    }
-                }
+                let sum = main(b, k, y, x) + branch.as_ref().map_or(0.0, |branch| branch(b, k, y, x));
                 let at = whole_at[(((b * o + k) * ch + y) * cw + x) as usize];
                 operands.epilogue(&conv.epilogue, sum, k as usize, at)
             };
@@ -213,6 +198,39 @@ fn places(spec: &TensorSpec, point: &[i64]) -> Vec<usize> {
 }
 
 impl Operands<'_> {
+    /// The sums of a convolution of an input and a weight to `o` channels, by image, channel, row and column.
+    fn convolution(
+        &self,
+        task: &TuningTask,
+        [input, weight]: [usize; 2],
+        window: Window,
+        groups: i64,
+        o: i64,
+    ) -> impl Fn(i64, i64, i64, i64) -> f64 {
+        let (x, filter) = (&self.spec.inputs[input], &self.spec.weights[weight]);
+        let ([_, c, h, w], [kh, kw], x_at) = (image(x, self.point), window.kernel, places(x, self.point));
+        let per_group = c / groups;
+        let weight_at = move |k: i64, ci: i64, i: i64, j: i64| match task.target {
+            Target::Cpu(_) => ((k * per_group + ci) * kh + i) * kw + j,
+            Target::Cuda { .. } => ((k * kh + i) * kw + j) * filter.shape[3].at(self.point) + ci,
+        };
+        move |b, k, y, x| {
+            let mut sum = 0.0;
+            for (i, j) in (0..kh).flat_map(|i| (0..kw).map(move |j| (i, j))) {
+                let iy = y * window.stride[0] + i * window.dilation[0] - window.pad[0][0];
+                let ix = x * window.stride[1] + j * window.dilation[1] - window.pad[1][0];
+                if (0..h).contains(&iy) && (0..w).contains(&ix) {
+                    for ci in 0..per_group {
+                        let channel = k / (o / groups) * per_group + ci;
+                        sum += self.weights[weight].values[weight_at(k, ci, i, j) as usize]
+                            * self.inputs[input].values[x_at[(((b * c + channel) * h + iy) * w + ix) as usize]];
+                    }
+                }
+            }
+            sum
+        }
+    }
+
     fn epilogue(&self, steps: &[EpilogueStep], value: f64, channel: usize, at: usize) -> f64 {
         steps.iter().fold(value, |v, step| match *step {
             EpilogueStep::Bias(k) => v + self.weights[k].values[channel],

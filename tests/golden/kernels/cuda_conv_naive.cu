@@ -3,16 +3,16 @@
 #define AOTK_SM 90
 /* end of the headers */
 /* Plain convolution for any layouts, groups, strides and dilations: one thread for each stored element, sums in double. */
-#define IN(n, c, y, x) (((((int64_t)(n) * 3 + (c)) * 20 + (y)) * 20 + (x)))
+#define IN0(n, c, y, x) (((((int64_t)(n) * 3 + (c)) * 20 + (y)) * 20 + (x)))
 #define OUT(n, c, y, x) (((((int64_t)(n) * 10 + (y)) * 10 + (x)) * 32 + (c)))
 #define RESIDUAL(n, c, y, x) (((((int64_t)(n) * 10 + (y)) * 10 + (x)) * 32 + (c)))
 
 /* The convolution with its fused steps at one place. */
 AOTK_INLINE float element(const aotk_call &call, int64_t n, int o, int y, int x_) {
-    const float *in = (const float *)AOTK_IN(0);
-    const float *weight = (const float *)AOTK_WEIGHT(0);
     double sum = 0;
     for (int kh = 0; kh < 7; kh++) {
+        const float *in = (const float *)AOTK_IN(0);
+        const float *weight = (const float *)AOTK_WEIGHT(0);
         const int row = y * 2 + kh * 1 - 3;
         if (row < 0 || row >= 20) continue;
         for (int kw = 0; kw < 7; kw++) {
@@ -20,7 +20,7 @@ AOTK_INLINE float element(const aotk_call &call, int64_t n, int o, int y, int x_
             if (column < 0 || column >= 20) continue;
             for (int i = 0; i < 3; i++)
                 sum += (double)aotk_float(weight[((int64_t)(o * 7 + kh) * 7 + kw) * 3 + i])
-                    * (double)aotk_float(in[IN(n, o / 32 * 3 + i, row, column)]);
+                    * (double)aotk_float(in[IN0(n, o / 32 * 3 + i, row, column)]);
         }
     }
     const float x = (float)sum;

@@ -16,16 +16,25 @@
  *
  * One warpgroup copies; the others multiply, together on a tile or (ALTERNATE) each on its own tile, so that one stores while the
  * other multiplies. A step is one tap of one plane of one block of channels; its weights come through a ring of STAGES, the patches
- * through one of PATCHES. A RESIDENT ring holds all weights of a tile and is filled once. */
+ * through one of PATCHES. A RESIDENT ring holds all weights of a tile and is filled once.
+ *
+ * A second convolution that is added has its own planes, and its steps follow those of the first. */
 typedef aotk_bf16 element;
 typedef aotk_bf16 result;
 
-constexpr int IN_H = 12, IN_W = 12, OUT_H = 12, OUT_W = 12;
-constexpr int IN_CHUNKS = 4, OUT_CHANNELS = 32;
-[[maybe_unused]] constexpr int STRIDE_H = 1, STRIDE_W = 1, PITCH_H = 13, PITCH_W = 13;
-constexpr int TAPS = 9, PLANES = 1;
+constexpr int OUT_H = 12, OUT_W = 12, OUT_CHANNELS = 32;
+[[maybe_unused]] constexpr int PITCH_H = 13, PITCH_W = 13;
 constexpr int CHUNKS = 4;   /* chunks of 16 bytes in a block of channels */
-constexpr int BLOCKS = (IN_CHUNKS + CHUNKS - 1) / CHUNKS;
+/* What is summed. ROWS: of a patch. */
+struct sum0 {
+    static constexpr int INPUT = 0, WEIGHT = 0, H = 12, W = 12, STRIDE_H = 1, STRIDE_W = 1;
+    static constexpr int TAPS = 9, PLANES = 1, ROWS = 36;
+    static constexpr int IN_CHUNKS = 4, BLOCKS = (IN_CHUNKS + CHUNKS - 1) / CHUNKS;
+};
+typedef sum0 first_sum;
+typedef sum0 last_sum;
+constexpr bool BRANCH = 0;   /* whether these are two */
+constexpr int TAPS = 9, PLANES = 1;   /* of both */
 constexpr bool PERSISTENT = 1, ALTERNATE = 1;
 /* Multiplying warpgroups along the channels and pixels of a tile, and all. */
 constexpr int GROUPS_O = 1, GROUPS_P = 1, GROUPS = GROUPS_O * GROUPS_P * (ALTERNATE ? 2 : 1), COPIERS = 128, THREADS = COPIERS + 128 * GROUPS;
@@ -45,9 +54,37 @@ constexpr int SLICES = (PIXELS + SLICE - 1) / SLICE, EACH = SPLIT > 1 ? (PIXELS 
 constexpr int AHEAD = SPLIT > 1 ? 1 : 4;
 constexpr int PLACES_AT = 208, WEIGHTS_AT = 1024, PATCHES_AT = 37888, SUMS_AT = 47104;
 
-static_assert(PIXELS % 8 == 0 && PIXELS <= 256 && CHUNKS % 2 == 0 && OUT_CHANNELS % 8 == 0 && BLOCKS >= SPLIT, "");
+static_assert(PIXELS % 8 == 0 && PIXELS <= 256 && CHUNKS % 2 == 0 && OUT_CHANNELS % 8 == 0 && first_sum::BLOCKS >= SPLIT, "");
 static_assert(PERSISTENT ? SPLIT == 1 : !ALTERNATE && !RESIDENT, "");
-static_assert(!RESIDENT || STAGES == TAPS * BLOCKS, "");
+
+/* A block's share of the blocks of channels, first those of the first sum. */
+struct share {
+    int first_begin, first_count, last_begin, count;
+
+    AOTK_INLINE share(int rank) {
+        first_begin = rank * first_sum::BLOCKS / SPLIT;
+        first_count = (rank + 1) * first_sum::BLOCKS / SPLIT - first_begin;
+        last_begin = rank * last_sum::BLOCKS / SPLIT;
+        count = first_count + (BRANCH ? (rank + 1) * last_sum::BLOCKS / SPLIT - last_begin : 0);
+    }
+    AOTK_INLINE bool of_last(int block) const { return BRANCH && block >= first_count; }
+    AOTK_INLINE int steps() const { return first_count * first_sum::TAPS + (count - first_count) * last_sum::TAPS; }
+    /* Places in STEP of a block's first step (at the end: of the next tile's) and behind its last one. */
+    AOTK_INLINE int begin(int block) const { return of_last(block) && block < count ? first_sum::TAPS : 0; }
+    AOTK_INLINE int end(int block) const { return of_last(block) ? TAPS : first_sum::TAPS; }
+    /* Calls f with a block's sum, and which block of its channels it is. */
+    template <typename F> AOTK_INLINE void in_sum(int block, const F &f) const {
+        if (of_last(block)) {
+            f(last_sum(), last_begin + block - first_count);
+        } else {
+            f(first_sum(), first_begin + block);
+        }
+    }
+};
+/* Steps and patches of a tile that is not split. */
+constexpr int STEPS = first_sum::TAPS * first_sum::BLOCKS + (BRANCH ? last_sum::TAPS * last_sum::BLOCKS : 0);
+[[maybe_unused]] constexpr int FILLS = first_sum::PLANES * first_sum::BLOCKS + (BRANCH ? last_sum::PLANES * last_sum::BLOCKS : 0);
+static_assert(!RESIDENT || STAGES == STEPS, "");
 
 /* Input pixels whose coordinates are y and x modulo the stride; the patch begins `first` positions after the tile. */
 struct plane {
@@ -167,7 +204,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) AOTK_SYMBOL(const __gri
     const int batch = AOTK_DIM(0);
     const int tiles = TILES_O * ((batch * PITCH_H * PITCH_W + TILE_P - 1) / TILE_P);
     const int rank = blockIdx.x % SPLIT;
-    const int block_begin = rank * BLOCKS / SPLIT, block_end = (rank + 1) * BLOCKS / SPLIT;
+    const share mine(rank);
 
     const uint32_t base = (uint32_t)__cvta_generic_to_shared(shared_bytes);
     const uint32_t full = base, empty = full + 8 * RING, patch_empty = empty + 8 * STAGES;
@@ -188,21 +225,27 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) AOTK_SYMBOL(const __gri
         int *const places = (int *)(shared_bytes + PLACES_AT);
 
         auto copy_weights = [&](int stage, int block, int tap, int tile) {
-            const int o = tile % TILES_O * TILE_O;
-            const int at = block * CHUNKS + chunk;
-            const char *from = (const char *)AOTK_WEIGHT(0) + ((int64_t)((o + lane) * TAPS + tap) * IN_CHUNKS + at) * 16;
-            const uint32_t to = base + WEIGHTS_AT + stage * STAGE_BYTES + swizzled(lane, chunk);
+            mine.in_sum(block, [&](auto sum, int of) {
+                typedef decltype(sum) in;
+                const int o = tile % TILES_O * TILE_O;
+                const int at = of * CHUNKS + chunk;
+                const char *const weights = (const char *)AOTK_WEIGHT(in::WEIGHT);
+                const char *from = weights + ((int64_t)((o + lane) * in::TAPS + tap) * in::IN_CHUNKS + at) * 16;
+                const uint32_t to = base + WEIGHTS_AT + stage * STAGE_BYTES + swizzled(lane, chunk);
 #pragma unroll
-            for (int i = 0; i < TILE_O; i += LANES) {
-                const bool there = (TILES_O * TILE_O == OUT_CHANNELS || o + lane + i < OUT_CHANNELS) &&
-                                   (IN_CHUNKS % CHUNKS == 0 || at < IN_CHUNKS);
-                copy_chunk(to + i * ROW, there ? from + (int64_t)i * TAPS * IN_CHUNKS * 16 : (const char *)AOTK_WEIGHT(0), there ? 16 : 0);
-            }
+                for (int i = 0; i < TILE_O; i += LANES) {
+                    const bool there = (TILES_O * TILE_O == OUT_CHANNELS || o + lane + i < OUT_CHANNELS) &&
+                                       (in::IN_CHUNKS % CHUNKS == 0 || at < in::IN_CHUNKS);
+                    copy_chunk(to + i * ROW, there ? from + (int64_t)i * in::TAPS * in::IN_CHUNKS * 16 : weights, there ? 16 : 0);
+                }
+            });
         };
         /* Weights depend on no kernel before: the ring is filled with them while that one still runs. */
-        const int steps = (block_end - block_begin) * TAPS;
-        int filled = steps < STAGES ? steps : STAGES;
-        for (int i = 0; i < filled; i++) copy_weights(i, block_begin + i / TAPS, STEP[i % TAPS].tap(), blockIdx.x / SPLIT);
+        int filled = mine.steps() < STAGES ? mine.steps() : STAGES;
+        for (int i = 0, block = 0, s = 0; i < filled; i++) {
+            copy_weights(i, block, STEP[s].tap(), blockIdx.x / SPLIT);
+            if (++s == mine.end(block)) s = mine.begin(++block);
+        }
 
         /* Ends a group of copies: arrives once all that this thread has copied so far is there. */
         int group = 0;
@@ -218,32 +261,40 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) AOTK_SYMBOL(const __gri
             /* Where each position of the patches lies in the input, in chunks; -1 for zeros. */
             if (PERSISTENT) sync_some(1, COPIERS);
             for (int i = thread; i < PLANES * PATCH_ROWS; i += COPIERS) {
-                const plane p = PLANE[PLANES > 1 ? i / PATCH_ROWS : 0];
+                const int k = PLANES > 1 ? i / PATCH_ROWS : 0;
+                const plane p = PLANE[k];
                 const pixel at = pixel_of(tile / TILES_O, p.first + i % PATCH_ROWS);
-                const int y = at.y * STRIDE_H + p.y, x = at.x * STRIDE_W + p.x;
-                const bool there = at.n < batch && at.y >= 0 && y < IN_H && x < IN_W;
-                places[i] = there ? ((at.n * IN_H + y) * IN_W + x) * IN_CHUNKS : -1;
+                auto find = [&](auto sum) {
+                    typedef decltype(sum) in;
+                    const int y = at.y * in::STRIDE_H + p.y, x = at.x * in::STRIDE_W + p.x;
+                    const bool there = at.n < batch && at.y >= 0 && y < in::H && x < in::W;
+                    return there ? ((at.n * in::H + y) * in::W + x) * in::IN_CHUNKS : -1;
+                };
+                places[i] = BRANCH && k >= first_sum::PLANES ? find(last_sum()) : find(first_sum());
             }
             sync_some(1, COPIERS);
             if (tile == blockIdx.x / SPLIT) {
                 aotk_wait();
                 aotk_release();
             }
-            for (int block = block_begin; block < block_end; block++) {
+            for (int block = 0; block < mine.count; block++) {
 #pragma unroll 1
-                for (int s = 0; s < TAPS; s++) {
+                for (int s = mine.begin(block); s < mine.end(block); s++) {
                     const step now = next;
-                    next = STEP[s + 1 == TAPS ? 0 : s + 1];
+                    next = STEP[s + 1 == mine.end(block) ? mine.begin(block + 1) : s + 1];
                     if (now.opens()) {
                         barrier_wait(patch_empty + 8 * patch.at, patch.parity);
-                        uint32_t to = base + PATCHES_AT + patch.at * PATCH_BYTES + swizzled(lane, chunk);
-                        const int at = block * CHUNKS + chunk;
+                        mine.in_sum(block, [&](auto sum, int of) {
+                            typedef decltype(sum) in;
+                            uint32_t to = base + PATCHES_AT + patch.at * PATCH_BYTES + swizzled(lane, chunk);
+                            const int at = of * CHUNKS + chunk;
 #pragma unroll 4
-                        for (int i = lane; i < PATCH_ROWS; i += LANES, to += LANES * ROW) {
-                            const int from = places[now.plane() * PATCH_ROWS + i];
-                            const bool there = from >= 0 && (IN_CHUNKS % CHUNKS == 0 || at < IN_CHUNKS);
-                            copy_chunk(to, (const char *)AOTK_IN(0) + (int64_t)(there ? from + at : 0) * 16, there ? 16 : 0);
-                        }
+                            for (int i = lane; i < in::ROWS; i += LANES, to += LANES * ROW) {
+                                const int from = places[now.plane() * PATCH_ROWS + i];
+                                const bool there = from >= 0 && (in::IN_CHUNKS % CHUNKS == 0 || at < in::IN_CHUNKS);
+                                copy_chunk(to, (const char *)AOTK_IN(in::INPUT) + (int64_t)(there ? from + at : 0) * 16, there ? 16 : 0);
+                            }
+                        });
                         if (RESIDENT) group_copied();
                         patch.forward(1);
                     }
@@ -274,7 +325,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) AOTK_SYMBOL(const __gri
     float sums[PIXELS / 2];
     place<STAGES> stage = {0, 0};
     place<PATCHES> patch = {0, 0};
-    constexpr int STEPS = TAPS * BLOCKS, FILLS = PLANES * BLOCKS;   /* of a tile, if not split */
     const int begin = blockIdx.x / SPLIT + (ALTERNATE ? group * gridDim.x : 0);
     place<1> round = {0, 1};
     if (ALTERNATE && group > 0) {
@@ -295,11 +345,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) AOTK_SYMBOL(const __gri
         };
         /* In turn, so that nobody waits for a round of a ring before the one before it is full. */
         if (ALTERNATE) barrier_wait(turn + 8 * group, round.parity);
-        for (int block = block_begin; block < block_end; block++) {
+        for (int block = 0; block < mine.count; block++) {
 #pragma unroll 1
-            for (int s = 0; s < TAPS; s++) {
+            for (int s = mine.begin(block); s < mine.end(block); s++) {
                 const step now = next;
-                next = STEP[s + 1 == TAPS ? 0 : s + 1];
+                next = STEP[s + 1 == mine.end(block) ? mine.begin(block + 1) : s + 1];
                 if (!RESIDENT || now.opens()) {
                     barrier_wait(full + 8 * (RESIDENT ? patch.at : stage.at), RESIDENT ? patch.parity : stage.parity);
                     /* The copies went through the other proxy than the multiplication reads through. */

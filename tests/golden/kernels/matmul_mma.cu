@@ -4,22 +4,17 @@
 /* end of the headers */
 /* Convolution as an implicit matrix product on tensor cores: out[m][o] = Σ_k a[m][k] b[o][k], where m counts the output pixels, k the
  * taps and channels, and row m of a is gathered from the image. A plain matrix product is the 1x1 case on 1x1 images.
+ * A second convolution that is added lengthens k.
  *
  * A block makes a tile of BM pixels by BN channels from its share of k, BK at a time, through STAGES buffers. WM x WN warps share a
  * tile and WK such groups share the k of each buffer; SPLIT blocks of a cluster share all of k. */
 typedef aotk_bf16 element;
 typedef aotk_bf16 result;
 
-#define IN_H 1
-#define IN_W 1
-#define IN_C 24 /* as stored: a multiple of 8 */
 #define OUT_H 1
 #define OUT_W 1
 #define OUT_C 40
 #define OUT_STRIDE 40 /* elements from one pixel to the next */
-#define KERNEL_W 1
-#define TAPS (1 * KERNEL_W)
-#define K (TAPS * IN_C)
 
 #define BM 32
 #define BN 32
@@ -42,10 +37,25 @@ typedef partial_sums<SPLIT, WK, UNITS, 32 * WM * WN> partials;
 #define ROWS_AT_ONCE (THREADS / CHUNKS) /* rows of a buffer that the block copies with one chunk a thread */
 #define A_BYTES (BM * ROW)
 #define STAGE_BYTES ((BM + BN) * ROW)
-#define BLOCKS_K ((K + BK - 1) / BK)
+#define BLOCKS_K (first_source::BLOCKS)
 #define MOST_K ((BLOCKS_K + SPLIT - 1) / SPLIT) /* of a block */
 /* Units whose residuals are loaded together; when these are all, before the products. */
 #define TOGETHER (partials::OWN <= 4 ? partials::OWN : 2 * NG)
+
+/* What is summed: an image and its filters. */
+struct source0 {
+    static constexpr int INPUT = 0, WEIGHT = 0;
+    static constexpr int H = 1, W = 1, C = 24; /* as stored: a multiple of 8 */
+    static constexpr int KERNEL_W = 1, TAPS = 1 * KERNEL_W, K = TAPS * C, BLOCKS = (K + BK - 1) / BK;
+    static constexpr int SH = 1, SW = 1, DH = 1, DW = 1, PH = 0, PW = 0;
+};
+typedef source0 first_source;
+typedef source0 last_source;
+
+/* Calls f with the source that a block of k is of, and which of its blocks that is. */
+template <typename F> AOTK_INLINE void with_source(int block, const F &f) {
+    f(first_source(), block);
+}
 
 /* What a thread works on: pixel m and its channels from o on are the first of its units. */
 struct place {
@@ -103,14 +113,17 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) AOTK_SYMBOL(const 
     const uint32_t to_a = buffers + first * ROW + (chunk * 16 ^ mix_a<CHUNKS>(first));
     const uint32_t to_b = buffers + A_BYTES + first * ROW + (chunk * 16 ^ mix_b<CHUNKS>(first));
 
-    const element *const from_b = (const element *)AOTK_WEIGHT(0) + (int64_t)(tile_o + first) * K;
-    const auto load_b = [&](int stage, int block) {
-        const int k = (from_k + block) * BK + chunk * CHUNK;
+    const auto load_b = [&](int stage, int at) {
+        with_source(from_k + at, [&](auto source, int block) {
+            typedef decltype(source) in;
+            const int k = block * BK + chunk * CHUNK;
+            const element *const from = (const element *)AOTK_WEIGHT(in::WEIGHT) + (int64_t)(tile_o + first) * in::K + k;
 #pragma unroll
-        for (int row = 0; row < BN; row += ROWS_AT_ONCE)
-            if (BN % ROWS_AT_ONCE == 0 || first + row < BN)
-                copy_async((to_b + stage * STAGE_BYTES ^ mix_b<CHUNKS>(row)) + row * ROW, from_b + row * K + k,
-                           (K % BK == 0 || k < K) && (OUT_C % BN == 0 || tile_o + first + row < OUT_C));
+            for (int row = 0; row < BN; row += ROWS_AT_ONCE)
+                if (BN % ROWS_AT_ONCE == 0 || first + row < BN)
+                    copy_async((to_b + stage * STAGE_BYTES ^ mix_b<CHUNKS>(row)) + row * ROW, from + row * in::K,
+                               (in::K % BK == 0 || k < in::K) && (OUT_C % BN == 0 || tile_o + first + row < OUT_C));
+        });
     };
 #pragma unroll 1
     for (int s = 0; s < STAGES - 1 && s < count_k; s++) load_b(s, s);
@@ -121,29 +134,36 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) AOTK_SYMBOL(const 
     /* Of each row: where its first tap lies, and a bit for each tap that lies inside the image. */
     const element *from_a[(BM + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE];
     uint32_t inside[(BM + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE];
+    const auto find_rows = [&](auto source) {
+        typedef decltype(source) in;
 #pragma unroll
-    for (int row = 0, i = 0; row < BM; row += ROWS_AT_ONCE, i++) {
-        const int m = tile_m + first + row, pixel = m % (OUT_H * OUT_W), n = m / (OUT_H * OUT_W);
-        const int y = pixel / OUT_W * 1 - 0, x = pixel % OUT_W * 1 - 0;
-        from_a[i] = (const element *)AOTK_IN(0) + ((int64_t)(n * IN_H + y) * IN_W + x) * IN_C + chunk * CHUNK;
-        inside[i] = 0;
+        for (int row = 0, i = 0; row < BM; row += ROWS_AT_ONCE, i++) {
+            const int m = tile_m + first + row, pixel = m % (OUT_H * OUT_W), n = m / (OUT_H * OUT_W);
+            const int y = pixel / OUT_W * in::SH - in::PH, x = pixel % OUT_W * in::SW - in::PW;
+            from_a[i] = (const element *)AOTK_IN(in::INPUT) + ((int64_t)(n * in::H + y) * in::W + x) * in::C + chunk * CHUNK;
+            inside[i] = 0;
 #pragma unroll
-        for (int tap = 0; tap < TAPS; tap++) {
-            const int tap_y = y + tap / KERNEL_W * 1, tap_x = x + tap % KERNEL_W * 1;
-            if (m < rows && (unsigned)tap_y < IN_H && (unsigned)tap_x < IN_W) inside[i] |= 1ull << tap;
+            for (int tap = 0; tap < in::TAPS; tap++) {
+                const int tap_y = y + tap / in::KERNEL_W * in::DH, tap_x = x + tap % in::KERNEL_W * in::DW;
+                if (m < rows && (unsigned)tap_y < in::H && (unsigned)tap_x < in::W) inside[i] |= 1ull << tap;
+            }
         }
-    }
-    const auto load_a = [&](int stage, int block) {
-        const int start = (from_k + block) * BK, k = start + chunk * CHUNK;
-        /* A row of the buffer is one tap's, or its chunks find their own. */
-        const int tap = (IN_C % BK == 0 ? start : k) / IN_C;
-        const int offset = (tap / KERNEL_W * (1 * IN_W) + tap % KERNEL_W * 1 - tap) * IN_C + start;
-#pragma unroll
-        for (int row = 0, i = 0; row < BM; row += ROWS_AT_ONCE, i++)
-            if (BM % ROWS_AT_ONCE == 0 || first + row < BM)
-                copy_async((to_a + stage * STAGE_BYTES ^ mix_a<CHUNKS>(row)) + row * ROW, from_a[i] + offset,
-                           (K % BK == 0 || k < K) && (inside[i] >> tap & 1));
     };
+    const auto load_a = [&](int stage, int at) {
+        with_source(from_k + at, [&](auto source, int block) {
+            typedef decltype(source) in;
+            const int start = block * BK, k = start + chunk * CHUNK;
+            /* A row of the buffer is one tap's, or its chunks find their own. */
+            const int tap = (in::C % BK == 0 ? start : k) / in::C;
+            const int offset = (tap / in::KERNEL_W * (in::DH * in::W) + tap % in::KERNEL_W * in::DW - tap) * in::C + start;
+#pragma unroll
+            for (int row = 0, i = 0; row < BM; row += ROWS_AT_ONCE, i++)
+                if (BM % ROWS_AT_ONCE == 0 || first + row < BM)
+                    copy_async((to_a + stage * STAGE_BYTES ^ mix_a<CHUNKS>(row)) + row * ROW, from_a[i] + offset,
+                               (in::K % BK == 0 || k < in::K) && (inside[i] >> tap & 1));
+        });
+    };
+    with_source(from_k, [&](auto source, int) { find_rows(source); });
     /* This lane's rows and chunks for ldmatrix. The groups of warps take the steps in turn. */
     const int row_a = warp_m * (16 * MT) + lane % 16, row_b = warp_n * (32 * NG) + lane % 8 / 2 * 8 + lane / 16 * 2 + lane % 2;
     const uint32_t lane_a = buffers + row_a * ROW + ((lane / 16 * 16 + warp_k * 32) ^ mix_a<CHUNKS>(row_a));

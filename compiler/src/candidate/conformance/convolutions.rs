@@ -5,7 +5,7 @@ use aotfarm_protocol::{DType, Target};
 
 use super::{image, plain, task};
 use crate::ir::{PoolOp, UnaryOp, Window};
-use crate::task::{ConvSpec, EpilogueStep, GPU_CHANNELS, Layout, Math, PoolSpec, TaskKind, TuningTask};
+use crate::task::{Branch, ConvSpec, EpilogueStep, GPU_CHANNELS, Layout, Math, PoolSpec, TaskKind, TuningTask};
 
 /// A convolution of two images of `size` x `size` with bias and ReLU, padded so that the picture keeps its size at stride 1.
 fn convolution(target: Target, channels: [i64; 2], size: i64, kernel: i64, stride: i64, groups: i64) -> TuningTask {
@@ -49,6 +49,19 @@ fn tf32_stem(target: Target, pooled: bool) -> TuningTask {
     task
 }
 
+/// The end of a residual block: a shortcut of another size and of so many channels is added before bias and ReLU.
+fn with_branch(target: Target, channels: i64, kernel: i64) -> TuningTask {
+    let mut task = convolution(target, [32, 48], 7, 3, 1, 1);
+    let shortcut = convolution(target, [channels, 48], 14, kernel, 2, 1).spec;
+    let TaskKind::Conv(other) = shortcut.kind else { return task };
+    let TaskKind::Conv(conv) = &mut task.spec.kind else { return task };
+    conv.branch = Some(Branch { input: 1, weight: 1, window: other.window });
+    conv.epilogue[0] = EpilogueStep::Bias(2);
+    task.spec.inputs.extend(shortcut.inputs);
+    task.spec.weights.splice(1..1, shortcut.weights.into_iter().take(1));
+    task
+}
+
 /// A 1x1 convolution of a picture that stays row-major, as in excitation blocks and heads.
 fn row_major(target: Target) -> TuningTask {
     let mut task = convolution(target, [32, 20], 5, 1, 1, 1);
@@ -69,6 +82,7 @@ pub(super) fn examples(target: Target) -> Vec<TuningTask> {
     ];
     if let Target::Cuda { .. } = target {
         all.extend([false, true].map(|pooled| tf32_stem(target, pooled)));
+        all.extend([(64, 1), (20, 3)].map(|(channels, kernel)| with_branch(target, channels, kernel)));
     }
     all
 }

@@ -78,6 +78,9 @@ impl<'a> Conv<'a> {
     pub fn of(task: &'a TuningTask) -> Result<Self, Unsupported> {
         let TaskKind::Conv(conv) = &task.spec.kind else { return Err(Unsupported("not a convolution".into())) };
         let Target::Cpu(isa) = task.target else { return Err(Unsupported(format!("no C code for {}", task.target))) };
+        if conv.pool.is_some() || conv.branch.is_some() {
+            return Err(Unsupported("a fused pooling, or a second convolution that is added".into()));
+        }
         let spec = &task.spec;
         let operands = spec.inputs.iter().chain(&spec.weights).chain(&spec.outputs);
         if let Some(other) = operands.map(|t| t.dtype).find(|d| *d != DType::F32) {

@@ -14,7 +14,8 @@ use crate::task::{Math, Size, TuningTask};
 const TEMPLATE: Template =
     Template { name: "cuda/conv_mma.cu.j2", text: include_str!("../../../../kernels/cuda/conv_mma.cu.j2") };
 
-/// Tiles of `bm` output pixels by `bn` channels, `bk` elements of k in each of `stages` buffers; rows are gathered tap by tap. `wm`, `wn`,
+/// Tiles of `bm` output pixels by `bn` channels, `bk` elements of k in each of `stages` buffers; rows are gathered tap by tap, and after
+/// those of the convolution come those of its branch. `wm`, `wn`,
 /// `wk`, `split`: see [`Tile`].
 pub(crate) struct ConvMma;
 
@@ -29,23 +30,23 @@ struct Gemm {
     pixels: i64,
     images: Size,
     channels: i64,
-    depth: i64,
+    /// Terms of a sum, of each source.
+    depths: Vec<i64>,
     biases: usize,
     context: Value,
 }
 
 impl Gemm {
     fn of_conv(task: &TuningTask) -> Result<Self, Unsupported> {
-        let conv = Conv::of(task)?;
+        let conv = Conv::with_branch(task)?;
         let bytes = mma::convolution_bytes(&conv)?;
-        let [o, kh, kw, c] = conv.weight;
         Ok(Self {
             sm: conv.sm,
             bytes,
             pixels: conv.output.h * conv.output.w,
             images: conv.batch,
-            channels: o,
-            depth: kh * kw * c,
+            channels: conv.weight[0],
+            depths: conv.sources().iter().map(|s| s.weight[1..].iter().product()).collect(),
             biases: conv.epilogue.biases.len(),
             context: context! { round_in => false, ..conv.context() },
         })
@@ -60,6 +61,9 @@ impl Gemm {
         if product.sm < 80 || !product.b_is_weight || !product.b_transposed || k % 8 != 0 || a != b || !product.batch.is_empty() {
             return Err(Unsupported("not a product of one type with a weight of whole eights".into()));
         }
+        let source = context! {
+            input => 0, weight => 0, h => 1, w => 1, cp => k, kh => 1, kw => 1, sh => 1, sw => 1, dh => 1, dw => 1, ph => 0, pw => 0,
+        };
         mma::same_residuals(&product.epilogue.residuals, &product.input_types, output)?;
         let epilogue = &product.epilogue;
         Ok(Self {
@@ -68,12 +72,11 @@ impl Gemm {
             pixels: 1,
             images: product.m,
             channels: n,
-            depth: k,
+            depths: vec![k],
             biases: epilogue.biases.len(),
             context: context! {
                 in_t => element(a)?, out_t => element(output)?, batch => size(product.m),
-                h => 1, w => 1, cp => k, oh => 1, ow => 1, o => n, op => n,
-                kh => 1, kw => 1, sh => 1, sw => 1, dh => 1, dw => 1, ph => 0, pw => 0,
+                oh => 1, ow => 1, o => n, op => n, sources => [source],
                 epilogue => &epilogue.text, biases => &epilogue.biases, residuals => &epilogue.residuals,
                 round_in => product.math == Math::Tf32, round_out => false,
             },
@@ -97,7 +100,8 @@ impl Gemm {
         for bm in [16, 32, 48, 64, 96, 112, 128, 192, 256] {
             for row in [64, 128, 256] {
                 let bk = row / self.bytes;
-                let space = Space { sm: self.sm, channels: self.channels, rows: bm, row, rounds: div_up(self.depth, bk) };
+                let rounds = self.depths.iter().map(|depth| div_up(*depth, bk)).sum();
+                let space = Space { sm: self.sm, channels: self.channels, rows: bm, row, rounds };
                 let work = |tile: &Tile, rounds| self.work(bm, bk, tile, rounds, point);
                 space.visit(true, work, |cost, tile| points.push((cost, tile.params([("bm", bm), ("bk", bk)]))));
             }

@@ -22,7 +22,7 @@ impl CandidateFamily for ConvNaive {
     }
 
     fn supports(&self, task: &TuningTask) -> Result<(), Unsupported> {
-        let conv = Conv::of(task)?;
+        let conv = Conv::with_branch(task)?;
         match conv.pool {
             Some((pool, _)) if pool.op != PoolOp::Max => Err(Unsupported("only a maximum is fused".into())),
             _ => Ok(()),
@@ -34,10 +34,9 @@ impl CandidateFamily for ConvNaive {
     }
 
     fn render(&self, task: &TuningTask, params: &Params) -> KernelSource {
-        let conv = Conv::of(task).unwrap_or_else(|e| panic!("conv_naive was asked for a task that it refuses: {e}"));
+        let conv = Conv::with_branch(task).unwrap_or_else(|e| panic!("conv_naive was asked for a task that it refuses: {e}"));
         let (pool, stored) = conv.pool.map_or((None, conv.output), |(pool, stored)| (Some(pool.window), stored));
         let context = context! {
-            input => conv.input.place(),
             output => stored.place(),
             residual => conv.output.place(),
             stored => [stored.h, stored.w],
@@ -52,7 +51,7 @@ impl CandidateFamily for ConvNaive {
     }
 
     fn launch(&self, task: &TuningTask, _: &Params) -> Option<Launch> {
-        let conv = Conv::of(task).ok()?;
+        let conv = Conv::with_branch(task).ok()?;
         let stored = conv.pool.map_or(conv.output, |(_, stored)| stored);
         Some(Launch::linear(axis(1, stored.c * stored.h * stored.w, &[conv.batch], i64::from(THREADS)), THREADS, 0))
     }

@@ -325,6 +325,7 @@ mod tests {
             groups: 1,
             epilogue: vec![EpilogueStep::Bias(1), EpilogueStep::Unary(UnaryOp::Relu)],
             pool: Some(PoolSpec { op: PoolOp::Max, window: pool }),
+            branch: None,
         };
         let spec = TaskSpec {
             kind: TaskKind::Conv(conv),

@@ -3,7 +3,7 @@
 use aotfarm_protocol::{DType, GridAxis, Launch, Params};
 use minijinja::context;
 
-use super::geometry::{Conv, MATH, axis, element};
+use super::geometry::{Conv, MATH, Source, axis, element};
 use crate::candidate::families::conv_geometry::{div_up, param, point};
 use crate::candidate::render::{self, Template, Unit};
 use crate::candidate::{CandidateFamily, FamilyId, KernelSource, Needs, Unsupported};
@@ -104,17 +104,23 @@ struct Tap {
     shift: [i64; 2],
 }
 
+/// A convolution that is summed.
+struct Sum {
+    source: Source,
+    /// Chunks of 16 bytes in an input pixel.
+    in_chunks: i64,
+    taps: Vec<Tap>,
+    /// The planes that taps read, in the order of their first tap.
+    planes: Vec<[i64; 2]>,
+}
+
 /// What is known of a task.
 struct Shape<'a> {
     conv: Conv,
     task: &'a TuningTask,
-    /// Chunks of 16 bytes in an input pixel.
-    in_chunks: i64,
     /// Of the grid of positions.
     pitch: [i64; 2],
-    taps: Vec<Tap>,
-    /// The planes that taps read, in the order of their first tap.
-    planes: Vec<[i64; 2]>,
+    sums: Vec<Sum>,
 }
 
 /// Offsets in shared memory, and its size.
@@ -126,11 +132,48 @@ struct Memory {
     bytes: i64,
 }
 
+impl Sum {
+    fn of(source: Source) -> Self {
+        let Source { image, window, weight: [_, kh, kw, c], .. } = source;
+        let taps: Vec<Tap> = (0..kh * kw)
+            .map(|at| {
+                let from = |axis: usize, k: i64| k * window.dilation[axis] - window.pad[axis][0];
+                let reach = [from(0, at / kw), from(1, at % kw)];
+                let of = |f: fn(i64, i64) -> i64| [f(reach[0], window.stride[0]), f(reach[1], window.stride[1])];
+                Tap { at, plane: of(i64::rem_euclid), shift: of(i64::div_euclid) }
+            })
+            .collect();
+        let mut planes = Vec::new();
+        for tap in &taps {
+            if !planes.contains(&tap.plane) {
+                planes.push(tap.plane);
+            }
+        }
+        Self { source, in_chunks: c * image.dtype.size() as i64 / 16, taps, planes }
+    }
+
+    /// How far rows (or images) must lie apart for so many results.
+    fn pitch(&self, axis: usize, results: i64) -> i64 {
+        let Source { image, window, .. } = self.source;
+        let need = |tap: &Tap| {
+            // A reach beyond the row must end in the zeros before the next row; one before it, in those after the row before.
+            let plane = div_up([image.h, image.w][axis] - tap.plane[axis], window.stride[axis]);
+            (results + tap.shift[axis]).max(if tap.shift[axis] < 0 { plane - tap.shift[axis] } else { 0 })
+        };
+        self.taps.iter().map(need).max().unwrap_or(0).max(results)
+    }
+
+    /// Blocks of channels.
+    fn blocks(&self, point: &Point) -> i64 {
+        div_up(self.in_chunks, point.chunks)
+    }
+}
+
 impl<'a> Shape<'a> {
     fn of(task: &'a TuningTask) -> Result<Self, Unsupported> {
-        let conv = Conv::of(task)?;
+        let conv = Conv::with_branch(task)?;
         let refuse = |why: &str| Err(Unsupported(why.into()));
-        let [o, kh, kw, c] = conv.weight;
+        let o = conv.weight[0];
         if conv.sm != 90 {
             return refuse("wgmma is of sm_90a");
         }
@@ -140,38 +183,17 @@ impl<'a> Shape<'a> {
         if conv.weight_dtype != conv.input.dtype || (conv.input.dtype == DType::F32) != (conv.math == Math::Tf32) {
             return refuse("the operands are not of one type of tensor cores");
         }
-        if conv.input.block != Some(c) || c % 8 != 0 || conv.output.block != Some(o) || o % 8 != 0 {
+        let eights = |s: &Source| s.image.block == Some(s.weight[3]) && s.weight[3] % 8 == 0;
+        if !conv.sources().iter().all(eights) || conv.output.block != Some(o) || o % 8 != 0 {
             return refuse("an image is not NHWC of eights of channels");
         }
         if conv.epilogue.residuals.iter().any(|k| task.spec.inputs[*k].dtype != conv.output.dtype) {
             return refuse("a residual is not stored as the output");
         }
-        let window = conv.window;
-        let taps: Vec<Tap> = (0..kh * kw)
-            .map(|at| {
-                let from = |axis: usize, k: i64| k * window.dilation[axis] - window.pad[axis][0];
-                let reach = [from(0, at / kw), from(1, at % kw)];
-                let of = |f: fn(i64, i64) -> i64| [f(reach[0], window.stride[0]), f(reach[1], window.stride[1])];
-                Tap { at, plane: of(i64::rem_euclid), shift: of(i64::div_euclid) }
-            })
-            .collect();
-        let (sizes, results) = ([conv.input.h, conv.input.w], [conv.output.h, conv.output.w]);
-        let pitch = [0, 1].map(|axis| {
-            let need = |tap: &Tap| {
-                // A reach beyond the row must end in the zeros before the next row; one before it, in those after the row before.
-                let plane = div_up(sizes[axis] - tap.plane[axis], window.stride[axis]);
-                (results[axis] + tap.shift[axis]).max(if tap.shift[axis] < 0 { plane - tap.shift[axis] } else { 0 })
-            };
-            taps.iter().map(need).max().unwrap_or(0).max(results[axis])
-        });
-        let mut planes = Vec::new();
-        for tap in &taps {
-            if !planes.contains(&tap.plane) {
-                planes.push(tap.plane);
-            }
-        }
-        let in_chunks = c * conv.input.dtype.size() as i64 / 16;
-        Ok(Self { conv, task, in_chunks, pitch, taps, planes })
+        let sums: Vec<Sum> = conv.sources().into_iter().map(Sum::of).collect();
+        let results = [conv.output.h, conv.output.w];
+        let pitch = [0, 1].map(|axis| sums.iter().map(|sum| sum.pitch(axis, results[axis])).max().unwrap_or(0));
+        Ok(Self { conv, task, pitch, sums })
     }
 
     /// How far a tap's positions lie from the tile's.
@@ -179,28 +201,34 @@ impl<'a> Shape<'a> {
         (tap.shift[0] * self.pitch[1] + tap.shift[1]) * point.images.max(1)
     }
 
-    /// Each plane's first shift.
-    fn first(&self, plane: [i64; 2], point: &Point) -> i64 {
-        self.taps.iter().filter(|t| t.plane == plane).map(|t| self.shift(t, point)).min().unwrap_or(0)
+    /// A plane's first shift.
+    fn first(&self, sum: &Sum, plane: [i64; 2], point: &Point) -> i64 {
+        sum.taps.iter().filter(|t| t.plane == plane).map(|t| self.shift(t, point)).min().unwrap_or(0)
     }
 
-    fn patch_rows(&self, point: &Point) -> i64 {
-        let reach = self.taps.iter().map(|t| self.shift(t, point) - self.first(t.plane, point)).max().unwrap_or(0);
+    /// Rows of the patches of one convolution.
+    fn rows(&self, sum: &Sum, point: &Point) -> i64 {
+        let reach = sum.taps.iter().map(|t| self.shift(t, point) - self.first(sum, t.plane, point)).max().unwrap_or(0);
         point.tile_p() + reach
     }
 
-    fn blocks(&self, point: &Point) -> i64 {
-        div_up(self.in_chunks, point.chunks)
+    /// Rows of the largest patch.
+    fn patch_rows(&self, point: &Point) -> i64 {
+        self.sums.iter().map(|sum| self.rows(sum, point)).max().unwrap_or(0)
     }
 
-    /// Steps of a tile that is not split.
-    fn steps(&self, point: &Point) -> i64 {
-        self.taps.len() as i64 * self.blocks(point)
+    fn planes(&self) -> i64 {
+        self.sums.iter().map(|sum| sum.planes.len() as i64).sum()
     }
 
-    /// Patches of a tile.
+    /// Steps of a tile, or of a block's share of it.
+    fn steps(&self, point: &Point, split: i64) -> i64 {
+        self.sums.iter().map(|sum| sum.taps.len() as i64 * div_up(sum.blocks(point), split)).sum()
+    }
+
+    /// Patches of a block's share of a tile.
     fn fills(&self, point: &Point) -> i64 {
-        div_up(self.blocks(point), point.split) * self.planes.len() as i64
+        self.sums.iter().map(|sum| sum.planes.len() as i64 * div_up(sum.blocks(point), point.split)).sum()
     }
 
     fn tiles_o(&self, point: &Point) -> i64 {
@@ -209,13 +237,13 @@ impl<'a> Shape<'a> {
 
     /// Whether all weights stay in shared memory.
     fn resident(&self, point: &Point) -> bool {
-        point.persistent && point.stages == self.steps(point) && SMS * point.blocks % self.tiles_o(point) == 0
+        point.persistent && point.stages == self.steps(point, 1) && SMS * point.blocks % self.tiles_o(point) == 0
     }
 
     fn memory(&self, point: &Point) -> Memory {
         let up = |n: i64, by: i64| div_up(n, by) * by;
         let places = 16 * (point.stages + point.patches + 1);
-        let weights = up(places + 4 * self.planes.len() as i64 * self.patch_rows(point), 1024);
+        let weights = up(places + 4 * self.planes() * self.patch_rows(point), 1024);
         let patches = weights + point.stages * point.wm * 64 * point.chunks * 16;
         let end = patches + point.patches * up(self.patch_rows(point) * point.chunks * 16, 1024);
         let slices = if point.split > 1 { point.px } else { 2 * point.slice };
@@ -228,7 +256,7 @@ impl<'a> Shape<'a> {
         let positions = point.images * self.pitch[1] * self.conv.output.h - self.pitch[1] + self.conv.output.w;
         (point.images == 0 || (point.tile_p() - 16 * point.wn < positions && positions <= point.tile_p()))
             && self.memory(point).bytes + SHARED_OF_BLOCK <= SHARED / point.blocks
-            && point.split <= self.blocks(point)
+            && point.split <= self.sums[0].blocks(point)
             && point.stages >= 2
             && point.patches >= self.fills(point).min(2)
             && point.px / 2 + 44 <= multiplying
@@ -239,7 +267,7 @@ impl<'a> Shape<'a> {
     fn cost(&self, point: &Point) -> i64 {
         let size = self.conv.output.dtype.size() as i64;
         let groups = point.wm * point.wn;
-        let steps = self.taps.len() as i64 * div_up(self.blocks(point), point.split);
+        let steps = self.steps(point, point.split);
         let fills = self.fills(point);
         let patch = self.patch_rows(point) * point.chunks * 16;
         let multiply = steps * (groups * point.chunks / 2 * (point.px / 2).max((64 + point.px) / 4 + 4) + 40);
@@ -290,8 +318,8 @@ impl<'a> Shape<'a> {
 
     /// All legal points.
     fn points(&self) -> Vec<Point> {
-        let mut all = Vec::new();
-        for chunks in [8, 4, 2].into_iter().filter(|c| if *c == 2 { self.in_chunks < 4 } else { *c <= self.in_chunks }) {
+        let (mut all, in_chunks) = (Vec::new(), self.sums[0].in_chunks);
+        for chunks in [8, 4, 2].into_iter().filter(|c| if *c == 2 { in_chunks < 4 } else { *c <= in_chunks }) {
             for (wm, wn, alternate, blocks) in SHAPES {
                 for images in [0, 1, 2, 4, 8] {
                     let whole = images * self.pitch[1] * self.conv.output.h - self.pitch[1] + self.conv.output.w;
@@ -327,7 +355,7 @@ impl<'a> Shape<'a> {
 
     /// The deepest rings that fit, and those that keep all weights.
     fn rings(&self, point: Point, all: &mut Vec<Point>) {
-        let steps = self.steps(&point);
+        let steps = self.steps(&point, 1);
         let fills = if point.persistent { i64::MAX } else { self.fills(&point) };
         let most = if point.persistent { i64::MAX } else { steps };
         let with = |(stages, patches): (i64, i64)| Point { stages: stages.min(most), patches: patches.min(fills), ..point };
@@ -388,17 +416,24 @@ impl CandidateFamily for ConvWgmma {
     fn render(&self, task: &TuningTask, params: &Params) -> KernelSource {
         let shape = Shape::of(task).unwrap_or_else(|e| panic!("conv_wgmma was asked for a task that it refuses: {e}"));
         let p = Point::of(params);
-        let Shape { conv, in_chunks, .. } = &shape;
+        let conv = &shape.conv;
         let memory = shape.memory(&p);
-        let mut steps = Vec::new();
-        for (k, plane) in shape.planes.iter().enumerate() {
-            let taps: Vec<_> = shape.taps.iter().filter(|t| t.plane == *plane).collect();
-            for (i, tap) in taps.iter().enumerate() {
-                let shift = shape.shift(tap, &p) - shape.first(*plane, &p);
-                steps.push([tap.at, k as i64, shift, i64::from(i == 0), i64::from(i + 1 == taps.len())]);
+        let (mut steps, mut planes, mut sums) = (Vec::new(), Vec::new(), Vec::new());
+        for sum in &shape.sums {
+            for plane in &sum.planes {
+                let first = shape.first(sum, *plane, &p);
+                let taps: Vec<_> = sum.taps.iter().filter(|t| t.plane == *plane).collect();
+                for (i, tap) in taps.iter().enumerate() {
+                    let [opens, closes] = [i == 0, i + 1 == taps.len()].map(i64::from);
+                    steps.push([tap.at, planes.len() as i64, shape.shift(tap, &p) - first, opens, closes]);
+                }
+                planes.push([plane[0], plane[1], first]);
             }
+            sums.push(context! {
+                in_chunks => sum.in_chunks, taps => sum.taps.len(), planes => sum.planes.len(), rows => shape.rows(sum, &p),
+                ..sum.source.context()
+            });
         }
-        let planes: Vec<_> = shape.planes.iter().map(|plane| [plane[0], plane[1], shape.first(*plane, &p)]).collect();
         let (_, multiplying) = p.registers();
         let (wgmma_type, depth) = match conv.input.dtype {
             DType::Bf16 => ("bf16", 16),
@@ -406,9 +441,8 @@ impl CandidateFamily for ConvWgmma {
             _ => ("tf32", 8),
         };
         let context = context! {
-            in_size => [conv.input.h, conv.input.w], out_size => [conv.output.h, conv.output.w],
-            in_chunks, out_channels => conv.output.c, stride => conv.window.stride, pitch => shape.pitch,
-            steps, planes,
+            out_size => [conv.output.h, conv.output.w], out_channels => conv.output.c, pitch => shape.pitch,
+            sums, steps, planes,
             wm => p.wm, wn => p.wn, pixels => p.px, chunks => p.chunks, stages => p.stages, patches => p.patches, split => p.split,
             persistent => i64::from(p.persistent), alternate => i64::from(p.alternate), resident => i64::from(shape.resident(&p)), images => p.images, slice => p.slice,
             occupancy => p.blocks, registers => [COPIER_REGISTERS, multiplying],
@@ -459,7 +493,7 @@ mod tests {
         let out = (size + 2 * pad - kernel) / stride + 1;
         let window = Window { kernel: [kernel; 2], stride: [stride; 2], pad: [[pad; 2]; 2], dilation: [1; 2] };
         let epilogue = vec![EpilogueStep::Bias(1), EpilogueStep::Residual(BinaryOp::Add, 1), EpilogueStep::Unary(UnaryOp::Relu)];
-        let kind = TaskKind::Conv(ConvSpec { window, groups: 1, epilogue, pool: None });
+        let kind = TaskKind::Conv(ConvSpec { window, groups: 1, epilogue, pool: None, branch: None });
         let images = [image(target, [from, size, size], [0; 4]), image(target, [to, out, out], [0; 4])];
         let weights = vec![plain(DType::Bf16, &[to, kernel, kernel, from]), plain(DType::F32, &[to])];
         let mut task = task(target, kind, images.to_vec(), weights, images[1].clone(), &[128]);

@@ -122,6 +122,51 @@ impl Image {
     }
 }
 
+/// An image and the filters over it: what a convolution sums.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Source {
+    /// Which input and which weight.
+    pub operands: [usize; 2],
+    /// The input.
+    pub image: Image,
+    /// The weight, as in [`Conv`].
+    pub weight: [i64; 4],
+    /// Geometry.
+    pub window: Window,
+}
+
+impl Source {
+    fn of(spec: &TaskSpec, operands: [usize; 2], window: Window) -> Result<Self, Unsupported> {
+        let [input, weight] = operands;
+        let (Some(input), Some(weight)) = (spec.inputs.get(input), spec.weights.get(weight)) else {
+            return Err(Unsupported("an operand is missing".into()));
+        };
+        let [Size::Const(o), Size::Const(kh), Size::Const(kw), Size::Const(i)] = weight.shape[..] else {
+            return Err(Unsupported("the weight has no constant size".into()));
+        };
+        element(weight.dtype)?;
+        Ok(Self { operands, image: Image::of(input)?, weight: [o, kh, kw, i], window })
+    }
+
+    /// Pixels that a filter reads.
+    pub fn taps(&self) -> i64 {
+        self.weight[1] * self.weight[2]
+    }
+
+    /// What templates take of it.
+    pub fn context(&self) -> Value {
+        let Self { operands: [input, weight], image, weight: [_, kh, kw, wc], window } = self;
+        context! {
+            input, weight, place => image.place(),
+            c => image.c, cp => image.block.unwrap_or(image.c), h => image.h, w => image.w,
+            kh, kw, wc,
+            sh => window.stride[0], sw => window.stride[1],
+            dh => window.dilation[0], dw => window.dilation[1],
+            ph => window.pad[0][0], pw => window.pad[1][0],
+        }
+    }
+}
+
 /// A convolution on a GPU.
 #[derive(Debug, Clone)]
 pub(super) struct Conv {
@@ -137,6 +182,8 @@ pub(super) struct Conv {
     pub batch: Size,
     /// Geometry.
     pub window: Window,
+    /// A second convolution, of one group and of operands of the same types, that is added before the fused steps.
+    pub branch: Option<Source>,
     /// Channel groups.
     pub groups: i64,
     /// `[O, KH, KW, C/groups]`, the last one padded as in the input when that is NHWC and there is one group.
@@ -152,21 +199,27 @@ pub(super) struct Conv {
 }
 
 impl Conv {
-    /// The task's convolution.
+    /// The task's convolution if it has no branch.
     pub fn of(task: &TuningTask) -> Result<Self, Unsupported> {
+        let conv = Self::with_branch(task)?;
+        if conv.branch.is_some() { Err(Unsupported("a second convolution is added".into())) } else { Ok(conv) }
+    }
+
+    /// The task's convolution.
+    pub fn with_branch(task: &TuningTask) -> Result<Self, Unsupported> {
         let TaskKind::Conv(conv) = &task.spec.kind else { return Err(Unsupported("not a convolution".into())) };
         let sm = sm(task)?;
         let spec = &task.spec;
-        let (Some(input), Some(output), Some(weight)) = (spec.inputs.first(), spec.outputs.first(), spec.weights.first()) else {
-            return Err(Unsupported("an operand is missing".into()));
-        };
-        let [Size::Const(o), Size::Const(kh), Size::Const(kw), Size::Const(i)] = weight.shape[..] else {
-            return Err(Unsupported("the weight has no constant size".into()));
-        };
-        element(weight.dtype)?;
-        let batch = output.shape[0];
-        let (input, stored) = (Image::of(input)?, Image::of(output)?);
-        let window = conv.window;
+        let Some(output) = spec.outputs.first() else { return Err(Unsupported("an operand is missing".into())) };
+        let Source { image: input, weight, window, .. } = Source::of(spec, [0, 0], conv.window)?;
+        let branch = conv.branch.map(|b| Source::of(spec, [b.input, b.weight], b.window)).transpose()?;
+        let weight_dtype = spec.weights[0].dtype;
+        if let Some(Source { operands: [_, weight], image, .. }) = branch
+            && (image.dtype != input.dtype || spec.weights[weight].dtype != weight_dtype)
+        {
+            return Err(Unsupported("the second convolution is of another type".into()));
+        }
+        let (batch, stored) = (output.shape[0], Image::of(output)?);
         let mut result = stored;
         if conv.pool.is_some() {
             let out = |axis: usize, size: i64| {
@@ -183,9 +236,10 @@ impl Conv {
             pool: conv.pool.map(|pool| (pool, stored)),
             batch,
             window,
+            branch,
             groups: conv.groups,
-            weight: [o, kh, kw, i],
-            weight_dtype: weight.dtype,
+            weight,
+            weight_dtype,
             math: spec.math,
             epilogue: Epilogue::of(&conv.epilogue)?,
             input_types: input_types(spec)?,
@@ -197,19 +251,21 @@ impl Conv {
         self.groups == self.input.c && self.groups == self.output.c && self.groups > 1
     }
 
-    /// What every template of a convolution takes, as constants. `round_out`: results are rounded to tf32 as they are stored.
+    /// What is summed: the convolution, then its branch.
+    pub fn sources(&self) -> Vec<Source> {
+        let main = Source { operands: [0, 0], image: self.input, weight: self.weight, window: self.window };
+        [main].into_iter().chain(self.branch).collect()
+    }
+
+    /// What every template of a convolution takes, as constants: what its first source has, and `sources`. `round_out`: results are rounded to tf32 as they are stored.
     /// `input_types`: the type of each input, as a residual can differ from the output.
     pub fn context(&self) -> Value {
-        let [o, kh, kw, wc] = self.weight;
+        let o = self.weight[0];
+        let sources: Vec<Value> = self.sources().iter().map(Source::context).collect();
         let element = |image: &Image| element(image.dtype).unwrap_or("float");
         context! {
             batch => size(self.batch),
-            c => self.input.c, cp => self.input.block.unwrap_or(self.input.c), h => self.input.h, w => self.input.w,
             o => o, op => self.output.block.unwrap_or(o), oh => self.output.h, ow => self.output.w,
-            kh => kh, kw => kw, wc => wc,
-            sh => self.window.stride[0], sw => self.window.stride[1],
-            dh => self.window.dilation[0], dw => self.window.dilation[1],
-            ph => self.window.pad[0][0], pw => self.window.pad[1][0],
             groups => self.groups,
             in_t => element(&self.input), out_t => element(&self.output),
             weight_t => match self.weight_dtype { DType::Bf16 => "aotk_bf16", DType::F16 => "aotk_f16", _ => "float" },
@@ -217,6 +273,8 @@ impl Conv {
             input_types => &self.input_types,
             round_out => self.rounds_out(),
             sm => self.sm,
+            sources => &sources,
+            ..sources[0].clone()
         }
     }
 

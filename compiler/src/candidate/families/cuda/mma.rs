@@ -2,7 +2,7 @@
 
 use aotfarm_protocol::{DType, GridAxis, Launch, Params};
 
-use super::geometry::Conv;
+use super::geometry::{Conv, Image};
 use crate::candidate::Unsupported;
 use crate::candidate::families::conv_geometry::{div_up, param};
 use crate::candidate::render::Template;
@@ -27,17 +27,18 @@ pub(super) fn element_bytes(dtype: DType, math: Math) -> Result<i64, Unsupported
 
 /// Whether the kernels can do a convolution; bytes of its elements.
 pub(super) fn convolution_bytes(conv: &Conv) -> Result<i64, Unsupported> {
-    let [_, kh, kw, c] = conv.weight;
     if conv.sm < 80 {
         return Err(Unsupported("cp.async is of sm_80".into()));
     }
     if conv.groups != 1 || conv.pool.is_some() {
         return Err(Unsupported("groups or a pooling".into()));
     }
-    if conv.input.block != Some(c) || c % 8 != 0 || conv.output.block.is_none() {
+    let sources = conv.sources();
+    let eights = |[.., c]: [i64; 4], image: Image| image.block == Some(c) && c % 8 == 0;
+    if !sources.iter().all(|s| eights(s.weight, s.image)) || conv.output.block.is_none() {
         return Err(Unsupported("an image is not NHWC".into()));
     }
-    if conv.weight_dtype != conv.input.dtype || kh * kw > 64 {
+    if conv.weight_dtype != conv.input.dtype || sources.iter().any(|s| s.taps() > 64) {
         return Err(Unsupported("weights of another type, or more than 64 taps".into()));
     }
     same_residuals(&conv.epilogue.residuals, &conv.input_types, conv.output.dtype)?;
