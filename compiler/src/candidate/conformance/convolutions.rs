@@ -4,8 +4,8 @@
 use aotfarm_protocol::{DType, Target};
 
 use super::{image, plain, task};
-use crate::ir::{UnaryOp, Window};
-use crate::task::{ConvSpec, EpilogueStep, GPU_CHANNELS, Layout, TaskKind, TuningTask};
+use crate::ir::{PoolOp, UnaryOp, Window};
+use crate::task::{ConvSpec, EpilogueStep, GPU_CHANNELS, Layout, Math, PoolSpec, TaskKind, TuningTask};
 
 /// A convolution of two images of `size` x `size` with bias and ReLU, padded so that the picture keeps its size at stride 1.
 fn convolution(target: Target, channels: [i64; 2], size: i64, kernel: i64, stride: i64, groups: i64) -> TuningTask {
@@ -36,6 +36,19 @@ fn stem(target: Target) -> TuningTask {
     task
 }
 
+/// The same for the tensor cores of a GPU, and with the pool that follows.
+fn tf32_stem(target: Target, pooled: bool) -> TuningTask {
+    let mut task = stem(target);
+    task.spec.math = Math::Tf32;
+    if pooled {
+        let window = Window { kernel: [3; 2], stride: [2; 2], pad: [[1; 2]; 2], dilation: [1; 2] };
+        let TaskKind::Conv(conv) = &mut task.spec.kind else { return task };
+        conv.pool = Some(PoolSpec { op: PoolOp::Max, window });
+        task.spec.outputs[0] = image(target, [32, 5, 5], [0; 4]);
+    }
+    task
+}
+
 /// A 1x1 convolution of a picture that stays row-major, as in excitation blocks and heads.
 fn row_major(target: Target) -> TuningTask {
     let mut task = convolution(target, [32, 20], 5, 1, 1, 1);
@@ -45,7 +58,7 @@ fn row_major(target: Target) -> TuningTask {
 }
 
 pub(super) fn examples(target: Target) -> Vec<TuningTask> {
-    vec![
+    let mut all = vec![
         stem(target),
         row_major(target),
         convolution(target, [32, 32], 12, 3, 1, 1),
@@ -53,5 +66,9 @@ pub(super) fn examples(target: Target) -> Vec<TuningTask> {
         convolution(target, [32, 16], 7, 1, 1, 1),
         convolution(target, [32, 32], 9, 3, 1, 32),
         convolution(target, [20, 24], 6, 5, 1, 4),
-    ]
+    ];
+    if let Target::Cuda { .. } = target {
+        all.extend([false, true].map(|pooled| tf32_stem(target, pooled)));
+    }
+    all
 }

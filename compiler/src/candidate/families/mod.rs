@@ -51,4 +51,6 @@ pub static FAMILIES: &[&dyn CandidateFamily] = &[
     &cuda::conv_stem::ConvStem,
     &cuda::conv_depthwise::ConvDepthwise,
     &cuda::pool_image::PoolImage,
+    &cuda::gemm_simt::ConvSimt,
+    &cuda::gemm_simt::MatMulSimt,
 ];

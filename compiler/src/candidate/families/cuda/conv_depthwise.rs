@@ -41,6 +41,10 @@ impl Depthwise {
         if block != out_block || conv.input.dtype != conv.output.dtype {
             return refuse("input and output differ in type or padding");
         }
+        let others = conv.epilogue.residuals.iter().any(|k| conv.input_types[*k] != conv.input_types[0]);
+        if others {
+            return refuse("a residual differs in type");
+        }
         let bytes = if conv.input.dtype == DType::F32 { 4 } else { 2 };
         Ok(Self { conv, block, bytes })
     }

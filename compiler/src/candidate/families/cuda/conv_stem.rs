@@ -135,27 +135,32 @@ impl Stem {
         (wide, if wide { (-self.conv.window.pad[1][0] - before).rem_euclid(4) } else { 0 })
     }
 
-    /// Bytes of shared memory: weights, biases, two copies of the input of a unit.
-    fn shared(&self, p: &Params) -> i64 {
-        let [rows, split, tall, bn] = ["rows", "split", "tall", "bn"].map(|name| param(p, name));
+    /// Rows and fours of pixels of the copy of a unit's input.
+    fn copy(&self, p: &Params) -> [i64; 2] {
+        let [rows, split, tall] = ["rows", "split", "tall"].map(|name| param(p, name));
         let window = &self.conv.window;
         let [conv_rows, columns] = self.extent(rows, split, tall);
         let (_, shift) = self.alignment(split);
-        let height = (conv_rows - 1) * window.stride[0] + self.conv.weight[1];
         let width = shift + (columns - 1) * window.stride[1] + div_up(8 * self.row_slots(), self.lanes());
-        let pitch = div_up(width, 4) * 2 * self.lanes() + shift * self.lanes() % 2;
-        let pair = if self.math == "tf32" { 8 } else { 4 };
-        self.steps() * 32 * bn + self.conv.epilogue.biases.len() as i64 * bn * 4 + 2 * height * pitch * pair
+        [(conv_rows - 1) * window.stride[0] + self.conv.weight[1], div_up(width, 4)]
     }
 
-    /// Numbers of rows of the input to load together: all, a half or a third, as far as registers go.
+    /// Bytes of shared memory: weights, biases, the copy of a unit's input and perhaps of the next one's.
+    fn shared(&self, p: &Params) -> i64 {
+        let [split, bn, runs] = ["split", "bn", "runs"].map(|name| param(p, name));
+        let [height, quads] = self.copy(p);
+        let (_, shift) = self.alignment(split);
+        let pitch = quads * 2 * self.lanes() + shift * self.lanes() % 2;
+        let pair = if self.math == "tf32" { 8 } else { 4 };
+        self.steps() * 32 * bn + self.conv.epilogue.biases.len() as i64 * bn * 4 + (1 + runs) * height * pitch * pair
+    }
+
+    /// Numbers of rows of the input to load together: as many as registers go, or a third of that.
     fn chunks(&self, tall: i64) -> Vec<i64> {
         let height = (tall - 1) * self.conv.window.stride[0] + self.conv.weight[1];
         let registers = self.row_slots() * if self.math == "tf32" { 4 } else { 2 };
         let most = if height * registers <= 112 { height } else { (56 / registers).max(1) };
-        let mut all = vec![most, div_up(most, 2), div_up(most, 3)];
-        all.dedup();
-        all
+        if most > 1 { vec![most, div_up(most, 3)] } else { vec![most] }
     }
 
     /// Output channels of a block: all, or in parts of one of these sizes.
@@ -176,11 +181,15 @@ impl Stem {
         };
         // Rows that are computed together must find the operands of a step in the same registers.
         let aligned = tall == 1 || self.math == "tf32" || self.conv.window.stride[0] * self.row_slots() % 2 == 0;
-        let registers = tall * bn / 2 + if self.math == "tf32" { 100 } else { 70 };
+        // Accumulators, what is fetched for the next unit in an iteration, and the rest.
+        let [height, quads] = self.copy(p);
+        let fetched = param(p, "runs") * div_up(height * div_up(quads, 32), self.iterations(p) * 4 * wgs) * self.conv.input.c * 4;
+        let registers = tall * bn / 2 + fetched + if self.math == "tf32" { 80 } else { 56 };
         busy && (aligned || self.conv.pool.is_some())
             && (rows == 1 || rows <= self.stored[0])
             && (split == 1 || split <= self.stored[1] / STRIP)
-            && registers * 128 * wgs * blocks <= 72 * 1024
+            && fetched <= 36
+            && registers * 128 * wgs * blocks <= 64 * 1024
             && self.shared(p) * blocks <= SHARED
     }
 
@@ -241,8 +250,13 @@ impl CandidateFamily for ConvStem {
                 }
             }
         }
-        points.retain(|p| stem.fits(p));
         let batch = stem.conv.batch.at(&task.point);
+        points.retain(|p| {
+            let room = PROCESSORS * param(p, "blocks");
+            let units = batch * stem.units(param(p, "rows"), param(p, "split"));
+            // A run of one unit is none, and what has room needs no more of it.
+            stem.fits(p) && (units > room || (param(p, "runs") == 0 && room <= 2 * PROCESSORS))
+        });
         points.sort_by_key(|p| stem.guess(p, batch));
         points
     }
@@ -280,6 +294,7 @@ fn variables(stem: &Stem, params: &Params) -> Value {
     context! {
         rows, split, blocks, tall, chunk, bn, wide, shift,
         relu => stem.relu,
+        runs => param(params, "runs") != 0,
         warpgroups => wgs,
         strips => stem.strips(split),
         panels => div_up(stem.conv.weight[0], bn),
@@ -288,5 +303,53 @@ fn variables(stem: &Stem, params: &Params) -> Value {
         stored => stem.stored,
         pool => stem.conv.pool.map(|(pool, _)| context! { pad => pool.window.pad.map(|[before, _]| before) }),
         ..stem.conv.context()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aotfarm_protocol::Target;
+
+    use super::*;
+    use crate::task::{ConvSpec, Layout, PoolSpec, Size, TaskSpec, TensorSpec};
+
+    /// The first convolution of a ResNet, with the pool that follows.
+    fn resnet(batch: i64) -> TuningTask {
+        let tensor = |dtype, shape: Vec<Size>, layout| TensorSpec { dtype, shape, layout };
+        let sizes = |n: &[i64]| n.iter().map(|n| Size::Const(*n)).collect::<Vec<_>>();
+        let image = |chw: [i64; 3]| [vec![Size::Dim(0)], sizes(&chw)].concat();
+        let window = Window { kernel: [7; 2], stride: [2; 2], pad: [[3; 2]; 2], dilation: [1; 2] };
+        let pool = Window { kernel: [3; 2], stride: [2; 2], pad: [[1; 2]; 2], dilation: [1; 2] };
+        let conv = ConvSpec {
+            window,
+            groups: 1,
+            epilogue: vec![EpilogueStep::Bias(1), EpilogueStep::Unary(UnaryOp::Relu)],
+            pool: Some(PoolSpec { op: PoolOp::Max, window: pool }),
+        };
+        let spec = TaskSpec {
+            kind: TaskKind::Conv(conv),
+            inputs: vec![tensor(DType::F32, image([3, 224, 224]), Layout::Plain)],
+            weights: vec![
+                tensor(DType::Bf16, sizes(&[64, 7, 7, 3]), Layout::Plain),
+                tensor(DType::F32, sizes(&[64]), Layout::Plain),
+            ],
+            outputs: vec![tensor(DType::Bf16, image([64, 56, 56]), Layout::Image { block: 64, halo: [0; 4] })],
+            dims: 1,
+            math: Math::Exact,
+        };
+        TuningTask { spec, target: Target::Cuda { sm: 90 }, point: vec![batch] }
+    }
+
+    /// What an H100 took least time with.
+    #[test]
+    fn points_that_were_fastest_are_tried_early() {
+        for (batch, [rows, split, wgs, blocks, runs]) in
+            [(1, [1, 2, 1, 2, 0]), (8, [4, 2, 1, 2, 0]), (32, [7, 2, 1, 2, 1]), (128, [4, 2, 1, 2, 1])]
+        {
+            let known = [("rows", rows), ("split", split), ("wgs", wgs), ("blocks", blocks), ("runs", runs)];
+            let points = ConvStem.enumerate(&resnet(batch));
+            let place = points.iter().position(|p| known.iter().all(|(name, value)| param(p, name) == *value));
+            assert!(place.is_some_and(|place| place < 16), "{known:?} at batch {batch}: {place:?} of {}", points.len());
+        }
     }
 }

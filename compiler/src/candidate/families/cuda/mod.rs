@@ -6,6 +6,7 @@ pub(super) mod conv_naive;
 pub(super) mod conv_patch;
 pub(super) mod conv_stem;
 pub(super) mod conv_wgmma;
+pub(super) mod gemm_simt;
 mod geometry;
 pub(super) mod loops;
 pub(super) mod matmul_naive;
