@@ -140,6 +140,9 @@ impl<'a> Shape<'a> {
         if conv.weight_dtype != conv.input.dtype || (conv.input.dtype == DType::F32) != (conv.math == Math::Tf32) {
             return refuse("the operands are not of one type of tensor cores");
         }
+        if kh * kw > 64 || conv.window.pad[0][0] >= 64 {
+            return refuse("a kernel of more taps or reach than the tables hold");
+        }
         if conv.input.block != Some(c) || c % 8 != 0 || conv.output.block != Some(o) || o % 8 != 0 {
             return refuse("an image is not NHWC of eights of channels");
         }
