@@ -277,7 +277,11 @@ impl TuningTask {
             TaskKind::MatMul(MatMulSpec { b_is_weight, b_transposed, .. }) => format!("matmul {b_is_weight} {b_transposed}"),
             TaskKind::Pool(_) | TaskKind::Rows(_) | TaskKind::Loops(_) => return None,
         };
-        let operands = spec.inputs.iter().take(1).chain(spec.weights.iter().take(1)).chain(&spec.outputs);
+        let summed = match &spec.kind {
+            TaskKind::Conv(ConvSpec { branch: Some(_), .. }) => 2,
+            _ => 1,
+        };
+        let operands = spec.inputs.iter().take(summed).chain(spec.weights.iter().take(summed)).chain(&spec.outputs);
         let shapes: Vec<String> = operands.map(|t| format!("{:?} {:?}", t.dtype, t.shape)).collect();
         let key = aotfarm_protocol::KeyHasher::new("kin").field(main).list(shapes).field(self.target.to_string());
         let key = key.field(format!("{:?}", spec.math));

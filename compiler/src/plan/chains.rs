@@ -95,7 +95,8 @@ impl Uses {
 impl Chains {
     /// Assigns every element-wise node that can ride on an earlier computation, first come, first served. Where images are
     /// [`Blocking::Whole`], the pooling after a model's first convolution rides too: that convolution's output is the largest of all.
-    pub(super) fn of(graph: &Graph, uses: &Uses, blocking: Blocking) -> Self {
+    /// `branches`: convolutions become branches of others, as the kernels on tensor cores know them.
+    pub(super) fn of(graph: &Graph, uses: &Uses, blocking: Blocking, branches: bool) -> Self {
         let mut chains = Self { all: Vec::new(), of: vec![None; graph.nodes.len()] };
         for (n, node) in graph.nodes.iter().enumerate() {
             if chains.of[n].is_some() {
@@ -116,7 +117,7 @@ impl Chains {
             chains.of[n] = Some(chains.all.len());
             chains.all.push(chain);
         }
-        if blocking == Blocking::Whole {
+        if branches {
             chains.join_branches(graph, uses);
         }
         chains

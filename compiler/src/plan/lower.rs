@@ -30,9 +30,10 @@ pub fn lower(graph: Graph, target: Target, precision: Precision) -> Result<Plan,
     }
     let ports = |ids: &[ValueId]| ids.iter().map(|id| port(&graph, *id)).collect::<Vec<_>>();
     let (inputs, outputs) = (ports(&graph.inputs), ports(&graph.outputs));
-    let Prepared { graph, transposed } = prepare(graph, blocking);
+    let branches = blocking == Blocking::Whole && precision != Precision::Fp32;
+    let Prepared { graph, transposed } = prepare(graph, blocking, branches);
     let uses = Uses::of(&graph);
-    let chains = Chains::of(&graph, &uses, blocking);
+    let chains = Chains::of(&graph, &uses, blocking, branches);
     let layouts = Layouts::of(&graph, &uses, &chains, blocking);
     let forms = forms(&graph, &uses, &chains, &layouts);
     let mut lowering = Lowering {

@@ -15,11 +15,11 @@ pub(super) struct Prepared {
     pub(super) transposed: HashSet<ValueId>,
 }
 
-/// Inserts what the kernels need.
-pub(super) fn prepare(graph: Graph, blocking: Blocking) -> Prepared {
+/// Inserts what the kernels need; see [`Chains::of`].
+pub(super) fn prepare(graph: Graph, blocking: Blocking, branches: bool) -> Prepared {
     let (graph, transposed) = products(graph);
     let uses = Uses::of(&graph);
-    let chains = Chains::of(&graph, &uses, blocking);
+    let chains = Chains::of(&graph, &uses, blocking, branches);
     let layouts = Layouts::of(&graph, &uses, &chains, blocking);
     Prepared { graph: copies(&graph, &chains, &layouts), transposed }
 }

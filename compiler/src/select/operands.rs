@@ -150,7 +150,9 @@ fn weight_values(task: &TuningTask, k: usize) -> Values {
     match &task.spec.kind {
         TaskKind::Loops(nest) => loop_values(task, nest, tensor, |s| matches!(s, Scalar::Weight(i, _) if *i == k)),
         // Scaled so that a sum over the fan-in has deviation 1, as in a trained network.
-        TaskKind::Conv(conv) if k == 0 || conv.branch.is_some_and(|b| b.weight == k) => plain_values(tensor.dtype, 1.0 / (size(1) * size(2) * size(3)).sqrt()),
+        TaskKind::Conv(conv) if k == 0 || conv.branch.is_some_and(|b| b.weight == k) => {
+            plain_values(tensor.dtype, 1.0 / (size(1) * size(2) * size(3)).sqrt())
+        }
         TaskKind::MatMul(m) if k == 0 && m.b_is_weight => {
             plain_values(tensor.dtype, 1.0 / size(usize::from(m.b_transposed)).sqrt())
         }

@@ -37,7 +37,7 @@ typedef partial_sums<SPLIT, WK, UNITS, 32 * WM * WN> partials;
 #define ROWS_AT_ONCE (THREADS / CHUNKS) /* rows of a buffer that the block copies with one chunk a thread */
 #define A_BYTES (BM * ROW)
 #define STAGE_BYTES ((BM + BN) * ROW)
-#define BLOCKS_K (first_source::BLOCKS)
+#define BLOCKS_K (first_source::ROUNDS)
 #define MOST_K ((BLOCKS_K + SPLIT - 1) / SPLIT) /* of a block */
 /* Units whose residuals are loaded together; when these are all, before the products. */
 #define TOGETHER (partials::OWN <= 4 ? partials::OWN : 2 * NG)
@@ -46,7 +46,7 @@ typedef partial_sums<SPLIT, WK, UNITS, 32 * WM * WN> partials;
 struct source0 {
     static constexpr int INPUT = 0, WEIGHT = 0;
     static constexpr int H = 12, W = 12, C = 32; /* as stored: a multiple of 8 */
-    static constexpr int KERNEL_W = 3, TAPS = 3 * KERNEL_W, K = TAPS * C, BLOCKS = (K + BK - 1) / BK;
+    static constexpr int KERNEL_W = 3, TAPS = 3 * KERNEL_W, K = TAPS * C, ROUNDS = (K + BK - 1) / BK;
     static constexpr int SH = 1, SW = 1, DH = 1, DW = 1, PH = 1, PW = 1;
 };
 typedef source0 first_source;

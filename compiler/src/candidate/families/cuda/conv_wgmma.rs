@@ -183,14 +183,18 @@ impl<'a> Shape<'a> {
         if conv.weight_dtype != conv.input.dtype || (conv.input.dtype == DType::F32) != (conv.math == Math::Tf32) {
             return refuse("the operands are not of one type of tensor cores");
         }
+        let sources = conv.sources();
+        if sources.iter().map(Source::taps).sum::<i64>() > 64 || sources.iter().any(|s| s.window.pad[0][0] >= 64) {
+            return refuse("a kernel of more taps or reach than the tables hold");
+        }
         let eights = |s: &Source| s.image.block == Some(s.weight[3]) && s.weight[3] % 8 == 0;
-        if !conv.sources().iter().all(eights) || conv.output.block != Some(o) || o % 8 != 0 {
+        if !sources.iter().all(eights) || conv.output.block != Some(o) || o % 8 != 0 {
             return refuse("an image is not NHWC of eights of channels");
         }
         if conv.epilogue.residuals.iter().any(|k| task.spec.inputs[*k].dtype != conv.output.dtype) {
             return refuse("a residual is not stored as the output");
         }
-        let sums: Vec<Sum> = conv.sources().into_iter().map(Sum::of).collect();
+        let sums: Vec<Sum> = sources.into_iter().map(Sum::of).collect();
         let results = [conv.output.h, conv.output.w];
         let pitch = [0, 1].map(|axis| sums.iter().map(|sum| sum.pitch(axis, results[axis])).max().unwrap_or(0));
         Ok(Self { conv, task, pitch, sums })
