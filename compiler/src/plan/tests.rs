@@ -240,6 +240,24 @@ fn a_residual_network_becomes_one_kernel_per_convolution() {
 }
 
 #[test]
+fn on_tensor_cores_a_shortcut_is_summed_by_the_convolution_that_it_is_added_to() {
+    let graph = resnet_block();
+    let [exact, tf32] = [Precision::Fp32, Precision::Tf32].map(|precision| {
+        let folded = passes::run(graph.clone(), None).expect("the passes take it");
+        lower(folded, Target::Cuda { sm: 90 }, precision).expect("it lowers")
+    });
+    assert_eq!(kinds(&exact), "conv conv conv conv conv conv reduce matmul");
+    assert_eq!(kinds(&tf32), "conv conv conv conv conv reduce matmul");
+    let inputs = inputs(&graph, 2, 11);
+    let want = floats(&interp::run(&graph, &inputs).expect("the interpreter takes it")[0]);
+    let got = floats(&eval::run(&tf32, &graph, &inputs)[0]);
+    let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>().sqrt();
+    // Weights are rounded to 10 bits.
+    let error = norm(&mut got.iter().zip(&want).map(|(g, w)| g - w)) / norm(&mut want.iter().copied());
+    assert!(error < 1e-3, "off by {error}\n{}", tf32.print());
+}
+
+#[test]
 fn attention_becomes_products_and_rows_with_copies_for_the_heads_only() {
     let plan = check(&attention_block());
     golden("attention_block.txt", &plan.print());

@@ -37,7 +37,7 @@ typedef partial_sums<SPLIT, WK, UNITS, 32 * WM * WN> partials;
 #define ROWS_AT_ONCE (THREADS / CHUNKS) /* rows of a buffer that the block copies with one chunk a thread */
 #define A_BYTES (BM * ROW)
 #define STAGE_BYTES ((BM + BN) * ROW)
-#define BLOCKS_K (first_source::ROUNDS)
+#define BLOCKS_K (source0::ROUNDS)
 #define MOST_K ((BLOCKS_K + SPLIT - 1) / SPLIT) /* of a block */
 /* Units whose residuals are loaded together; when these are all, before the products. */
 #define TOGETHER (partials::OWN <= 4 ? partials::OWN : 2 * NG)
@@ -49,13 +49,6 @@ struct source0 {
     static constexpr int KERNEL_W = 3, TAPS = 3 * KERNEL_W, K = TAPS * C, ROUNDS = (K + BK - 1) / BK;
     static constexpr int SH = 1, SW = 1, DH = 1, DW = 1, PH = 1, PW = 1;
 };
-typedef source0 first_source;
-typedef source0 last_source;
-
-/* Calls f with the source that a block of k is of, and which of its blocks that is. */
-template <typename F> AOTK_INLINE void with_source(int block, const F &f) {
-    f(first_source(), block);
-}
 
 /* What a thread works on: pixel m and its channels from o on are the first of its units. */
 struct place {
@@ -113,17 +106,19 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) AOTK_SYMBOL(const 
     const uint32_t to_a = buffers + first * ROW + (chunk * 16 ^ mix_a<CHUNKS>(first));
     const uint32_t to_b = buffers + A_BYTES + first * ROW + (chunk * 16 ^ mix_b<CHUNKS>(first));
 
-    const auto load_b = [&](int stage, int at) {
-        with_source(from_k + at, [&](auto source, int block) {
-            typedef decltype(source) in;
-            const int k = block * BK + chunk * CHUNK;
-            const element *const from = (const element *)AOTK_WEIGHT(in::WEIGHT) + (int64_t)(tile_o + first) * in::K + k;
+    const auto load_b0 = [&](int stage, int block) {
+        typedef source0 in;
+        const int k = block * BK + chunk * CHUNK;
+        const element *const from = (const element *)AOTK_WEIGHT(in::WEIGHT) + (int64_t)(tile_o + first) * in::K + k;
 #pragma unroll
-            for (int row = 0; row < BN; row += ROWS_AT_ONCE)
-                if (BN % ROWS_AT_ONCE == 0 || first + row < BN)
-                    copy_async((to_b + stage * STAGE_BYTES ^ mix_b<CHUNKS>(row)) + row * ROW, from + row * in::K,
-                               (in::K % BK == 0 || k < in::K) && (OUT_C % BN == 0 || tile_o + first + row < OUT_C));
-        });
+        for (int row = 0; row < BN; row += ROWS_AT_ONCE)
+            if (BN % ROWS_AT_ONCE == 0 || first + row < BN)
+                copy_async((to_b + stage * STAGE_BYTES ^ mix_b<CHUNKS>(row)) + row * ROW, from + row * in::K,
+                           (in::K % BK == 0 || k < in::K) && (OUT_C % BN == 0 || tile_o + first + row < OUT_C));
+    };
+    const auto load_b = [&](int stage, int block) {
+        block += from_k;
+        load_b0(stage, block);
     };
 #pragma unroll 1
     for (int s = 0; s < STAGES - 1 && s < count_k; s++) load_b(s, s);
@@ -134,8 +129,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) AOTK_SYMBOL(const 
     /* Of each row: where its first tap lies, and a bit for each tap that lies inside the image. */
     const element *from_a[(BM + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE];
     uint32_t inside[(BM + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE];
-    const auto find_rows = [&](auto source) {
-        typedef decltype(source) in;
+    const auto find_rows0 = [&] {
+        typedef source0 in;
 #pragma unroll
         for (int row = 0, i = 0; row < BM; row += ROWS_AT_ONCE, i++) {
             const int m = tile_m + first + row, pixel = m % (OUT_H * OUT_W), n = m / (OUT_H * OUT_W);
@@ -149,21 +144,23 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) AOTK_SYMBOL(const 
             }
         }
     };
-    const auto load_a = [&](int stage, int at) {
-        with_source(from_k + at, [&](auto source, int block) {
-            typedef decltype(source) in;
-            const int start = block * BK, k = start + chunk * CHUNK;
-            /* A row of the buffer is one tap's, or its chunks find their own. */
-            const int tap = (in::C % BK == 0 ? start : k) / in::C;
-            const int offset = (tap / in::KERNEL_W * (in::DH * in::W) + tap % in::KERNEL_W * in::DW - tap) * in::C + start;
+    const auto load_a0 = [&](int stage, int block) {
+        typedef source0 in;
+        const int start = block * BK, k = start + chunk * CHUNK;
+        /* A row of the buffer is one tap's, or its chunks find their own. */
+        const int tap = (in::C % BK == 0 ? start : k) / in::C;
+        const int offset = (tap / in::KERNEL_W * (in::DH * in::W) + tap % in::KERNEL_W * in::DW - tap) * in::C + start;
 #pragma unroll
-            for (int row = 0, i = 0; row < BM; row += ROWS_AT_ONCE, i++)
-                if (BM % ROWS_AT_ONCE == 0 || first + row < BM)
-                    copy_async((to_a + stage * STAGE_BYTES ^ mix_a<CHUNKS>(row)) + row * ROW, from_a[i] + offset,
-                               (in::K % BK == 0 || k < in::K) && (inside[i] >> tap & 1));
-        });
+        for (int row = 0, i = 0; row < BM; row += ROWS_AT_ONCE, i++)
+            if (BM % ROWS_AT_ONCE == 0 || first + row < BM)
+                copy_async((to_a + stage * STAGE_BYTES ^ mix_a<CHUNKS>(row)) + row * ROW, from_a[i] + offset,
+                           (in::K % BK == 0 || k < in::K) && (inside[i] >> tap & 1));
     };
-    with_source(from_k, [&](auto source, int) { find_rows(source); });
+    const auto load_a = [&](int stage, int block) {
+        block += from_k;
+        load_a0(stage, block);
+    };
+        find_rows0();
     /* This lane's rows and chunks for ldmatrix. The groups of warps take the steps in turn. */
     const int row_a = warp_m * (16 * MT) + lane % 16, row_b = warp_n * (32 * NG) + lane % 8 / 2 * 8 + lane / 16 * 2 + lane % 2;
     const uint32_t lane_a = buffers + row_a * ROW + ((lane / 16 * 16 + warp_k * 32) ^ mix_a<CHUNKS>(row_a));

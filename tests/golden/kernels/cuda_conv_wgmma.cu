@@ -72,14 +72,8 @@ struct share {
     /* Places in STEP of a block's first step (at the end: of the next tile's) and behind its last one. */
     AOTK_INLINE int begin(int block) const { return of_last(block) && block < count ? first_sum::TAPS : 0; }
     AOTK_INLINE int end(int block) const { return of_last(block) ? TAPS : first_sum::TAPS; }
-    /* Calls f with a block's sum, and which block of its channels it is. */
-    template <typename F> AOTK_INLINE void in_sum(int block, const F &f) const {
-        if (of_last(block)) {
-            f(last_sum(), last_begin + block - first_count);
-        } else {
-            f(first_sum(), first_begin + block);
-        }
-    }
+    /* Which block of its sum's channels a block is. */
+    AOTK_INLINE int of_sum(int block) const { return of_last(block) ? last_begin + block - first_count : first_begin + block; }
 };
 /* Steps and patches of a tile that is not split. */
 constexpr int STEPS = first_sum::TAPS * first_sum::BLOCKS + (BRANCH ? last_sum::TAPS * last_sum::BLOCKS : 0);
@@ -160,6 +154,13 @@ AOTK_INLINE pixel pixel_of(int tile, int p) {
     return {y / PITCH_H, y % PITCH_H, at % PITCH_W};
 }
 
+/* Where the input of a sum lies that a plane has at a pixel, in chunks; -1 for zeros. */
+template <typename in> AOTK_INLINE int place_in(const plane &p, const pixel &at, int batch) {
+    const int y = at.y * in::STRIDE_H + p.y, x = at.x * in::STRIDE_W + p.x;
+    const bool there = at.n < batch && at.y >= 0 && y < in::H && x < in::W;
+    return there ? ((at.n * in::H + y) * in::W + x) * in::IN_CHUNKS : -1;
+}
+
 /* A place in a ring of SIZE barriers, and the parity of its round. */
 template <int SIZE> struct place {
     int at;
@@ -229,21 +230,36 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) AOTK_SYMBOL(const __gri
         constexpr int LANES = COPIERS / CHUNKS;
         int *const places = (int *)(shared_bytes + PLACES_AT);
 
-        auto copy_weights = [&](int stage, int block, int tap, int tile) {
-            mine.in_sum(block, [&](auto sum, int of) {
-                typedef decltype(sum) in;
-                const int o = tile % TILES_O * TILE_O;
-                const int at = of * CHUNKS + chunk;
-                const char *const weights = (const char *)AOTK_WEIGHT(in::WEIGHT);
-                const char *from = weights + ((int64_t)((o + lane) * in::TAPS + tap) * in::IN_CHUNKS + at) * 16;
-                const uint32_t to = base + WEIGHTS_AT + stage * STAGE_BYTES + swizzled(lane, chunk);
+        auto copy_weights0 = [&](int stage, int block, int tap, int tile) {
+            typedef sum0 in;
+            const int o = tile % TILES_O * TILE_O;
+            const int at = block * CHUNKS + chunk;
+            const char *const weights = (const char *)AOTK_WEIGHT(in::WEIGHT);
+            const char *from = weights + ((int64_t)((o + lane) * in::TAPS + tap) * in::IN_CHUNKS + at) * 16;
+            const uint32_t to = base + WEIGHTS_AT + stage * STAGE_BYTES + swizzled(lane, chunk);
 #pragma unroll
-                for (int i = 0; i < TILE_O; i += LANES) {
-                    const bool there = (TILES_O * TILE_O == OUT_CHANNELS || o + lane + i < OUT_CHANNELS) &&
-                                       (in::IN_CHUNKS % CHUNKS == 0 || at < in::IN_CHUNKS);
-                    copy_chunk(to + i * ROW, there ? from + (int64_t)i * in::TAPS * in::IN_CHUNKS * 16 : weights, there ? 16 : 0);
-                }
-            });
+            for (int i = 0; i < TILE_O; i += LANES) {
+                const bool there = (TILES_O * TILE_O == OUT_CHANNELS || o + lane + i < OUT_CHANNELS) &&
+                                   (in::IN_CHUNKS % CHUNKS == 0 || at < in::IN_CHUNKS);
+                copy_chunk(to + i * ROW, there ? from + (int64_t)i * in::TAPS * in::IN_CHUNKS * 16 : weights, there ? 16 : 0);
+            }
+        };
+        auto copy_patch0 = [&](int at_patch, int block, int plane) {
+            typedef sum0 in;
+            uint32_t to = base + PATCHES_AT + at_patch * PATCH_BYTES + swizzled(lane, chunk);
+            const int at = block * CHUNKS + chunk;
+#pragma unroll 4
+            for (int i = lane; i < in::ROWS; i += LANES, to += LANES * ROW) {
+                const int from = places[plane * PATCH_ROWS + i];
+                const bool there = from >= 0 && (in::IN_CHUNKS % CHUNKS == 0 || at < in::IN_CHUNKS);
+                copy_chunk(to, (const char *)AOTK_IN(in::INPUT) + (int64_t)(there ? from + at : 0) * 16, there ? 16 : 0);
+            }
+        };
+        auto copy_weights = [&](int stage, int block, int tap, int tile) {
+            copy_weights0(stage, mine.of_sum(block), tap, tile);
+        };
+        auto copy_patch = [&](int to, int block, int plane) {
+            copy_patch0(to, mine.of_sum(block), plane);
         };
         /* Weights depend on no kernel before: the ring is filled with them while that one still runs. */
         int filled = mine.steps() < STAGES ? mine.steps() : STAGES;
@@ -263,19 +279,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) AOTK_SYMBOL(const __gri
         place<PATCHES> patch = {0, 1};
         step next = STEP[0];
         for (int tile = blockIdx.x / SPLIT; tile < tiles; tile += gridDim.x / SPLIT) {
-            /* Where each position of the patches lies in the input, in chunks; -1 for zeros. */
+            /* Where each position of the patches lies in the input. */
             if (PERSISTENT) sync_some(1, COPIERS);
             for (int i = thread; i < PLANES * PATCH_ROWS; i += COPIERS) {
                 const int k = PLANES > 1 ? i / PATCH_ROWS : 0;
                 const plane p = PLANE[k];
                 const pixel at = pixel_of(tile / TILES_O, p.first + i % PATCH_ROWS);
-                auto find = [&](auto sum) {
-                    typedef decltype(sum) in;
-                    const int y = at.y * in::STRIDE_H + p.y, x = at.x * in::STRIDE_W + p.x;
-                    const bool there = at.n < batch && at.y >= 0 && y < in::H && x < in::W;
-                    return there ? ((at.n * in::H + y) * in::W + x) * in::IN_CHUNKS : -1;
-                };
-                places[i] = BRANCH && k >= first_sum::PLANES ? find(last_sum()) : find(first_sum());
+                places[i] = BRANCH && k >= first_sum::PLANES ? place_in<last_sum>(p, at, batch) : place_in<first_sum>(p, at, batch);
             }
             sync_some(1, COPIERS);
             if (tile == blockIdx.x / SPLIT) {
@@ -289,17 +299,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) AOTK_SYMBOL(const __gri
                     next = STEP[s + 1 == mine.end(block) ? mine.begin(block + 1) : s + 1];
                     if (now.opens()) {
                         barrier_wait(patch_empty + 8 * patch.at, patch.parity);
-                        mine.in_sum(block, [&](auto sum, int of) {
-                            typedef decltype(sum) in;
-                            uint32_t to = base + PATCHES_AT + patch.at * PATCH_BYTES + swizzled(lane, chunk);
-                            const int at = of * CHUNKS + chunk;
-#pragma unroll 4
-                            for (int i = lane; i < in::ROWS; i += LANES, to += LANES * ROW) {
-                                const int from = places[now.plane() * PATCH_ROWS + i];
-                                const bool there = from >= 0 && (in::IN_CHUNKS % CHUNKS == 0 || at < in::IN_CHUNKS);
-                                copy_chunk(to, (const char *)AOTK_IN(in::INPUT) + (int64_t)(there ? from + at : 0) * 16, there ? 16 : 0);
-                            }
-                        });
+                        copy_patch(patch.at, block, now.plane());
                         if (RESIDENT) group_copied();
                         patch.forward(1);
                     }
