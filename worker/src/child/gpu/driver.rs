@@ -449,6 +449,7 @@ mod tests {
             shared_bytes: 0,
             thread_bytes: 0,
             launch: Some(launch),
+            vendor: None,
         };
         let axis = |times, dims, div| GridAxis { times, mul: 1, dims, div };
         let launch = |axis| Launch::linear(axis, 128, 0);
