@@ -124,11 +124,12 @@ fn template_goldens(root: &Path) -> anyhow::Result<()> {
         Ok(names)
     };
     let kernels = root.join("compiler/kernels");
-    let mut templates = stems(&kernels.join("cpu"), ".c.j2")?;
-    templates.extend(stems(&kernels.join("cuda"), ".cu.j2")?.iter().map(|name| format!("cuda_{name}")));
-    let mut goldens = stems(&root.join("tests/golden/kernels"), ".c")?;
-    goldens.extend(stems(&root.join("tests/golden/kernels"), ".cu")?);
-    let missing: Vec<_> = templates.difference(&goldens).collect();
+    let goldens = root.join("tests/golden/kernels");
+    let mut missing: Vec<_> = stems(&kernels.join("cpu"), ".c.j2")?.difference(&stems(&goldens, ".c")?).cloned().collect();
+    // Families for GPUs whose name one for CPUs has, too, are called `cuda_…`.
+    let rendered = stems(&goldens, ".cu")?;
+    let templates = stems(&kernels.join("cuda"), ".cu.j2")?;
+    missing.extend(templates.into_iter().filter(|name| !rendered.contains(name) && !rendered.contains(&format!("cuda_{name}"))));
     if !missing.is_empty() {
         bail!("templates without a golden file in tests/golden/kernels: {missing:?}; run the compiler's tests with BLESS=1");
     }

@@ -109,6 +109,22 @@ fn stored_as(mut task: TuningTask, dtype: DType) -> TuningTask {
     task
 }
 
+/// [`examples`], for a GPU in every precision.
+fn all_examples(target: Target) -> Vec<TuningTask> {
+    let mut all = examples(target);
+    if let Target::Cuda { .. } = target {
+        let stored = all.iter().filter(|t| !matches!(t.spec.kind, TaskKind::Loops(_)));
+        let narrow: Vec<_> =
+            stored.flat_map(|task| [DType::Bf16, DType::F16].map(|dtype| stored_as(task.clone(), dtype))).collect();
+        let multiplies = |task: &&TuningTask| matches!(task.spec.kind, TaskKind::Conv(_) | TaskKind::MatMul(_));
+        let mut tf32: Vec<_> = all.iter().filter(multiplies).cloned().collect();
+        tf32.iter_mut().for_each(|task| task.spec.math = Math::Tf32);
+        all.extend(narrow);
+        all.extend(tf32);
+    }
+    all
+}
+
 /// One small task of each shape of space that families distinguish, on a target.
 fn examples(target: Target) -> Vec<TuningTask> {
     let loops_and_products = [loops::examples(target), products::examples(target)];
@@ -121,7 +137,7 @@ fn enumeration_is_stable_and_ids_and_symbols_are_unique() {
     for target in Target::CPUS.into_iter().chain([GPU]) {
         let mut ids = HashSet::new();
         let mut symbols: HashMap<String, String> = HashMap::new();
-        for task in examples(target) {
+        for task in all_examples(target) {
             let all = candidates(&task, TuneMode::Full, None);
             let again: Vec<_> = candidates(&task, TuneMode::Full, None).iter().map(|c| c.id).collect();
             assert_eq!(all.iter().map(|c| c.id).collect::<Vec<_>>(), again, "{}", title(&task));
@@ -137,7 +153,7 @@ fn enumeration_is_stable_and_ids_and_symbols_are_unique() {
 
 #[test]
 fn only_compile_time_parameters_show_in_the_source() {
-    for task in examples(Target::CPUS[0]).into_iter().chain(examples(GPU)) {
+    for task in all_examples(Target::CPUS[0]).into_iter().chain(all_examples(GPU)) {
         for family in FAMILIES.iter().filter(|f| f.supports(&task).is_ok()) {
             let mut texts = HashMap::new();
             for params in family.enumerate(&task) {
@@ -163,22 +179,16 @@ fn a_limit_keeps_the_best_guesses_of_every_family() {
 
 #[test]
 fn no_family_is_for_both_cpus_and_gpus() {
-    for target in Target::CPUS.into_iter().chain([GPU]) {
-        for task in examples(target) {
-            let foreign = candidates(&task, TuneMode::Quick, None);
-            let foreign = foreign.iter().find(|c| c.family.starts_with("cuda_") != (target == GPU));
-            assert!(foreign.is_none(), "{foreign:?} for {}", title(&task));
-        }
+    let (on_cpu, on_gpu) = (Target::CPUS.map(all_examples).concat(), all_examples(GPU));
+    for family in FAMILIES {
+        let supports = |tasks: &[TuningTask]| tasks.iter().any(|task| family.supports(task).is_ok());
+        assert_ne!(supports(&on_cpu), supports(&on_gpu), "{} supports tasks of both or of neither", family.id());
     }
 }
 
 #[test]
-fn cuda_kernels_are_right_in_every_storage_type() {
-    let tasks: Vec<_> = [DType::F32, DType::Bf16, DType::F16]
-        .into_iter()
-        .flat_map(|dtype| examples(GPU).into_iter().map(move |task| stored_as(task, dtype)))
-        .collect();
-    conforms(&tasks);
+fn cuda_kernels_are_right_in_every_precision() {
+    conforms(&all_examples(GPU));
 }
 
 #[test]
@@ -234,9 +244,8 @@ fn every_family_and_template_has_a_golden_source() {
         .filter(|name| name.ends_with(".j2"))
         .collect();
     for family in FAMILIES {
-        let halves = examples(GPU).into_iter().map(|task| stored_as(task, DType::Bf16));
-        let mut examples = examples(Target::CPUS[0]).into_iter().chain(examples(GPU)).chain(halves);
-        let first = examples.find(|task| family.supports(task).is_ok());
+        let mut tasks = examples(Target::CPUS[0]).into_iter().chain(all_examples(GPU));
+        let first = tasks.find(|task| family.supports(task).is_ok());
         let task = first.unwrap_or_else(|| panic!("no example for {}", family.id()));
         let params = family.enumerate(&task).into_iter().next().expect("a point");
         let candidate = Candidate::new(*family, &task, params);
