@@ -139,8 +139,11 @@ template <int SIZE> struct place {
 
 /* Where a channel's sum lies among its pixel's: a gap in the middle keeps reads of eight apart in the banks. */
 AOTK_INLINE int sum_column(int o) { return o + o / 32 * 4; }
+/* From the sums of a thread's first four channels to those of its others. */
+constexpr int HIGH = sizeof(result) == 2 ? 4 : 36;
 
-/* Eight channels of a pixel of the residual or the output. */
+/* What a thread stores of a pixel: eight channels in pieces of 16 bytes, 32 channels apart, so that eight threads fill whole lines. */
+constexpr int PIECES = sizeof(result) / 2;
 struct alignas(16) eight {
     uint32_t word[2 * sizeof(result)];
 };
@@ -153,12 +156,14 @@ AOTK_INLINE float value_of(const eight &from, int i) {
     return aotk_float(*(const result *)&half);
 }
 
-/* Where the output (and the residual) of channels from o lies, in groups of eight; -1 when there is none. */
-AOTK_INLINE int place_of(int batch, int tile, int p, int o) {
+/* The output's pixel at a position, counted through all images; -1 when there is none. */
+AOTK_INLINE int place_of(int batch, int tile, int p) {
     const pixel at = pixel_of(tile, p);
-    const bool there = at.n < batch && at.y < OUT_H && at.x < OUT_W && (OUT_CHANNELS % TILE_O == 0 || o < OUT_CHANNELS);
-    return there ? ((at.n * OUT_H + at.y) * OUT_W + at.x) * (OUT_CHANNELS / 8) + o / 8 : -1;
+    return at.n < batch && at.y < OUT_H && at.x < OUT_W ? (at.n * OUT_H + at.y) * OUT_W + at.x : -1;
 }
+/* Where a channel of it lies in memory, in bytes. */
+AOTK_INLINE int64_t bytes_to(int place, int o) { return ((int64_t)place * OUT_CHANNELS + o) * sizeof(result); }
+AOTK_INLINE bool is_channel(int o) { return OUT_CHANNELS % TILE_O == 0 || o < OUT_CHANNELS; }
 
 extern __shared__ __align__(1024) unsigned char shared_bytes[];
 
@@ -269,7 +274,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) AOTK_SYMBOL(const __gri
     const int group = thread / 128 - 1, member = thread % 128, warp = member / 32;
     const int group_o = group % GROUPS_O, group_p = ALTERNATE ? 0 : group / GROUPS_O;
     /* What this thread stores: eight channels of every sixteenth pixel. */
-    const int row = member / 8, column = member % 8 * 8;
+    const int row = member / 8, column = member % 8 * (8 / PIECES);
     float *const sums_at = (float *)(shared_bytes + SUMS_AT) + group * (SPLIT > 1 ? 1 : 2) * SLICE * SUM_PITCH;
     float sums[PIXELS / 2];
     place<STAGES> stage = {0, 0};
@@ -333,14 +338,17 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) AOTK_SYMBOL(const __gri
 
         const int o = tile % TILES_O * TILE_O + group_o * 64 + column;
         float bias1_of[8];
-        for (int i = 0; i < 8; i++) bias1_of[i] = OUT_CHANNELS % TILE_O == 0 || o < OUT_CHANNELS ? ((const float *)AOTK_WEIGHT(1))[o + i] : 0;
+        for (int i = 0; i < 8; i++) {
+            const int at = o + i / (8 / PIECES) * 32 + i % (8 / PIECES);
+            bias1_of[i] = is_channel(at) ? ((const float *)AOTK_WEIGHT(1))[at] : 0;
+        }
         /* Residuals are asked for some slices before they are needed, the first ones while the last products are under way. */
         int places[AHEAD][EACH];
         auto ask = [&](int s) {
 #pragma unroll
             for (int i = 0; i < EACH; i++) {
                 const int p = SPLIT > 1 ? (i * SPLIT + rank) * 16 + row : s * SLICE + i * 16 + row;
-                const int place = p < PIXELS ? place_of(batch, tile / TILES_O, group_p * PIXELS + p, o) : -1;
+                const int place = p < PIXELS ? place_of(batch, tile / TILES_O, group_p * PIXELS + p) : -1;
                 places[s % AHEAD][i] = place;
             }
         };
@@ -372,7 +380,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) AOTK_SYMBOL(const __gri
             for (int i = 0; i < 8; i++) {
                 if (i % 2 == 0) y.word[i / 2] = aotk_pack(result(), value[i], value[i + 1]);
             }
-            if (where >= 0) ((eight *)AOTK_OUT(0))[where] = y;
+            for (int j = 0; j < PIECES; j++) {
+                if (where >= 0 && is_channel(o + 32 * j)) *(uint4 *)((char *)AOTK_OUT(0) + bytes_to(where, o + 32 * j)) = *(const uint4 *)&y.word[4 * j];
+            }
         };
         /* The sums lie where the rings were: everybody is done with those first. */
         if (!PERSISTENT) sync_some(2, 128 * GROUPS);
@@ -389,7 +399,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) AOTK_SYMBOL(const __gri
 #pragma unroll
             for (int i = 0; i < EACH; i++) {
                 const float *const from = half + (i * 16 + row) * SUM_PITCH + sum_column(column);
-                const float4 low = *(const float4 *)from, high = *(const float4 *)(from + 4);
+                const float4 low = *(const float4 *)from, high = *(const float4 *)(from + HIGH);
                 const float sum[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
                 finish(places[s % AHEAD][i], sum);
             }

@@ -140,6 +140,9 @@ impl<'a> Shape<'a> {
         if conv.weight_dtype != conv.input.dtype || (conv.input.dtype == DType::F32) != (conv.math == Math::Tf32) {
             return refuse("the operands are not of one type of tensor cores");
         }
+        if kh * kw > 64 || conv.window.pad[0][0] >= 64 {
+            return refuse("a kernel of more taps or reach than the tables hold");
+        }
         if conv.input.block != Some(c) || c % 8 != 0 || conv.output.block != Some(o) || o % 8 != 0 {
             return refuse("an image is not NHWC of eights of channels");
         }
@@ -239,20 +242,27 @@ impl<'a> Shape<'a> {
     fn cost(&self, point: &Point) -> i64 {
         let size = self.conv.output.dtype.size() as i64;
         let groups = point.wm * point.wn;
-        let steps = div_up(self.steps(point), point.split);
+        let steps = self.taps.len() as i64 * div_up(self.blocks(point), point.split);
+        let fills = self.fills(point);
+        let patch = self.patch_rows(point) * point.chunks * 16;
         let multiply = steps * (groups * point.chunks / 2 * (point.px / 2).max((64 + point.px) / 4 + 4) + 40);
         let weights = if self.resident(point) { 0 } else { steps * 64 * point.wm };
-        let copied = (weights + self.fills(point) * self.patch_rows(point)) * point.chunks * 16;
+        let copied = weights * point.chunks * 16 + fills * patch;
         let stored = point.tile_p() * 64 * point.wm * size * 2;
-        let main = multiply.max((copied + stored) / 24);
+        // Patches arrive one latency after the other when few are in flight.
+        let again = fills > 1 || point.persistent;
+        let waited = if again { fills * (1500 + patch / 24) / (point.patches - 1).max(1) } else { 0 };
+        let main = multiply.max((copied + stored) / 24).max(waited);
         let lead = 1800;
-        let store = if point.split == 1 { 900 + point.px * 14 } else { 2500 + point.px * (6 + 10 / point.split) };
+        let store =
+            if point.split == 1 { 900 + point.px * 14 } else { 900 * (1 + point.split) + point.px * (6 + 10 / point.split) };
         let tiles = self.tiles(point).at(&self.task.point) * point.split;
         // The blocks of a cluster run on one part of the machine, and leave the rest of it idle.
         let sms = match point.split {
             1 => SMS,
-            2 | 3 => 126,
-            4 | 5 => 112,
+            2 => 128,
+            3 => 126,
+            4 => 120,
             _ => 96,
         };
         let slots = point.blocks * sms;
@@ -284,13 +294,13 @@ impl<'a> Shape<'a> {
     /// All legal points.
     fn points(&self) -> Vec<Point> {
         let mut all = Vec::new();
-        for chunks in [8, 4, 2].into_iter().filter(|c| *c == 2 || *c <= self.in_chunks) {
+        for chunks in [8, 4, 2].into_iter().filter(|c| if *c == 2 { self.in_chunks < 4 } else { *c <= self.in_chunks }) {
             for (wm, wn, alternate, blocks) in SHAPES {
                 for images in [0, 1, 2, 4, 8] {
                     let whole = images * self.pitch[1] * self.conv.output.h - self.pitch[1] + self.conv.output.w;
                     let fitting = [div_up(whole, 8 * wn) * 8];
                     for px in if images > 0 { &fitting[..] } else { &PIXELS[..] } {
-                        for split in 1..=8 {
+                        for split in [1, 2, 3, 4, 6, 8] {
                             for persistent in [false, true] {
                                 let point = Point {
                                     wm,
