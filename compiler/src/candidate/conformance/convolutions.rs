@@ -5,7 +5,7 @@ use aotfarm_protocol::{DType, Target};
 
 use super::{image, plain, task};
 use crate::ir::{PoolOp, UnaryOp, Window};
-use crate::task::{ConvSpec, EpilogueStep, GPU_CHANNELS, Layout, Math, PoolSpec, TaskKind, TuningTask};
+use crate::task::{ConvSpec, EpilogueStep, GPU_CHANNELS, Layout, PoolSpec, TaskKind, TuningTask};
 
 /// A convolution of two images of `size` x `size` with bias and ReLU, padded so that the picture keeps its size at stride 1.
 fn convolution(target: Target, channels: [i64; 2], size: i64, kernel: i64, stride: i64, groups: i64) -> TuningTask {
@@ -36,16 +36,13 @@ fn stem(target: Target) -> TuningTask {
     task
 }
 
-/// The same for the tensor cores of a GPU, and with the pool that follows.
-fn tf32_stem(target: Target, pooled: bool) -> TuningTask {
+/// The same with the pool that follows, which a GPU's kernel takes along.
+fn pooled_stem(target: Target) -> TuningTask {
     let mut task = stem(target);
-    task.spec.math = Math::Tf32;
-    if pooled {
-        let window = Window { kernel: [3; 2], stride: [2; 2], pad: [[1; 2]; 2], dilation: [1; 2] };
-        let TaskKind::Conv(conv) = &mut task.spec.kind else { return task };
-        conv.pool = Some(PoolSpec { op: PoolOp::Max, window });
-        task.spec.outputs[0] = image(target, [32, 5, 5], [0; 4]);
-    }
+    let window = Window { kernel: [3; 2], stride: [2; 2], pad: [[1; 2]; 2], dilation: [1; 2] };
+    let TaskKind::Conv(conv) = &mut task.spec.kind else { return task };
+    conv.pool = Some(PoolSpec { op: PoolOp::Max, window });
+    task.spec.outputs[0] = image(target, [32, 5, 5], [0; 4]);
     task
 }
 
@@ -68,7 +65,7 @@ pub(super) fn examples(target: Target) -> Vec<TuningTask> {
         convolution(target, [20, 24], 6, 5, 1, 4),
     ];
     if let Target::Cuda { .. } = target {
-        all.extend([false, true].map(|pooled| tf32_stem(target, pooled)));
+        all.push(pooled_stem(target));
     }
     all
 }
