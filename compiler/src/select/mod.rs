@@ -176,5 +176,12 @@ fn row(candidate: &Candidate, outcome: &Outcome, verdict: String) -> AutotuneRow
         }
         other => (other.clone(), None),
     };
-    AutotuneRow { family: candidate.family.to_owned(), params: candidate.params_text(), outcome, seconds, verdict, baseline: candidate.vendor.is_some() }
+    AutotuneRow {
+        family: candidate.family.to_owned(),
+        params: candidate.params_text(),
+        outcome,
+        seconds,
+        verdict,
+        baseline: candidate.vendor.is_some(),
+    }
 }
