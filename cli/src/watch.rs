@@ -112,7 +112,8 @@ fn progress(items: &BTreeMap<WorkKind, Count>, running: &[(String, String)], eta
 pub(crate) fn autotune(table: &AutotuneTable, out: &Output) -> String {
     let best = table.rows.iter().find_map(|r| r.seconds);
     let name = |row: &aotfarm_protocol::AutotuneRow| row.family.split('@').next().unwrap_or_default().to_owned();
-    let shown: Vec<_> = table.rows.iter().take(TABLE_ROWS).collect();
+    let (first, rest) = table.rows.split_at(table.rows.len().min(TABLE_ROWS));
+    let shown: Vec<_> = first.iter().chain(rest.iter().filter(|r| r.baseline)).collect();
     let families = shown.iter().map(|r| name(r).len()).max().unwrap_or(0);
     let params = shown.iter().map(|r| r.params.len()).max().unwrap_or(0);
     let mut lines = vec![out.bold(format!("AUTOTUNE {}", table.title))];

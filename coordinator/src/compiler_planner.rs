@@ -384,7 +384,6 @@ mod tests {
             tune_at: vec![1, 4],
             accuracy: Accuracy::Default,
             precision: Precision::default(),
-            allow_vendor: false,
             threads: None,
         };
         let (one, two) =

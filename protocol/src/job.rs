@@ -84,9 +84,6 @@ pub struct JobRequest {
     /// Precision on GPU targets.
     #[serde(default)]
     pub precision: Precision,
-    /// Whether kernels of vendor libraries (cuDNN, cuBLASLt), which are measured for comparison where a worker has them, may win.
-    #[serde(default)]
-    pub allow_vendor: bool,
     /// Threads to tune and profile with; `None`: the device's cores.
     pub threads: Option<u32>,
 }
@@ -192,6 +189,9 @@ pub struct AutotuneRow {
     pub seconds: Option<f64>,
     /// Why it won or lost.
     pub verdict: String,
+    /// A vendor's library, shown for comparison.
+    #[serde(default)]
+    pub baseline: bool,
 }
 
 /// The AUTOTUNE table of one task.

@@ -108,6 +108,14 @@ impl NvrtcSearch {
         places.filter_map(|dir| entries(&dir, name).pop()).next()
     }
 
+    /// cuDNN to compare with: `AOTFARM_CUDNN`, where an empty one means none, else where NVIDIA's libraries lie.
+    pub fn cudnn(&self) -> Option<PathBuf> {
+        match std::env::var_os("AOTFARM_CUDNN") {
+            Some(path) => Some(PathBuf::from(path)).filter(|path| !path.as_os_str().is_empty()),
+            None => self.library("libcudnn.so"),
+        }
+    }
+
     /// Library folders of NVIDIA's Python packages.
     fn packages(&self) -> Vec<PathBuf> {
         let mut found = Vec::new();

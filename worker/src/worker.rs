@@ -192,7 +192,8 @@ impl Worker {
         let cache = BlobCache::new(folder.path().join("blobs"), config.cache_bytes, farm.clone())?;
         let dir = folder.path().join("items");
         fs::create_dir(&dir).map_err(|source| WorkerError::Folder { path: dir.clone(), source })?;
-        let context = Context { toolchains, cache, dir, child: config.child, device, gpu, idle: Mutex::default() };
+        let cudnn = gpu.as_ref().and_then(|_| config.search.nvrtc.cudnn());
+        let context = Context { toolchains, cache, dir, child: config.child, device, cudnn, gpu, idle: Mutex::default() };
         let runner = Runner {
             farm,
             executor: Arc::new(context),

@@ -186,6 +186,7 @@ fn call(symbol: &str, object: Digest) -> KernelCall {
         shared_bytes: 0,
         thread_bytes: 0,
         launch: None,
+        vendor: None,
     }
 }
 

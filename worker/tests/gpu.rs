@@ -127,6 +127,7 @@ fn call(symbol: &str, object: Digest) -> KernelCall {
         shared_bytes: 0,
         thread_bytes: 0,
         launch: Some(Launch::linear(GridAxis { times: 1, mul: 64, dims: vec![0], div: i64::from(THREADS) }, THREADS, 0)),
+        vendor: None,
     }
 }
 

@@ -169,7 +169,6 @@ impl Submit {
                 Exactness::Default => Accuracy::Default,
             },
             precision: self.dtype.into(),
-            allow_vendor: false,
             threads: self.threads,
         };
         Ok((request, file))

@@ -37,7 +37,16 @@ AOTK_INLINE float s_sin(float a) { return sinf(a); }
 AOTK_INLINE float s_cos(float a) { return cosf(a); }
 AOTK_INLINE float s_tanh(float a) { return tanhf(a); }
 AOTK_INLINE float s_erf(float a) { return erff(a); }
-AOTK_INLINE float s_relu(float a) { return s_max(0.0f, a); }
+/* One instruction; a comparison and a selection are two. */
+AOTK_INLINE float s_relu(float a) {
+#if AOTK_SM >= 80
+    float y;
+    asm("max.NaN.f32 %0, %1, 0f00000000;" : "=f"(y) : "f"(a));
+    return y;
+#else
+    return s_max(0.0f, a);
+#endif
+}
 AOTK_INLINE float s_clamp(float a, float low, float high) { return s_min(high, s_max(low, a)); }
 AOTK_INLINE float s_sigmoid(float a) { return s_ratio(1.0f, 1.0f + s_exp(-a)); }
 AOTK_INLINE float s_silu(float a) { return s_ratio(a, 1.0f + s_exp(-a)); }

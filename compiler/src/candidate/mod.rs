@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use aotfarm_protocol::{CandidateId, Digest, KeyHasher, Launch, Params, Target, TaskKey, TuneMode};
+use aotfarm_protocol::{CandidateId, Digest, KeyHasher, Launch, Params, Target, TaskKey, TuneMode, VendorConv};
 
 use crate::ir::PoolOp;
 use crate::task::{LoopNest, PoolSpec, RowSpec, TaskKind, TensorSpec, TuningTask};
@@ -113,6 +113,8 @@ pub struct Candidate {
     pub launch: Option<Launch>,
     /// [`CandidateFamily::packing`].
     pub packing: Params,
+    /// What a vendor's library is to do in its stead: such a candidate is measured for comparison, and never wins.
+    pub vendor: Option<VendorConv>,
 }
 
 /// The most candidates of one task besides the naive one, by mode, when the user sets no number.
@@ -120,13 +122,16 @@ const QUICK_TRIALS: usize = 64;
 const FULL_TRIALS: usize = 400;
 
 /// The candidates of a task: the naive one, then the families' points in turn, so that any prefix holds each family's best
-/// guesses. At most `trials` (else the mode's default) besides the naive one. `TuneMode::None` gives those of the quick
+/// guesses. At most `trials` (else the mode's default) besides the naive one and a vendor's library. `TuneMode::None` gives those of the quick
 /// search, because known records of any of them may be used. Empty when no family supports the task.
 pub fn candidates(task: &TuningTask, mode: TuneMode, trials: Option<u32>) -> Vec<Candidate> {
     let limit = trials.map_or(if mode == TuneMode::Full { FULL_TRIALS } else { QUICK_TRIALS }, |n| n as usize);
     let mut families = FAMILIES.iter().filter(|f| f.supports(task).is_ok());
     let Some(naive) = families.next() else { return Vec::new() };
     let mut result = vec![naive_point(*naive, task)];
+    let baseline = families::baseline(task).filter(|_| mode != TuneMode::None);
+    let limit = limit + usize::from(baseline.is_some());
+    result.extend(baseline);
     let mut queues: Vec<_> = families.map(|f| (*f, f.enumerate(task).into_iter(), HashMap::new())).collect();
     let mut seen = HashSet::new();
     let key = task.key();
@@ -203,21 +208,34 @@ impl Candidate {
 
     fn of_unit(family: &dyn CandidateFamily, task: &TuningTask, key: TaskKey, params: Params, unit: RenderedUnit) -> Self {
         let RenderedUnit { source, digest: unit } = unit;
-        let mut id = KeyHasher::new("candidate").field(key.0.as_bytes()).field(family.id()).field(unit.as_bytes());
-        for (name, value) in &params {
-            id = id.field(name).field(value.to_le_bytes());
-        }
         Self {
-            id: CandidateId(id.finish()),
+            id: Self::name(key, family.id(), unit, &params),
             family: family.id(),
             tune: family.tune(task, &params),
             needs: family.needs(task, &params, &task.point),
             launch: family.launch(task, &params),
             packing: family.packing(&params),
+            vendor: None,
             params,
             source,
             unit,
         }
+    }
+
+    /// A candidate of no family.
+    fn foreign(family: FamilyId, task: &TuningTask, params: Params, source: KernelSource, needs: Needs) -> Self {
+        let unit = Digest::of(&source.text);
+        let id = Self::name(task.key(), family, unit, &params);
+        let packing = params.clone();
+        Self { id, family, params, source, unit, tune: Vec::new(), needs, launch: None, packing, vendor: None }
+    }
+
+    fn name(key: TaskKey, family: FamilyId, unit: Digest, params: &Params) -> CandidateId {
+        let mut id = KeyHasher::new("candidate").field(key.0.as_bytes()).field(family).field(unit.as_bytes());
+        for (name, value) in params {
+            id = id.field(name).field(value.to_le_bytes());
+        }
+        CandidateId(id.finish())
     }
 
     /// Whether both read the same packed weights (or both the raw ones), when they are for the same computation.

@@ -106,6 +106,7 @@ fn candidate(unit_name: &str, symbol: &str, packed: u64, tune: &[i64]) -> Candid
     let params: Params = tune.iter().enumerate().map(|(i, n)| (format!("t{i}"), *n)).collect();
     Candidate {
         launch: None,
+        vendor: None,
         id: CandidateId(Digest::of(format!("{symbol}{tune:?}"))),
         family: "test@1",
         packing: params.clone(),

@@ -76,7 +76,7 @@ pub fn select(
     let by_id: HashMap<CandidateId, &Outcome> = outcomes.iter().map(|(id, outcome)| (*id, outcome)).collect();
     let mut verified: Vec<Verified<'_>> = Vec::new();
     for (place, candidate) in considered.iter().enumerate() {
-        if let Some(Outcome::Measured(measurement)) = by_id.get(&candidate.id) {
+        if let Some(Outcome::Measured(measurement)) = by_id.get(&candidate.id).filter(|_| candidate.vendor.is_none()) {
             verified.extend(Verified::new(place, measurement, allowed));
         }
     }
@@ -121,6 +121,13 @@ pub fn select(
         }
         let untouched = Outcome::Unsupported { reason: "not measured".to_owned() };
         match by_id.get(&candidate.id) {
+            Some(Outcome::Measured(m)) if candidate.vendor.is_some() && !m.samples.is_empty() => {
+                let slower = best.map_or(1.0, |(_, rank, ..)| m.quantile(0.2) / rank);
+                let verdict = format!("vendor library, for comparison only: {slower:.2}x");
+                let row = row(candidate, by_id[&candidate.id], verdict);
+                let at = rows.iter().skip(1).position(|(_, other)| other.seconds > row.seconds);
+                rows.insert(at.map_or(rows.len(), |at| at + 1), (place, row));
+            }
             Some(outcome) => failed.push(row(candidate, outcome, failure(outcome, allowed))),
             None if candidate.id == winner.id => {
                 unmeasured.insert(0, row(candidate, &untouched, "chosen without measuring".to_owned()));
@@ -142,7 +149,7 @@ pub fn select(
 /// The choice when no candidate was measured.
 fn untimed(task: &TuningTask, considered: &[Candidate], outcomes: &HashMap<CandidateId, &Outcome>) -> Candidate {
     let naive = reference(task);
-    let default = considered.iter().find(|c| c.family != naive.family && !outcomes.contains_key(&c.id));
+    let default = considered.iter().find(|c| c.family != naive.family && c.vendor.is_none() && !outcomes.contains_key(&c.id));
     default.cloned().unwrap_or(naive)
 }
 
@@ -169,5 +176,12 @@ fn row(candidate: &Candidate, outcome: &Outcome, verdict: String) -> AutotuneRow
         }
         other => (other.clone(), None),
     };
-    AutotuneRow { family: candidate.family.to_owned(), params: candidate.params_text(), outcome, seconds, verdict }
+    AutotuneRow {
+        family: candidate.family.to_owned(),
+        params: candidate.params_text(),
+        outcome,
+        seconds,
+        verdict,
+        baseline: candidate.vendor.is_some(),
+    }
 }

@@ -43,6 +43,7 @@ fn call(task: &TuningTask, candidate: &Candidate, object: Digest) -> KernelCall 
         shared_bytes: candidate.needs.shared,
         thread_bytes: candidate.needs.thread,
         launch: candidate.launch.clone(),
+        vendor: candidate.vendor.clone(),
     }
 }
 

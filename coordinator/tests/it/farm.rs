@@ -159,6 +159,7 @@ impl Blueprint for FakeBlueprint {
                 shared_bytes: 0,
                 thread_bytes: 0,
                 launch: None,
+                vendor: None,
             }
         };
         MeasureSpec {
@@ -195,6 +196,7 @@ impl Blueprint for FakeBlueprint {
                 outcome: Outcome::Unsupported { reason: "not shown".to_owned() },
                 seconds: None,
                 verdict: "v".to_owned(),
+                baseline: false,
             })
             .collect();
         let winner = best.map_or(self.reference(task).id, |(_, id)| id);
@@ -313,7 +315,6 @@ impl Farm {
             tune_at: vec![],
             accuracy: Accuracy::Default,
             precision: Default::default(),
-            allow_vendor: false,
             threads: None,
         }
     }

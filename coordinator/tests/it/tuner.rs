@@ -24,7 +24,6 @@ fn blueprint(text: &str) -> Arc<dyn Blueprint> {
         tune_at: vec![],
         accuracy: Accuracy::Default,
         precision: Default::default(),
-        allow_vendor: false,
         threads: None,
     };
     FakePlanner.plan(Bytes::from(text.to_owned()), &request).unwrap()

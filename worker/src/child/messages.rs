@@ -16,6 +16,8 @@ pub(crate) struct MeasureJob {
     pub(crate) reference_library: PathBuf,
     /// On a GPU: the cubin with the kernels that fill and compare operands.
     pub(crate) tools: Option<PathBuf>,
+    /// On a GPU: cuDNN, if the host has it.
+    pub(crate) cudnn: Option<PathBuf>,
     /// Where the reference's outputs are kept for a child that replaces this one; on a GPU it rather runs the reference again.
     pub(crate) reference_outputs: PathBuf,
     /// A file of 8 bytes, shared with the worker: which candidate is being run, see [`AT_NOTHING`]. It survives the child.

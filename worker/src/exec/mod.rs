@@ -168,6 +168,8 @@ pub(crate) struct Context {
     pub(crate) dir: PathBuf,
     pub(crate) child: ChildProgram,
     pub(crate) device: Option<Device>,
+    /// cuDNN, to compare with.
+    pub(crate) cudnn: Option<PathBuf>,
     /// The device, if it is a GPU.
     pub(crate) gpu: Option<Gpu>,
     /// The GPU's measuring child between two items.

@@ -36,7 +36,7 @@ fn stem(target: Target) -> TuningTask {
     task
 }
 
-/// The same with the pool that follows.
+/// The same with the pool that follows, which a GPU's kernel takes along.
 fn pooled_stem(target: Target) -> TuningTask {
     let mut task = stem(target);
     let window = Window { kernel: [3; 2], stride: [2; 2], pad: [[1; 2]; 2], dilation: [1; 2] };

@@ -13,9 +13,10 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use aotfarm_protocol::{KernelCall, OperandRole};
+use aotfarm_protocol::{KernelCall, OperandRole, VendorConv};
 use cudarc::driver::sys::CUdeviceptr;
 
+use super::cudnn::{Cudnn, Operands, Plan};
 use super::driver::{Error, Function, Gpu, Graph, Memory, Module, Shape};
 use super::nvml::Nvml;
 use super::tools::{Grid, SEEN_WORDS, Tools};
@@ -67,15 +68,19 @@ impl Layout {
     }
 }
 
+/// What runs.
+enum Code {
+    Kernel { function: Function, shape: Shape, _module: Module },
+    Vendor(Plan),
+}
+
 /// A candidate whose code is on the device.
 struct Loaded {
-    function: Function,
-    shape: Shape,
+    code: Code,
     /// Seconds of a single run, once there was one.
     seconds: Option<f64>,
     /// Some launches in a row, and how many.
     sample: Option<(Graph, u64)>,
-    _module: Module,
 }
 
 /// Why a candidate did not pass.
@@ -109,6 +114,7 @@ impl Fault {
 pub(super) struct Bench<'h> {
     gpu: &'h Gpu,
     nvml: Option<&'h Nvml>,
+    cudnn: Option<&'h Result<Cudnn, String>>,
     job: MeasureJob,
     watch: Rc<Watch>,
     tools: Tools,
@@ -136,6 +142,7 @@ impl<'h> Bench<'h> {
     pub(super) fn new(
         gpu: &'h Gpu,
         nvml: Option<&'h Nvml>,
+        cudnn: Option<&'h Result<Cudnn, String>>,
         spare: Option<Memory>,
         job: MeasureJob,
         watch: Watch,
@@ -190,6 +197,7 @@ impl<'h> Bench<'h> {
         let bench = Self {
             gpu,
             nvml,
+            cudnn,
             watch: Rc::new(watch),
             tools,
             grids,
@@ -299,6 +307,17 @@ impl<'h> Bench<'h> {
             Some(i) => self.job.libraries[i].as_ref().ok_or_else(|| Fault::NoCode("it has no object".to_owned()))?,
         };
         let call = self.call(i);
+        if let Some(conv) = &call.vendor {
+            let at = self.vendor_operands(conv, 0)?;
+            let bias = self.weight(conv.bias).ok_or_else(|| Fault::NoCode("its bias does not exist".to_owned()))?;
+            let dtype = self.job.spec.operands[0].dtype;
+            let plan = self.cudnn()?.plan(self.gpu, conv, dtype, bias).map_err(Fault::Unsupported)?;
+            // Whether it works shows now, and not while a graph is recorded.
+            self.cudnn()?.run(&plan, at).map_err(Fault::Unsupported)?;
+            self.gpu.wait()?;
+            self.loaded.insert(i, Loaded { code: Code::Vendor(plan), seconds: None, sample: None });
+            return Ok(());
+        }
         let shape = Shape::of(call).map_err(Fault::Unsupported)?;
         if call.shared_bytes > self.workspace.bytes {
             return Err(Fault::Unsupported(format!("its workspace of {} MiB does not fit", call.shared_bytes >> 20)));
@@ -308,7 +327,8 @@ impl<'h> Bench<'h> {
             .function(&call.symbol)
             .map_err(|e| Fault::NoCode(format!("the object defines no kernel `{}`: {e}", call.symbol)))?;
         function.allow(&shape)?;
-        self.loaded.insert(i, Loaded { function, shape, seconds: None, sample: None, _module: module });
+        let code = Code::Kernel { function, shape, _module: module };
+        self.loaded.insert(i, Loaded { code, seconds: None, sample: None });
         Ok(())
     }
 
@@ -319,8 +339,46 @@ impl<'h> Bench<'h> {
     }
 
     fn launch(&self, i: Option<usize>, loaded: &Loaded, set: u64) -> Result<(), Error> {
-        let mut words = self.words(self.call(i), set);
-        self.gpu.launch(&loaded.function, &loaded.shape, &mut [words.as_mut_ptr().cast::<c_void>()])
+        match &loaded.code {
+            Code::Kernel { function, shape, .. } => {
+                let mut words = self.words(self.call(i), set);
+                self.gpu.launch(function, shape, &mut [words.as_mut_ptr().cast::<c_void>()])
+            }
+            Code::Vendor(plan) => {
+                let failed = |_| Error::unsupported("run cuDNN's convolution");
+                let at = self.call(i).vendor.as_ref().map(|conv| self.vendor_operands(conv, set));
+                let (Some(Ok(at)), Ok(cudnn)) = (at, self.cudnn()) else { return Err(failed(String::new())) };
+                cudnn.run(plan, at).map_err(failed)
+            }
+        }
+    }
+
+    fn cudnn(&self) -> Result<&'h Cudnn, Fault> {
+        match self.cudnn {
+            Some(Ok(cudnn)) => Ok(cudnn),
+            Some(Err(reason)) => Err(Fault::Unsupported(reason.clone())),
+            None => Err(Fault::Unsupported("cuDNN was not opened for this job".to_owned())),
+        }
+    }
+
+    /// Where weight number `k` lies in set 0.
+    fn weight(&self, k: usize) -> Option<CUdeviceptr> {
+        let first = self.job.spec.operands.iter().take_while(|o| o.role == OperandRole::Input).count();
+        self.operands[..self.outputs().start].get(first + k).map(|region| region.at)
+    }
+
+    /// The operands of a vendor's convolution in set number `set`.
+    fn vendor_operands(&self, conv: &VendorConv, set: u64) -> Result<Operands, Fault> {
+        let inputs = self.job.spec.operands.iter().take_while(|o| o.role == OperandRole::Input).count();
+        let shifted = |at: CUdeviceptr| at + set * self.stride;
+        let input = |k: usize| self.operands[..inputs].get(k).map(|region| shifted(region.at));
+        let missing = || Fault::NoCode("it names an operand that does not exist".to_owned());
+        Ok(Operands {
+            x: input(0).ok_or_else(missing)?,
+            filter: self.weight(0).map(shifted).ok_or_else(missing)?,
+            residual: conv.residual.map(|k| input(k).ok_or_else(missing)).transpose()?,
+            y: shifted(self.operands[self.outputs().start].at),
+        })
     }
 
     /// One run with poisoned outputs and stale workspace of exactly the promised size; nothing else may be written. Returns the seconds

@@ -40,6 +40,11 @@ impl fmt::Display for Error {
 }
 
 impl Error {
+    /// What a vendor's library did not do.
+    pub(super) const fn unsupported(doing: &'static str) -> Self {
+        Self { doing, code: CUresult::CUDA_ERROR_NOT_SUPPORTED }
+    }
+
     /// Whether nothing can be done any more in this process.
     pub(super) fn is_fatal(&self) -> bool {
         use CUresult as R;
@@ -207,6 +212,19 @@ impl Gpu {
     pub(super) fn copy(&self, to: CUdeviceptr, from: CUdeviceptr, bytes: u64) -> Done {
         // SAFETY: as in `set`.
         check("copy on the GPU", unsafe { sys::cuMemcpyDtoDAsync_v2(to, from, bytes as usize, self.stream) })
+    }
+
+    /// The stream, for a vendor's library.
+    pub(super) const fn raw_stream(&self) -> CUstream {
+        self.stream
+    }
+
+    /// Writes bytes, and waits until they are there.
+    pub(super) fn write(&self, to: CUdeviceptr, bytes: &[u8]) -> Done {
+        // SAFETY: as in `set`; the slice lives until the stream has been waited for.
+        let copied = unsafe { sys::cuMemcpyHtoDAsync_v2(to, bytes.as_ptr().cast(), bytes.len(), self.stream) };
+        let waited = self.wait();
+        check("write to the GPU", copied).and(waited)
     }
 
     /// Reads words back, after everything that was asked for before.
@@ -449,6 +467,7 @@ mod tests {
             shared_bytes: 0,
             thread_bytes: 0,
             launch: Some(launch),
+            vendor: None,
         };
         let axis = |times, dims, div| GridAxis { times, mul: 1, dims, div };
         let launch = |axis| Launch::linear(axis, 128, 0);
