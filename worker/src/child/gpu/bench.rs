@@ -311,10 +311,7 @@ impl<'h> Bench<'h> {
             let at = self.vendor_operands(conv, 0)?;
             let bias = self.weight(conv.bias).ok_or_else(|| Fault::NoCode("its bias does not exist".to_owned()))?;
             let dtype = self.job.spec.operands[0].dtype;
-            let plan = self.cudnn()?.plan(self.gpu, conv, dtype, bias).map_err(Fault::Unsupported)?;
-            // Whether it works shows now, and not while a graph is recorded.
-            self.cudnn()?.run(&plan, at).map_err(Fault::Unsupported)?;
-            self.gpu.wait()?;
+            let plan = self.cudnn()?.plan(self.gpu, conv, dtype, at, bias).map_err(Fault::Unsupported)?;
             self.loaded.insert(i, Loaded { code: Code::Vendor(plan), seconds: None, sample: None });
             return Ok(());
         }
