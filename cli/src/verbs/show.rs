@@ -1,6 +1,7 @@
 use std::process::ExitCode;
 
-use aotfarm_protocol::{HistoryEntry, Reference};
+use anyhow::Context as _;
+use aotfarm_protocol::{HistoryEntry, Manifest, PRECISION_ANNOTATION, Reference, UNTESTED_ANNOTATION};
 use clap::Args;
 
 use crate::context::Context;
@@ -32,7 +33,14 @@ impl Show {
             cx.out.data(format!("  tags       {}", version.tags.join(" ")));
         }
         for variant in &version.variants {
-            cx.out.data(format!("  {}  {}", variant.target, bytes(variant.bytes)));
+            let manifest = farm.client.blob(variant.manifest).await?;
+            let manifest: Manifest = serde_json::from_slice(&manifest).context("failed to read the variant's manifest")?;
+            let note = |key: &str| manifest.annotations.get(key).map(String::as_str);
+            let precision = note(PRECISION_ANNOTATION).map_or(String::new(), |p| format!("  {p}"));
+            cx.out.data(format!("  {}  {}{precision}", variant.target, bytes(variant.bytes)));
+            if let Some(why) = note(UNTESTED_ANNOTATION) {
+                cx.out.data(format!("    its kernels were not measured: {why}"));
+            }
             cx.out.data(format!("    artifact {}", variant.artifact));
             for p in profiles.iter().filter(|p| p.target == variant.target) {
                 let q = &p.latency;
