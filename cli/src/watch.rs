@@ -1,9 +1,12 @@
 //! Follows a job: progress while it runs, the AUTOTUNE tables, and what it came to.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use aotfarm_protocol::{AutotuneTable, Count, JobEvent, JobId, JobLogEntry, JobState, Outcome, Profile, Published, WorkKind};
+use aotfarm_protocol::{
+    AutotuneTable, Count, DeviceKind, JobEvent, JobId, JobLogEntry, JobState, Outcome, Profile, Published, WorkKind,
+};
 use aotfarm_registry::client::Client;
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -19,6 +22,19 @@ pub(crate) struct Watch<'a> {
     bar: Option<ProgressBar>,
     /// Whether to print every AUTOTUNE table.
     tables: bool,
+    tally: Cell<Tally>,
+}
+
+/// What the tables add up to.
+#[derive(Debug, Clone, Copy, Default)]
+struct Tally {
+    tables: usize,
+    considered: u32,
+    measured: u32,
+    dropped: u32,
+    /// Refused by the compiler, crashed, hung, or wrong.
+    failed: usize,
+    measure_s: f64,
 }
 
 impl<'a> Watch<'a> {
@@ -29,7 +45,7 @@ impl<'a> Watch<'a> {
             bar.enable_steady_tick(Duration::from_millis(120));
             bar
         });
-        Self { out, bar, tables }
+        Self { out, bar, tables, tally: Cell::default() }
     }
 
     /// Follows `job` to its end. A job that failed or was cancelled is an error.
@@ -56,13 +72,23 @@ impl<'a> Watch<'a> {
             JobEvent::State { state: JobState::Cancelled } => {
                 return Some(Err(Failure::failed(format!("job {job} was cancelled")).into()));
             }
-            JobEvent::State { state } => self.status(&format!("{state}")),
+            JobEvent::State { state } => {
+                let tally = self.tally.get();
+                if state == JobState::Linking && tally.tables > 0 {
+                    self.say(&tally.text());
+                }
+                self.status(&format!("{state}"));
+            }
             JobEvent::Planned { tasks, known, candidates, units } => {
                 self.say(&format!("planned {tasks} tasks ({known} known), {candidates} candidates, {units} units to build"));
             }
             JobEvent::Progress { items, running, eta_s } => self.status(&progress(&items, &running, eta_s)),
-            JobEvent::Tuned { table } if self.tables => self.say(&autotune(&table, self.out)),
-            JobEvent::Tuned { .. } => {}
+            JobEvent::Tuned { table } => {
+                self.tally.set(self.tally.get().plus(&table));
+                if self.tables {
+                    self.say(&autotune(&table, self.out));
+                }
+            }
             JobEvent::Note { message } => self.say(&format!("note: {message}")),
             JobEvent::Published { published } => return Some(Ok(*published)),
             JobEvent::Failed { error } => return Some(Err(anyhow::Error::from(error).context(format!("job {job} failed")))),
@@ -87,6 +113,27 @@ impl<'a> Watch<'a> {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
+    }
+}
+
+impl Tally {
+    fn plus(self, table: &AutotuneTable) -> Self {
+        let failed = |o: &Outcome| !matches!(o, Outcome::Measured(_) | Outcome::Unsupported { .. });
+        Self {
+            tables: self.tables + 1,
+            considered: self.considered + table.considered,
+            measured: self.measured + table.measured,
+            dropped: self.dropped + table.dropped,
+            failed: self.failed + table.rows.iter().filter(|row| failed(&row.outcome)).count(),
+            measure_s: self.measure_s + table.measure_s,
+        }
+    }
+
+    fn text(self) -> String {
+        let Self { tables, considered, measured, dropped, failed, measure_s } = self;
+        format!(
+            "tuned {tables} tasks: {considered} candidates considered, {measured} measured to the end and {dropped} dropped early in {measure_s:.1} s, {failed} failed"
+        )
     }
 }
 
@@ -180,13 +227,21 @@ fn latency(profile: &Profile, previous: &[Profile]) -> String {
         format!("  {:.2}x the version before ({})", profile.latency.p50 / before.latency.p50, milliseconds(before.latency.p50))
     });
     format!(
-        "{}  {} threads  {} (p10 {}, p90 {}){change}",
+        "{}{}  {} (p10 {}, p90 {}){change}",
         point(profile),
-        profile.threads,
+        threads(profile),
         milliseconds(profile.latency.p50),
         milliseconds(profile.latency.p10),
         milliseconds(profile.latency.p90)
     )
+}
+
+/// `  2 threads`; nothing for a GPU, where it has no meaning.
+pub(crate) fn threads(profile: &Profile) -> String {
+    match profile.device.kind {
+        DeviceKind::Cpu => format!("  {} threads", profile.threads),
+        DeviceKind::Cuda => String::new(),
+    }
 }
 
 /// [`sizes`] of a profile.

@@ -6,7 +6,7 @@ use clap::Args;
 
 use crate::context::Context;
 use crate::output::{bytes, milliseconds, when};
-use crate::watch::point;
+use crate::watch::{point, threads};
 
 /// Show one version: variants, digests, tags, performance
 #[derive(Debug, Args)]
@@ -45,9 +45,9 @@ impl Show {
             for p in profiles.iter().filter(|p| p.target == variant.target) {
                 let q = &p.latency;
                 cx.out.data(format!(
-                    "    {:10} {} threads  p50 {}  p10 {}  p90 {}  n {}  {}",
+                    "    {:10}{}  p50 {}  p10 {}  p90 {}  n {}  {}",
                     point(p),
-                    p.threads,
+                    threads(p),
                     milliseconds(q.p50),
                     milliseconds(q.p10),
                     milliseconds(q.p90),
