@@ -46,6 +46,18 @@ pub enum Precision {
     Fp16,
 }
 
+impl Precision {
+    /// Largest relative L2 error of a whole model's output against f64 that rounding explains.
+    pub const fn tolerance(self) -> f64 {
+        match self {
+            Self::Fp32 => 1e-5,
+            Self::Tf32 => 5e-3,
+            Self::Fp16 => 1e-2,
+            Self::Bf16 => 5e-2,
+        }
+    }
+}
+
 impl fmt::Display for Precision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use aotfarm_protocol::{ArtifactMetadata, DType, Dim, Quantiles};
-use aotfarm_runtime::{Model, Session, Tensor, TensorRef};
+use aotfarm_runtime::{Model, Session, SessionOptions, Tensor, TensorRef};
 use clap::Args;
 
 use crate::context::Context;
@@ -22,6 +22,9 @@ pub(crate) struct Bench {
     /// Numbers of threads [default: all cores]
     #[arg(long, value_delimiter = ',', value_name = "N,…", default_values_t = [0])]
     threads: Vec<u32>,
+    /// The GPU to run on, by the driver's number; for an artifact for GPUs
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    device: i32,
     /// Runs before the clock starts
     #[arg(long, default_value_t = 3, value_name = "N")]
     warmup: u32,
@@ -55,7 +58,7 @@ impl Bench {
         let metadata = model.metadata();
         let mut rows = Vec::new();
         for &threads in &self.threads {
-            let mut session = Session::new(&model, threads)?;
+            let mut session = Session::with(&model, SessionOptions { threads, device: self.device })?;
             for point in points(metadata, &self.at)? {
                 let inputs = random_inputs(metadata, &point)?;
                 let views: Vec<TensorRef<'_>> = inputs.iter().map(Tensor::view).collect();

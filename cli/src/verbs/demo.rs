@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use aotfarm_compiler::interp;
-use aotfarm_protocol::{Quantiles, Reference};
+use aotfarm_protocol::{Precision, Quantiles, Reference};
 use aotfarm_runtime::{Model, Session, Tensor, TensorRef};
 use clap::{Args, builder::PossibleValuesParser};
 
@@ -27,9 +27,6 @@ pub(crate) struct Demo {
     #[arg(short, long)]
     tables: bool,
 }
-
-/// Largest relative L2 error against the reference interpreter that is right in f32.
-const TOLERANCE: f64 = 1e-5;
 
 impl Demo {
     pub(crate) async fn run(self, cx: &Context) -> anyhow::Result<ExitCode> {
@@ -85,7 +82,7 @@ impl Demo {
                 String::new()
             };
             out.say(format!("batch {batch}: relative L2 error {error:.1e}{note}"));
-            if error > TOLERANCE {
+            if error > Precision::Fp32.tolerance() {
                 return Err(
                     Failure::failed(format!("the artifact differs from the reference by {error:.2e} at batch {batch}")).into()
                 );

@@ -1,7 +1,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use aotfarm_runtime::{Model, Session, Tensor, TensorRef};
+use aotfarm_runtime::{Model, Session, SessionOptions, Tensor, TensorRef};
 use clap::Args;
 
 use crate::context::Context;
@@ -9,9 +9,6 @@ use crate::failure::Failure;
 use crate::output::milliseconds;
 use crate::tensors;
 use crate::verbs::bench::{SizeList, parse_sizes, random_inputs};
-
-/// Largest relative L2 error that `--check` accepts.
-const TOLERANCE: f64 = 1e-5;
 
 /// Run an artifact
 #[derive(Debug, Args)]
@@ -27,18 +24,21 @@ pub(crate) struct Run {
     /// Where to write the outputs: .safetensors, or .npy for a single one
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Compare the outputs with out.0, out.1 … of the .safetensors input; fail above a relative L2 error of 1e-5
+    /// Compare the outputs with out.0, out.1 … of the .safetensors input; fail above a relative L2 error of 1e-5 (in fp32)
     #[arg(long, requires = "input")]
     check: bool,
     /// Threads [default: all cores]
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     threads: u32,
+    /// The GPU to run on, by the driver's number; for an artifact for GPUs
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    device: i32,
 }
 
 impl Run {
     pub(crate) fn run(self, cx: &Context) -> anyhow::Result<ExitCode> {
         let model = Model::load(&self.artifact)?;
-        let mut session = Session::new(&model, self.threads)?;
+        let mut session = Session::with(&model, SessionOptions { threads: self.threads, device: self.device })?;
         let metadata = model.metadata();
         let mut given = Vec::new();
         for file in &self.input {
@@ -72,7 +72,8 @@ impl Run {
             }
             cx.out.say(format!("first run {}", milliseconds(seconds)));
         }
-        match errors.iter().copied().find(|e| *e > TOLERANCE) {
+        let tolerance = metadata.precision.tolerance();
+        match errors.iter().copied().find(|e| *e > tolerance) {
             Some(error) => {
                 Err(Failure::failed(format!("an output differs from the expected one by a relative L2 error of {error:.2e}"))
                     .into())

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aotfarm_protocol::{
-    ApiError, ArtifactMetadata, BuildSpec, DeviceKind, Digest, ErrorCode, JobEvent, JobId, JobState, LinkSpec, Precision,
-    Profile, ProfileSpec, PublishRequest, Published, Target, WorkResult, WorkSpec,
+    ApiError, ArtifactMetadata, BuildSpec, DeviceKind, Digest, ErrorCode, JobEvent, JobId, JobState, LinkSpec, Profile,
+    ProfileSpec, PublishRequest, Published, Target, WorkResult, WorkSpec,
 };
 use aotfarm_registry::{BlobError, CatalogError};
 use tokio::sync::Semaphore;
@@ -31,15 +31,6 @@ use crate::planner::{Blueprint, CandidateOutline, LinkOutline, PlanError, TaskRe
 const RETRIES: u32 = 5;
 /// Plans that are made at once: each may take seconds of all cores.
 const PLANNERS: usize = 2;
-/// Largest relative L2 error of an artifact against the reference interpreter, in units of 1e-9.
-const fn check_tolerance_e9(precision: Precision) -> u64 {
-    match precision {
-        Precision::Fp32 => 10_000,
-        Precision::Tf32 => 5_000_000,
-        Precision::Fp16 => 10_000_000,
-        Precision::Bf16 => 50_000_000,
-    }
-}
 /// Milliseconds of timed runs per point of a Profile.
 const PROFILE_BUDGET_MS: u64 = 600;
 /// The longest that a driver sleeps without looking at the database.
@@ -370,7 +361,7 @@ impl Driver {
                     artifact: variant.artifact,
                     target: variant.target,
                     check,
-                    tolerance_e9: check_tolerance_e9(self.job.request.precision),
+                    tolerance_e9: (self.job.request.precision.tolerance() * 1e9).round() as u64,
                     points: points.clone(),
                     threads: self.threads(device),
                     budget_ms: PROFILE_BUDGET_MS,
