@@ -469,10 +469,10 @@ impl Tuner {
             None if point > 0 && self.settings.mode == TuneMode::Quick => {
                 let before = &self.tasks[spec][point - 1];
                 if self.settings.gpu {
-                    for fast in best(before).into_iter().take(FINALISTS[1]) {
-                        if let Some(fast) = self.blueprint.candidate(here, &fast.family, &fast.params)
-                            && guesses.iter().all(|g| g.id != fast.id)
-                        {
+                    // A vendor's library is no candidate here, and takes nobody's place.
+                    let legal = best(before).into_iter().filter_map(|c| self.blueprint.candidate(here, &c.family, &c.params));
+                    for fast in legal.take(FINALISTS[1]) {
+                        if guesses.iter().all(|g| g.id != fast.id) {
                             guesses.push(fast);
                         }
                     }
@@ -532,8 +532,10 @@ impl Tuner {
         let winner = first.winner.as_ref().map(|w| w.family.as_str());
         let ranked = best(first);
         let other = |c: &&&CandidateOutline| Some(c.family.as_str()) != winner && c.family != naive.family;
-        let checked = ranked.iter().find(other).or_else(|| ranked.first());
-        checked.and_then(|c| self.blueprint.candidate(here, &c.family, &c.params)).unwrap_or(naive)
+        // A vendor's library may be among the fastest, and has no code that could be the reference.
+        let legal = |c: &&CandidateOutline| self.blueprint.candidate(here, &c.family, &c.params);
+        let checked = ranked.iter().filter(other).find_map(legal).or_else(|| ranked.iter().find_map(legal));
+        checked.unwrap_or(naive)
     }
 
     /// Once all units of a task have ended, asks for the race.

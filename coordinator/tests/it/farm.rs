@@ -44,6 +44,8 @@ pub(crate) struct FakePlanner;
 struct FakeBlueprint {
     variants: Vec<VariantOutline>,
     candidates: usize,
+    /// The last candidate is a vendor's library: fast, and of no family.
+    vendor: bool,
     weights: String,
     graph: Digest,
 }
@@ -59,6 +61,7 @@ impl Planner for FakePlanner {
         let words: HashMap<&str, &str> = text.split(' ').filter_map(|w| w.split_once('=')).collect();
         let number = |key: &str| words.get(key).and_then(|n| n.parse::<usize>().ok()).ok_or(PlanError::new(format!("no {key}")));
         let (specs, points) = (number("specs")?, number("points")?);
+        let flops = words.get("flops").and_then(|n| n.parse().ok()).unwrap_or(1e6);
         let task = |target: Target, spec: usize, point: usize| TaskOutline {
             key: TaskKey(Digest::of(format!("task {spec} {point} {target}"))),
             // The last two specs, if there are so many, are kin.
@@ -66,7 +69,7 @@ impl Planner for FakePlanner {
             title: format!("op{spec}(n={})", 1 << point),
             point: BTreeMap::from([("n".to_owned(), 1 << point)]),
             calls: 1,
-            flops: 1e6,
+            flops,
             footprint: 0,
             allowed: 1e-5,
         };
@@ -77,6 +80,7 @@ impl Planner for FakePlanner {
         Ok(Arc::new(FakeBlueprint {
             variants: request.targets.iter().map(|t| variant(*t)).collect(),
             candidates: number("candidates")?,
+            vendor: words.contains_key("vendor"),
             weights: words.get("weights").copied().unwrap_or_default().to_owned(),
             graph: digest,
         }))
@@ -89,7 +93,8 @@ impl FakeBlueprint {
     }
 
     fn numbered(&self, task: TaskRef, n: usize) -> CandidateOutline {
-        let family = ["naive@1", "fast@1", "slow@1"][n.min(1 + n % 2)];
+        let of_vendor = self.vendor && n + 1 == self.candidates;
+        let family = if of_vendor { VENDOR } else { ["naive@1", "fast@1", "slow@1"][n.min(1 + n % 2)] };
         let unit = Digest::of(unit_text(task.spec, family));
         CandidateOutline {
             id: CandidateId(Digest::of(format!("{} {n}", self.outline(task).key))),
@@ -99,6 +104,8 @@ impl FakeBlueprint {
         }
     }
 }
+
+const VENDOR: &str = "vendor@1";
 
 fn unit_text(spec: usize, family: &str) -> String {
     format!("source of {family} for spec {spec}")
@@ -115,7 +122,7 @@ impl Blueprint for FakeBlueprint {
     }
 
     fn candidate(&self, task: TaskRef, family: &str, params: &Params) -> Option<CandidateOutline> {
-        Some(self.numbered(task, params["n"] as usize)).filter(|c| c.family == family)
+        Some(self.numbered(task, params["n"] as usize)).filter(|c| c.family == family && family != VENDOR)
     }
 
     fn reference(&self, task: TaskRef) -> CandidateOutline {
@@ -132,7 +139,7 @@ impl Blueprint for FakeBlueprint {
 
     fn source(&self, unit: Digest) -> String {
         let specs = self.variants[0].specs.len();
-        let texts = (0..specs).flat_map(|s| ["naive@1", "fast@1", "slow@1"].map(|f| unit_text(s, f)));
+        let texts = (0..specs).flat_map(|s| ["naive@1", "fast@1", "slow@1", VENDOR].map(|f| unit_text(s, f)));
         texts.into_iter().find(|t| Digest::of(t) == unit).expect("a unit of this blueprint")
     }
 
@@ -186,7 +193,9 @@ impl Blueprint for FakeBlueprint {
             Outcome::Measured(m) => Some(m.median()),
             _ => None,
         };
-        let best = outcomes.iter().filter_map(|(id, o)| Some((time(o)?, *id))).min_by(|a, b| a.0.total_cmp(&b.0));
+        let of_vendor = self.vendor.then(|| self.numbered(task, self.candidates - 1).id);
+        let ours = outcomes.iter().filter(|(id, _)| Some(*id) != of_vendor);
+        let best = ours.filter_map(|(id, o)| Some((time(o)?, *id))).min_by(|a, b| a.0.total_cmp(&b.0));
         let timed = outcomes.iter().filter(|(_, o)| time(o).is_some()).count() as u32;
         let rows = considered
             .iter()
@@ -422,6 +431,7 @@ impl FakeWorker {
 fn seconds(label: &str) -> f64 {
     let (family, n) = label.split_once(' ').unwrap();
     let base = match family {
+        VENDOR => 5e-5,
         "fast@1" => 1e-4,
         "slow@1" => 1e-3,
         _ => 1e-2,

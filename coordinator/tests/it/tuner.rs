@@ -157,6 +157,32 @@ fn of_kin_one_is_searched_and_the_other_races_its_best() {
 }
 
 #[test]
+fn a_vendors_library_is_no_reference_and_takes_nobodys_place() {
+    let plan = blueprint("specs=1 points=2 candidates=11 weights=a flops=1e13 vendor=1");
+    let settings = Settings { gpu: true, ..settings(TuneMode::Quick) };
+    let mut tuner = Tuner::new(Arc::clone(&plan), 0, settings, Arc::default());
+    let mut references = Vec::new();
+    loop {
+        let actions = tuner.advance();
+        if actions.is_empty() {
+            break;
+        }
+        for action in actions {
+            match action {
+                Action::Build { unit, .. } => tuner.built(unit, Some(Ok(unit)), Cost::default()),
+                Action::Measure { task, spec, .. } => {
+                    references.push(spec.reference.label.clone());
+                    tuner.measured(task, Some(measured(&spec)), Cost::default());
+                }
+                _ => {}
+            }
+        }
+    }
+    // Fast kernels win, so the second size is checked against the best of the others.
+    assert_eq!(references, ["naive@1 0", "slow@1 3"]);
+}
+
+#[test]
 fn what_is_known_is_not_asked_for_again() {
     let mut known = KnownOutcomes::new();
     let cold = search(GRAPH, &mut known, &[], first, FOREVER);
