@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use aotfarm_protocol::{ApiError, Device, Digest, ErrorCode, Target, WorkerState};
+use aotfarm_protocol::{ApiError, Device, Digest, ErrorCode, Target, Toolchain, WorkerState};
 
 use super::{Drive, Driver, LOOK, Stop};
 use crate::assign::QueuedItem;
@@ -129,24 +129,64 @@ fn choose(target: Target, workers: &[WorkerRow]) -> Result<Pin, String> {
         devices.entry(device.fingerprint()).or_insert((0, device)).0 += 1;
     }
     let device = devices.into_iter().max_by_key(|(id, (n, d))| (*n, d.cores, *id)).map(|(_, (_, device))| device.clone());
-    let toolchain = most_slots(workers, |t| *t == target).ok_or_else(|| format!("a compiler for {target}"))?;
+    let builds = |t: &&Toolchain| t.targets.contains(&target);
+    let toolchain = most_slots(workers, |all| all.iter().filter(builds).collect());
+    let toolchain = toolchain.ok_or_else(|| format!("a compiler for {target}"))?;
     let linker = match target {
         Target::Cpu(_) => toolchain.clone(),
         Target::Cuda { .. } => {
-            let links = most_slots(workers, |t| matches!(t, Target::Cpu(_)));
+            // Of each worker that of its own CPU, which it names first: a cross compiler does not link for the host.
+            let native = |t: &&Toolchain| t.targets.iter().any(|t| matches!(t, Target::Cpu(_)));
+            let links = most_slots(workers, |all| all.iter().find(native).into_iter().collect());
             links.ok_or_else(|| format!("a C compiler, which links the artifacts for {target}"))?
         }
     };
     Ok(Pin { toolchain, linker, device })
 }
 
-/// The compiler for a target that `serves`, with the most build slots.
-fn most_slots(workers: &[WorkerRow], serves: impl Fn(&Target) -> bool) -> Option<String> {
+/// The compiler with the most build slots, of those that `of` takes from each worker's.
+fn most_slots(workers: &[WorkerRow], of: impl Fn(&[Toolchain]) -> Vec<&Toolchain>) -> Option<String> {
     let mut slots: BTreeMap<&str, u32> = BTreeMap::new();
     for worker in workers {
-        for toolchain in worker.capabilities.toolchains.iter().filter(|t| t.targets.iter().any(&serves)) {
+        for toolchain in of(&worker.capabilities.toolchains) {
             *slots.entry(&toolchain.id).or_default() += worker.capabilities.slots.max(1);
         }
     }
     slots.into_iter().max_by_key(|(id, slots)| (*slots, *id)).map(|(id, _)| id.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use aotfarm_protocol::{Capabilities, CpuIsa, WorkerId};
+
+    use super::*;
+
+    #[test]
+    fn artifacts_for_gpus_are_linked_by_the_compiler_of_the_hosts_own_cpu() {
+        let gpu = Target::Cuda { sm: 90 };
+        let toolchain = |id: &str, target| Toolchain { id: id.to_owned(), targets: vec![target] };
+        // The cross compiler would win by its name.
+        let native = toolchain("gcc-13", Target::Cpu(CpuIsa::X86_64V3));
+        let cross = toolchain("gcc-14", Target::Cpu(CpuIsa::Aarch64));
+        let worker = |toolchains: Vec<Toolchain>| WorkerRow {
+            id: WorkerId(uuid::Uuid::nil()),
+            capabilities: Capabilities {
+                host: "host".to_owned(),
+                version: String::new(),
+                slots: 2,
+                toolchains,
+                device: None,
+                labels: Vec::new(),
+            },
+            seen_at: 0,
+            draining: false,
+            gone_at: None,
+            done: 0,
+            failed: 0,
+        };
+        let pin = choose(gpu, &[worker(vec![native, cross, toolchain("nvrtc-13", gpu)])]).unwrap();
+        assert_eq!((pin.toolchain.as_str(), pin.linker.as_str(), pin.device), ("nvrtc-13", "gcc-13", None));
+        let lack = choose(gpu, &[worker(vec![toolchain("nvrtc-13", gpu)])]).unwrap_err();
+        assert_eq!(lack, "a C compiler, which links the artifacts for cuda-sm_90");
+    }
 }
