@@ -144,17 +144,18 @@ impl Driver {
             for (point, task) in tasks.tasks.iter().enumerate() {
                 let here = TaskRef { variant, spec, point };
                 for relative in relatives {
-                    let records = tuning_records::of_task(
-                        &mut conn,
-                        blueprint.key_for(here, Target::Cuda { sm: relative }),
-                        PROTOCOL_VERSION,
-                    )
-                    .await?;
-                    let legal = records.into_iter().filter_map(|record| {
-                        let candidate = blueprint.candidate(here, &record.family, &record.params)?;
+                    let key = blueprint.key_for(here, Target::Cuda { sm: relative });
+                    let records = tuning_records::of_task(&mut conn, key, PROTOCOL_VERSION).await?;
+                    if records.is_empty() {
+                        continue;
+                    }
+                    // Each record asks its family for all legal points.
+                    let plan = Arc::clone(blueprint);
+                    let legal = move |record: TuningRecord| {
+                        let candidate = plan.candidate(here, &record.family, &record.params)?;
                         Some((candidate.id, as_known(record)))
-                    });
-                    let outcomes: BTreeMap<_, _> = legal.collect();
+                    };
+                    let outcomes: BTreeMap<_, _> = compute(move || records.into_iter().filter_map(legal).collect()).await?;
                     if !outcomes.is_empty() {
                         known.insert(task.key, outcomes);
                         break;
