@@ -283,7 +283,9 @@ static int32_t rt_load(rt_gpu *gpu) {
         return rt_fail_cuda(error, "GPU %d (%s) cannot hold the weights: they take %zu bytes, and %zu of %zu are free", gpu->index, gpu->name, bytes,
                             available, total);
     }
-    if (rt_target.weights_bytes > 0 && (error = cu.copy_up(gpu->weights, aotfarm_weights, rt_target.weights_bytes)) != 0)
+    /* A copy from pageable memory returns while its end is still under way, and a stream of the caller's may not wait for it by itself. */
+    if (rt_target.weights_bytes > 0 && ((error = cu.copy_up(gpu->weights, aotfarm_weights, rt_target.weights_bytes)) != 0 ||
+                                        (error = cu.context_synchronize()) != 0))
         return rt_fail_cuda(error, "cannot copy the weights to GPU %d (%s)", gpu->index, gpu->name);
     return AOTFARM_OK;
 }
