@@ -91,7 +91,7 @@ impl Nvrtc {
         let log = (function::<Size>(library, "nvrtcGetProgramLogSize"), function::<Copy>(library, "nvrtcGetProgramLog"));
         let cubin = (function::<Size>(library, "nvrtcGetCUBINSize"), function::<Copy>(library, "nvrtcGetCUBIN"));
 
-        let own_features = if matches!(sm, 90 | 100 | 120) { "a" } else { "" };
+        let own_features = if sm >= 90 { "a" } else { "" };
         let options = [format!("--gpu-architecture=sm_{sm}{own_features}"), "-std=c++17".into(), "--disable-warnings".into()];
         let options = options.map(|o| CString::new(o).expect("no NUL"));
         let pointers = options.each_ref().map(|o| o.as_ptr());

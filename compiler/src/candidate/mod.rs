@@ -12,7 +12,7 @@ use crate::task::{LoopNest, PoolSpec, RowSpec, TaskKind, TensorSpec, TuningTask}
 mod conformance;
 mod families;
 #[cfg(test)]
-mod gpu;
+pub(crate) mod gpu;
 #[cfg(test)]
 pub(crate) mod oracle;
 mod printer;

@@ -1,13 +1,11 @@
 //! The tests' model as an artifact for a GPU. It runs on a libcuda.so.1 of the tests' own (`runtime/tests/fake_cuda.c`), and on a GPU where there is
 //! one.
 
-use std::ffi::{CStr, CString, c_char, c_int};
-use std::ptr;
-
 use aotfarm_protocol::{GridAxis, Launch};
 use aotfarm_runtime::{DeviceTensor, SessionOptions};
 
 use super::*;
+use crate::candidate::gpu::Nvrtc;
 
 const GPU_KERNELS: &str = include_str!("../../../../tests/golden/link/kernels.cu");
 const AOTK_CUH: &str = include_str!("../../../kernels/cuda/aotk.cuh");
@@ -173,59 +171,11 @@ fn run_gpu_test(dir: &Path, artifact: &Path, driver: Option<&Path>) {
     assert!(output.status.success(), "{}: {}", output.status, String::from_utf8_lossy(&output.stderr));
 }
 
-/// The compiler for GPUs, if the loader finds it.
-struct Nvrtc(libloading::Library);
-
-impl Nvrtc {
-    fn find() -> Option<Self> {
-        let names = ["libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so"];
-        // SAFETY: its initialisers do nothing that matters here.
-        names.iter().find_map(|name| unsafe { libloading::Library::new(*name) }.ok()).map(Self)
-    }
-
-    /// The cubin of a source for 9.0.
-    fn compile(&self, text: &str) -> Vec<u8> {
-        type Program = *mut u8;
-        type Create = unsafe extern "C" fn(
-            *mut Program,
-            *const c_char,
-            *const c_char,
-            c_int,
-            *const *const c_char,
-            *const *const c_char,
-        ) -> c_int;
-        type Compile = unsafe extern "C" fn(Program, c_int, *const *const c_char) -> c_int;
-        type Size = unsafe extern "C" fn(Program, *mut usize) -> c_int;
-        type Get = unsafe extern "C" fn(Program, *mut u8) -> c_int;
-        let text = CString::new(text).unwrap();
-        let options: [&CStr; 2] = [c"--gpu-architecture=sm_90a", c"-std=c++17"];
-        let options = options.map(CStr::as_ptr);
-        // SAFETY: the types are those of nvrtc.h, and all pointers are valid for the calls.
-        unsafe {
-            let (mut program, mut size) = (ptr::null_mut(), 0);
-            let create = self.0.get::<Create>("nvrtcCreateProgram").unwrap();
-            assert_eq!(create(&raw mut program, text.as_ptr(), c"unit.cu".as_ptr(), 0, ptr::null(), ptr::null()), 0);
-            let status = self.0.get::<Compile>("nvrtcCompileProgram").unwrap()(program, 2, options.as_ptr());
-            assert_eq!(self.0.get::<Size>("nvrtcGetProgramLogSize").unwrap()(program, &raw mut size), 0);
-            let mut log = vec![0; size];
-            self.0.get::<Get>("nvrtcGetProgramLog").unwrap()(program, log.as_mut_ptr());
-            assert_eq!(status, 0, "{}", String::from_utf8_lossy(&log));
-            assert_eq!(self.0.get::<Size>("nvrtcGetCUBINSize").unwrap()(program, &raw mut size), 0);
-            let mut cubin = vec![0; size];
-            assert_eq!(self.0.get::<Get>("nvrtcGetCUBIN").unwrap()(program, cubin.as_mut_ptr()), 0);
-            cubin
-        }
-    }
-}
-
 #[test]
 fn a_gpu_runs_the_artifact() {
-    let Some(nvrtc) = Nvrtc::find() else {
-        println!("skipped: there is no libnvrtc here");
-        return;
-    };
+    let Some(nvrtc) = Nvrtc::find() else { return };
     let dir = tempfile::tempdir().unwrap();
-    let Some(path) = gpu_build(&gpu_linkage(), dir.path(), &|text| nvrtc.compile(text)) else { return };
+    let Some(path) = gpu_build(&gpu_linkage(), dir.path(), &|text| nvrtc.compile(text, 90).unwrap()) else { return };
     if let Some(why) = aotfarm_runtime::why_not(Target::Cuda { sm: 90 }) {
         println!("skipped: this host {why}");
         return;
