@@ -54,6 +54,11 @@ pub struct Needs {
     pub thread: u64,
 }
 
+impl Needs {
+    /// Raw weights and no workspace.
+    pub const NONE: Self = Self { packed: 0, shared: 0, thread: 0 };
+}
+
 /// A way to implement a task.
 pub trait CandidateFamily: Sync {
     /// `name@version`.
@@ -73,8 +78,10 @@ pub trait CandidateFamily: Sync {
     /// The source of a point. Only compile-time parameters may show in it.
     fn render(&self, task: &TuningTask, params: &Params) -> KernelSource;
 
-    /// The run-time integers (`aotk_call.tune`) of a point.
-    fn tune(&self, task: &TuningTask, params: &Params) -> Vec<i64>;
+    /// The run-time integers (`aotk_call.tune`) of a point; none for CUDA kernels.
+    fn tune(&self, _task: &TuningTask, _params: &Params) -> Vec<i64> {
+        Vec::new()
+    }
 
     /// The parameters that shape the packed weights, all of them unless the family knows better: candidates of one family for one
     /// computation that agree in these pack to the same bytes, so an artifact stores them once.
@@ -89,7 +96,9 @@ pub trait CandidateFamily: Sync {
 
     /// Sizes at run-time dims `dims` (not only the task's own point); never smaller for larger dims. `packed` may not depend on `dims`.
     /// The artifact reserves workspace for the largest dims of the range; pages that are not touched cost nothing.
-    fn needs(&self, task: &TuningTask, params: &Params, dims: &[i64]) -> Needs;
+    fn needs(&self, _task: &TuningTask, _params: &Params, _dims: &[i64]) -> Needs {
+        Needs::NONE
+    }
 }
 
 /// One point of a family's space for one task.

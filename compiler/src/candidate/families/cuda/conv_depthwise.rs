@@ -6,7 +6,7 @@ use minijinja::context;
 use super::geometry::{Conv, MATH, axis};
 use crate::candidate::families::conv_geometry::{div_up, param, point};
 use crate::candidate::render::{self, Template, Unit};
-use crate::candidate::{CandidateFamily, FamilyId, KernelSource, Needs, Unsupported};
+use crate::candidate::{CandidateFamily, FamilyId, KernelSource, Unsupported};
 use crate::task::TuningTask;
 
 const TEMPLATE: Template =
@@ -101,10 +101,6 @@ impl CandidateFamily for ConvDepthwise {
         render::unit(&unit, context)
     }
 
-    fn tune(&self, _: &TuningTask, _: &Params) -> Vec<i64> {
-        Vec::new()
-    }
-
     fn launch(&self, task: &TuningTask, params: &Params) -> Option<Launch> {
         let depthwise = Depthwise::of(task).ok()?;
         let vectors = param(params, "vectors");
@@ -112,9 +108,5 @@ impl CandidateFamily for ConvDepthwise {
         let work = output.h * div_up(output.w, param(params, "columns"));
         let parts = div_up(depthwise.vectors(), vectors);
         Some(Launch::linear(axis(parts, work, &[depthwise.conv.batch], THREADS / vectors), THREADS as u32, 0))
-    }
-
-    fn needs(&self, _: &TuningTask, _: &Params, _: &[i64]) -> Needs {
-        Needs { packed: 0, shared: 0, thread: 0 }
     }
 }

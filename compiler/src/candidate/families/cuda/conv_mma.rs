@@ -8,7 +8,7 @@ use super::geometry::{Conv, MATH, Product, axis, element, size};
 use super::mma::{self, Space, Tile, Work};
 use crate::candidate::families::conv_geometry::{div_up, param};
 use crate::candidate::render::{self, Template, Unit};
-use crate::candidate::{CandidateFamily, FamilyId, KernelSource, Needs, Unsupported};
+use crate::candidate::{CandidateFamily, FamilyId, KernelSource, Unsupported};
 use crate::task::{Math, Size, TuningTask};
 
 const TEMPLATE: Template =
@@ -142,16 +142,8 @@ macro_rules! family {
                 gemm.render(self.id(), task, params)
             }
 
-            fn tune(&self, _: &TuningTask, _: &Params) -> Vec<i64> {
-                Vec::new()
-            }
-
             fn launch(&self, task: &TuningTask, params: &Params) -> Option<Launch> {
                 $of(task).ok().map(|gemm| gemm.launch(params))
-            }
-
-            fn needs(&self, _: &TuningTask, _: &Params, _: &[i64]) -> Needs {
-                Needs { packed: 0, shared: 0, thread: 0 }
             }
         }
     };

@@ -5,7 +5,7 @@ use minijinja::context;
 
 use super::geometry::{Conv, MATH, axis};
 use crate::candidate::render::{self, Template, Unit};
-use crate::candidate::{CandidateFamily, FamilyId, KernelSource, Needs, Unsupported};
+use crate::candidate::{CandidateFamily, FamilyId, KernelSource, Unsupported};
 use crate::ir::PoolOp;
 use crate::task::TuningTask;
 
@@ -46,17 +46,9 @@ impl CandidateFamily for ConvNaive {
         render::unit(&Unit { family: self.id(), template: TEMPLATE, headers: &[MATH], task, params, packs: false }, context)
     }
 
-    fn tune(&self, _: &TuningTask, _: &Params) -> Vec<i64> {
-        Vec::new()
-    }
-
     fn launch(&self, task: &TuningTask, _: &Params) -> Option<Launch> {
         let conv = Conv::with_branch(task).ok()?;
         let stored = conv.pool.map_or(conv.output, |(_, stored)| stored);
         Some(Launch::linear(axis(1, stored.c * stored.h * stored.w, &[conv.batch], i64::from(THREADS)), THREADS, 0))
-    }
-
-    fn needs(&self, _: &TuningTask, _: &Params, _: &[i64]) -> Needs {
-        Needs { packed: 0, shared: 0, thread: 0 }
     }
 }

@@ -7,7 +7,7 @@ use super::geometry::{Conv, MATH, axis};
 use super::mma::{self, Space, Tile, Work};
 use crate::candidate::families::conv_geometry::{div_up, param};
 use crate::candidate::render::{self, Template, Unit};
-use crate::candidate::{CandidateFamily, FamilyId, KernelSource, Needs, Unsupported};
+use crate::candidate::{CandidateFamily, FamilyId, KernelSource, Unsupported};
 use crate::task::TuningTask;
 
 const TEMPLATE: Template =
@@ -183,10 +183,6 @@ impl CandidateFamily for ConvPatch {
         render::unit(&unit, context! { ..own, ..Value::from_pairs(params.clone()), ..shape.conv.context() })
     }
 
-    fn tune(&self, _: &TuningTask, _: &Params) -> Vec<i64> {
-        Vec::new()
-    }
-
     fn launch(&self, task: &TuningTask, params: &Params) -> Option<Launch> {
         let shape = Shape::of(task).ok()?;
         let patch = Patch::of(params);
@@ -194,9 +190,5 @@ impl CandidateFamily for ConvPatch {
         let [across, down] = shape.tiles(&patch);
         let tiles = axis(across * down * div_up(shape.conv.weight[0], tile.bn), 1, &[shape.conv.batch], patch.ti);
         Some(tile.launch(tiles, shape.work(&patch, &tile, 1, &task.point).shared))
-    }
-
-    fn needs(&self, _: &TuningTask, _: &Params, _: &[i64]) -> Needs {
-        Needs { packed: 0, shared: 0, thread: 0 }
     }
 }

@@ -6,7 +6,7 @@ use minijinja::{Value, context};
 use super::geometry::{Conv, Epilogue, MATH, axis};
 use crate::candidate::families::conv_geometry::{div_up, param, point};
 use crate::candidate::render::{self, Template, Unit};
-use crate::candidate::{CandidateFamily, FamilyId, KernelSource, Needs, Unsupported};
+use crate::candidate::{CandidateFamily, FamilyId, KernelSource, Unsupported};
 use crate::ir::{PoolOp, UnaryOp, Window};
 use crate::task::{EpilogueStep, Math, TaskKind, TuningTask};
 
@@ -267,10 +267,6 @@ impl CandidateFamily for ConvStem {
         render::unit(&unit, variables(&stem, params))
     }
 
-    fn tune(&self, _: &TuningTask, _: &Params) -> Vec<i64> {
-        Vec::new()
-    }
-
     fn launch(&self, task: &TuningTask, params: &Params) -> Option<Launch> {
         let stem = Stem::of(task).ok()?;
         let [rows, split, wgs, blocks, bn] = ["rows", "split", "wgs", "blocks", "bn"].map(|name| param(params, name));
@@ -280,10 +276,6 @@ impl CandidateFamily for ConvStem {
             _ => GridAxis::fixed(panels * PROCESSORS * blocks),
         };
         Some(Launch::linear(grid, 128 * wgs as u32, stem.shared(params) as u32))
-    }
-
-    fn needs(&self, _: &TuningTask, _: &Params, _: &[i64]) -> Needs {
-        Needs { packed: 0, shared: 0, thread: 0 }
     }
 }
 

@@ -6,7 +6,7 @@ use minijinja::context;
 use super::geometry::{Conv, MATH, Source, axis, element};
 use crate::candidate::families::conv_geometry::{div_up, param, point};
 use crate::candidate::render::{self, Template, Unit};
-use crate::candidate::{CandidateFamily, FamilyId, KernelSource, Needs, Unsupported};
+use crate::candidate::{CandidateFamily, FamilyId, KernelSource, Unsupported};
 use crate::task::{Math, TuningTask};
 
 const TEMPLATE: Template =
@@ -459,10 +459,6 @@ impl CandidateFamily for ConvWgmma {
         render::unit(&Unit { family: self.id(), template: TEMPLATE, headers: &[MATH], task, params, packs: false }, context)
     }
 
-    fn tune(&self, _: &TuningTask, _: &Params) -> Vec<i64> {
-        Vec::new()
-    }
-
     fn launch(&self, task: &TuningTask, params: &Params) -> Option<Launch> {
         let shape = Shape::of(task).ok()?;
         let p = Point::of(params);
@@ -473,10 +469,6 @@ impl CandidateFamily for ConvWgmma {
         let mut launch = Launch::linear(blocks, threads, u32::try_from(shape.memory(&p).bytes).ok()?);
         launch.cluster[0] = u32::try_from(p.split).ok()?;
         Some(launch)
-    }
-
-    fn needs(&self, _: &TuningTask, _: &Params, _: &[i64]) -> Needs {
-        Needs { packed: 0, shared: 0, thread: 0 }
     }
 }
 

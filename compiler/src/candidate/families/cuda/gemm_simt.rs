@@ -7,7 +7,7 @@ use minijinja::{Value, context};
 use super::geometry::{Conv, MATH, Product, axis};
 use crate::candidate::families::conv_geometry::{div_up, param, point};
 use crate::candidate::render::{self, Template, Unit};
-use crate::candidate::{CandidateFamily, FamilyId, KernelSource, Needs, Unsupported};
+use crate::candidate::{CandidateFamily, FamilyId, KernelSource, Unsupported};
 use crate::task::{Math, Size, TuningTask};
 
 const TEMPLATE: Template =
@@ -144,16 +144,8 @@ impl CandidateFamily for ConvSimt {
         gemm.render(self.id(), task, params)
     }
 
-    fn tune(&self, _: &TuningTask, _: &Params) -> Vec<i64> {
-        Vec::new()
-    }
-
     fn launch(&self, task: &TuningTask, params: &Params) -> Option<Launch> {
         Gemm::of_conv(task).ok().map(|gemm| gemm.launch(params))
-    }
-
-    fn needs(&self, _: &TuningTask, _: &Params, _: &[i64]) -> Needs {
-        Needs { packed: 0, shared: 0, thread: 0 }
     }
 }
 
@@ -175,15 +167,7 @@ impl CandidateFamily for MatMulSimt {
         gemm.render(self.id(), task, params)
     }
 
-    fn tune(&self, _: &TuningTask, _: &Params) -> Vec<i64> {
-        Vec::new()
-    }
-
     fn launch(&self, task: &TuningTask, params: &Params) -> Option<Launch> {
         Gemm::of_product(task).ok().map(|gemm| gemm.launch(params))
-    }
-
-    fn needs(&self, _: &TuningTask, _: &Params, _: &[i64]) -> Needs {
-        Needs { packed: 0, shared: 0, thread: 0 }
     }
 }

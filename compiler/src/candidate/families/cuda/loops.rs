@@ -7,7 +7,7 @@ use super::geometry::{MATH, axis, sm};
 use crate::candidate::families::loops::Accumulator;
 use crate::candidate::render::{self, Template, Unit};
 use crate::candidate::scalar::{CUDA_TYPES, Dialect, Load, Printer, cast, narrowed};
-use crate::candidate::{CandidateFamily, FamilyId, KernelSource, Needs, Unsupported};
+use crate::candidate::{CandidateFamily, FamilyId, KernelSource, Unsupported};
 use crate::task::{Index, Layout, LoopNest, Scalar, Size, TaskKind, TaskSpec, TensorSpec, TuningTask};
 
 const TEMPLATE: Template = Template { name: "cuda/loops.cu.j2", text: include_str!("../../../../kernels/cuda/loops.cu.j2") };
@@ -82,16 +82,8 @@ impl CandidateFamily for LoopsNaive {
         render_nest(self.id(), task, params, Shape::NAIVE)
     }
 
-    fn tune(&self, _: &TuningTask, _: &Params) -> Vec<i64> {
-        Vec::new()
-    }
-
     fn launch(&self, task: &TuningTask, _: &Params) -> Option<Launch> {
         nest(task).ok().map(|nest| Shape::NAIVE.launch(nest))
-    }
-
-    fn needs(&self, _: &TuningTask, _: &Params, _: &[i64]) -> Needs {
-        Needs { packed: 0, shared: 0, thread: 0 }
     }
 }
 
@@ -114,16 +106,8 @@ impl CandidateFamily for Loops {
         render_nest(self.id(), task, params, Shape::of(params))
     }
 
-    fn tune(&self, _: &TuningTask, _: &Params) -> Vec<i64> {
-        Vec::new()
-    }
-
     fn launch(&self, task: &TuningTask, params: &Params) -> Option<Launch> {
         nest(task).ok().map(|nest| Shape::of(params).launch(nest))
-    }
-
-    fn needs(&self, _: &TuningTask, _: &Params, _: &[i64]) -> Needs {
-        Needs { packed: 0, shared: 0, thread: 0 }
     }
 }
 

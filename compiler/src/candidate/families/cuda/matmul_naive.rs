@@ -5,7 +5,7 @@ use minijinja::context;
 
 use super::geometry::{MATH, Product, axis, size};
 use crate::candidate::render::{self, Template, Unit};
-use crate::candidate::{CandidateFamily, FamilyId, KernelSource, Needs, Unsupported};
+use crate::candidate::{CandidateFamily, FamilyId, KernelSource, Unsupported};
 use crate::task::TuningTask;
 
 const TEMPLATE: Template =
@@ -36,17 +36,9 @@ impl CandidateFamily for MatMulNaive {
         render::unit(&unit, context! { batch, ..product.context() })
     }
 
-    fn tune(&self, _: &TuningTask, _: &Params) -> Vec<i64> {
-        Vec::new()
-    }
-
     fn launch(&self, task: &TuningTask, _: &Params) -> Option<Launch> {
         let product = Product::of(task).ok()?;
         let sizes = [product.batch.as_slice(), &[product.m, product.n]].concat();
         Some(Launch::linear(axis(1, 1, &sizes, i64::from(THREADS)), THREADS, 0))
-    }
-
-    fn needs(&self, _: &TuningTask, _: &Params, _: &[i64]) -> Needs {
-        Needs { packed: 0, shared: 0, thread: 0 }
     }
 }

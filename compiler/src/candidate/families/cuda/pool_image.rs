@@ -7,7 +7,7 @@ use super::geometry::{axis, element, size};
 use super::pool_naive::pool;
 use crate::candidate::families::conv_geometry::{div_up, param, point};
 use crate::candidate::render::{self, Template, Unit};
-use crate::candidate::{CandidateFamily, FamilyId, KernelSource, Needs, Unsupported};
+use crate::candidate::{CandidateFamily, FamilyId, KernelSource, Unsupported};
 use crate::ir::{PoolOp, Window};
 use crate::task::{Layout, PoolSpec, Size, TensorSpec, TuningTask};
 
@@ -118,18 +118,10 @@ impl CandidateFamily for PoolImage {
         render::unit(&unit, context)
     }
 
-    fn tune(&self, _: &TuningTask, _: &Params) -> Vec<i64> {
-        Vec::new()
-    }
-
     fn launch(&self, task: &TuningTask, params: &Params) -> Option<Launch> {
         let image = Image::of(task).ok()?;
         let work = image.output[0] * div_up(image.output[1], param(params, "columns")) * image.vectors();
         let blocks = axis(1, work, &[image.batch], THREADS / param(params, "parts"));
         Some(Launch::linear(blocks, THREADS as u32, 0))
-    }
-
-    fn needs(&self, _: &TuningTask, _: &Params, _: &[i64]) -> Needs {
-        Needs { packed: 0, shared: 0, thread: 0 }
     }
 }

@@ -5,7 +5,7 @@ use minijinja::context;
 
 use super::geometry::{axis, element, size, sm};
 use crate::candidate::render::{self, Template, Unit};
-use crate::candidate::{CandidateFamily, FamilyId, KernelSource, Needs, Unsupported};
+use crate::candidate::{CandidateFamily, FamilyId, KernelSource, Unsupported};
 use crate::ir::PoolOp;
 use crate::task::{Layout, PoolSpec, TaskKind, TensorSpec, TuningTask};
 
@@ -84,16 +84,8 @@ impl CandidateFamily for PoolNaive {
         render::unit(&unit, context)
     }
 
-    fn tune(&self, _: &TuningTask, _: &Params) -> Vec<i64> {
-        Vec::new()
-    }
-
     fn launch(&self, task: &TuningTask, _: &Params) -> Option<Launch> {
         let (_, _, output) = pool(task).ok()?;
         Some(Launch::linear(axis(1, 1, &output.shape, i64::from(THREADS)), THREADS, 0))
-    }
-
-    fn needs(&self, _: &TuningTask, _: &Params, _: &[i64]) -> Needs {
-        Needs { packed: 0, shared: 0, thread: 0 }
     }
 }

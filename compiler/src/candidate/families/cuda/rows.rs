@@ -6,7 +6,7 @@ use minijinja::{Value, context};
 use super::geometry::{MATH, axis, element, size, sm};
 use crate::candidate::render::{self, Template, Unit};
 use crate::candidate::scalar::CUDA_TYPES;
-use crate::candidate::{CandidateFamily, FamilyId, KernelSource, Needs, Unsupported};
+use crate::candidate::{CandidateFamily, FamilyId, KernelSource, Unsupported};
 use crate::task::{Layout, RowSpec, Size, TaskKind, TensorSpec, TuningTask};
 
 const NAIVE: Template =
@@ -92,17 +92,9 @@ impl CandidateFamily for RowsNaive {
         render::unit(&unit, rows.context(task))
     }
 
-    fn tune(&self, _: &TuningTask, _: &Params) -> Vec<i64> {
-        Vec::new()
-    }
-
     fn launch(&self, task: &TuningTask, _: &Params) -> Option<Launch> {
         let rows = Rowwise::of(task).ok()?;
         Some(Launch::linear(axis(1, 1, rows.leading, i64::from(NAIVE_THREADS)), NAIVE_THREADS, 0))
-    }
-
-    fn needs(&self, _: &TuningTask, _: &Params, _: &[i64]) -> Needs {
-        Needs { packed: 0, shared: 0, thread: 0 }
     }
 }
 
@@ -152,17 +144,9 @@ impl CandidateFamily for Rows {
         render::unit(&unit, context! { ..own, ..rows.context(task) })
     }
 
-    fn tune(&self, _: &TuningTask, _: &Params) -> Vec<i64> {
-        Vec::new()
-    }
-
     fn launch(&self, task: &TuningTask, params: &Params) -> Option<Launch> {
         let rows = Rowwise::of(task).ok()?;
         let threads = params["threads"];
         Some(Launch::linear(axis(1, 1, rows.leading, threads / params["lanes"]), threads as u32, 0))
-    }
-
-    fn needs(&self, _: &TuningTask, _: &Params, _: &[i64]) -> Needs {
-        Needs { packed: 0, shared: 0, thread: 0 }
     }
 }

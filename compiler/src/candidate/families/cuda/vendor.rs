@@ -17,8 +17,7 @@ pub(crate) fn baseline(task: &TuningTask) -> Option<Candidate> {
     // The object that goes with it is never run.
     let text = format!("/* {CUDNN}: called by the worker, for comparison */\nextern \"C\" __global__ void aot_cudnn() {{}}\n");
     let source = KernelSource { text, symbol: "aot_cudnn".to_owned(), packs: false };
-    let needs = Needs { packed: 0, shared: 0, thread: 0 };
-    Some(Candidate { vendor: Some(conv), ..Candidate::foreign(CUDNN, task, Params::new(), source, needs) })
+    Some(Candidate { vendor: Some(conv), ..Candidate::foreign(CUDNN, task, Params::new(), source, Needs::NONE) })
 }
 
 fn conv(task: &TuningTask) -> Option<VendorConv> {
