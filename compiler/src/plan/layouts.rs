@@ -33,7 +33,8 @@ pub(super) enum Blocking {
 }
 
 impl Blocking {
-    fn of(self, channels: i64) -> i64 {
+    /// Channels of a block of an image with so many.
+    pub(super) fn of(self, channels: i64) -> i64 {
         match self {
             Self::Lanes(lanes) => lanes,
             Self::Whole => (channels.max(1) + GPU_CHANNELS - 1) / GPU_CHANNELS * GPU_CHANNELS,

@@ -6,8 +6,7 @@ use aotfarm_protocol::{DType, Dim, DimRange, Port, Precision, Target};
 
 use crate::ir::{BinaryOp, Def, Expr, Graph, Node, Op, PoolOp, TensorData, UnaryOp, ValueId};
 use crate::task::{
-    Branch, ConvSpec, EpilogueStep, GPU_CHANNELS, Layout, MatMulSpec, Math, PoolSpec, RowSpec, Scalar, Size, TaskKind, TaskSpec,
-    TensorSpec,
+    Branch, ConvSpec, EpilogueStep, Layout, MatMulSpec, Math, PoolSpec, RowSpec, Scalar, Size, TaskKind, TaskSpec, TensorSpec,
 };
 
 use super::chains::{Chain, ChainStep, Chains, Uses};
@@ -226,7 +225,7 @@ impl<'a> Lowering<'a> {
         let (data, shape) = self.constant_data(node, node.inputs[1], "weight")?;
         let [o, c, kh, kw] = shape[..] else { return Err(self.error(node, "its weight must have rank 4")) };
         let padded = self.layouts.is_image(node.inputs[0]) && groups == 1;
-        let channels: i64 = if padded { (c + GPU_CHANNELS - 1) / GPU_CHANNELS * GPU_CHANNELS } else { c };
+        let channels = if padded { Blocking::Whole.of(c) } else { c };
         let sizes = [o, c, kh, kw].map(|n| n as usize);
         let values = weights::channels_last(&data.to_f32(), sizes, channels as usize);
         Ok(self.multiplied(node.inputs[1], vec![o, kh, kw, channels], &values))
