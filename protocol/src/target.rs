@@ -52,6 +52,13 @@ impl Target {
             Self::Cuda { .. } => 0,
         }
     }
+
+    /// The targets whose code a GPU of compute capability `sm` runs, best first: its own, and the older ones of its generation. From 9.0 on
+    /// kernels use instructions that no later GPU has, so it is its own alone.
+    pub fn of_gpu(sm: u32) -> Vec<Self> {
+        let oldest = if sm < 90 { sm / 10 * 10 } else { sm };
+        (oldest..=sm).rev().map(|sm| Self::Cuda { sm }).collect()
+    }
 }
 
 impl fmt::Display for Target {
@@ -89,5 +96,18 @@ impl Serialize for Target {
 impl<'de> Deserialize<'de> for Target {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         String::deserialize(d)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn older_code_of_a_generation_runs_but_not_where_kernels_are_made_for_one_architecture() {
+        let names = |sm| Target::of_gpu(sm).iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(names(82), ["cuda-sm_82", "cuda-sm_81", "cuda-sm_80"]);
+        assert_eq!(names(90), ["cuda-sm_90"]);
+        assert_eq!(names(103), ["cuda-sm_103"]);
     }
 }

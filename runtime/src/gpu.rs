@@ -99,17 +99,10 @@ pub fn gpu_architectures() -> Result<Vec<u32>, GpuError> {
 
 /// The CUDA targets whose code this host's GPUs can run, best first; none without a GPU or a driver.
 pub fn gpu_targets() -> Vec<Target> {
-    let mut targets: Vec<Target> = gpu_architectures().unwrap_or_default().into_iter().flat_map(runs).collect();
+    let mut targets: Vec<Target> = gpu_architectures().unwrap_or_default().into_iter().flat_map(Target::of_gpu).collect();
     targets.sort_unstable_by(|a, b| b.cmp(a));
     targets.dedup();
     targets
-}
-
-/// The targets whose code runs on an architecture: its own, and before 9.0, from which on kernels are made for one architecture alone, the older ones of
-/// its generation.
-fn runs(sm: u32) -> impl Iterator<Item = Target> {
-    let oldest = if sm < 90 { sm / 10 * 10 } else { sm };
-    (oldest..=sm).rev().map(|sm| Target::Cuda { sm })
 }
 
 /// Why no GPU of this host runs code made for `sm`; completes "this host …".
@@ -119,7 +112,7 @@ pub(crate) fn why_not(sm: u32) -> Option<String> {
         Err(GpuError::NoDriver) => Some("has no NVIDIA driver (libcuda.so.1 cannot be loaded)".to_owned()),
         Err(error) => Some(format!("has an NVIDIA driver that does not work: {error}")),
         Ok(found) if found.is_empty() => Some("has no NVIDIA GPU".to_owned()),
-        Ok(found) if found.iter().any(|&gpu| runs(gpu).any(|target| target == Target::Cuda { sm })) => None,
+        Ok(found) if found.iter().any(|&gpu| Target::of_gpu(gpu).contains(&Target::Cuda { sm })) => None,
         Ok(mut found) => {
             found.sort_unstable();
             found.dedup();
@@ -210,14 +203,6 @@ impl fmt::Debug for DeviceTensor {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn older_code_of_a_generation_runs_but_not_where_kernels_are_made_for_one_architecture() {
-        let names = |sm| runs(sm).map(|target| target.to_string()).collect::<Vec<_>>();
-        assert_eq!(names(82), ["cuda-sm_82", "cuda-sm_81", "cuda-sm_80"]);
-        assert_eq!(names(90), ["cuda-sm_90"]);
-        assert_eq!(names(103), ["cuda-sm_103"]);
-    }
 
     #[test]
     fn tensors_go_to_the_gpu_and_back() {

@@ -51,24 +51,6 @@ fn describe(device: driver::Device, cuda: i32, driver: Option<&str>) -> Result<(
         device.attribute(Attribute::CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE)? >> 20,
     );
     let cores = device.attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?;
-    let device_of = Device { kind: DeviceKind::Cuda, name: device.name()?, cores, detail, targets: targets(sm) };
+    let device_of = Device { kind: DeviceKind::Cuda, name: device.name()?, cores, detail, targets: Target::of_gpu(sm) };
     Ok((device.uuid()?, device_of))
-}
-
-/// Code for an architecture runs on later ones of its generation, best first; from 9.0 on it is made for one alone.
-fn targets(sm: u32) -> Vec<Target> {
-    let oldest = if sm >= 90 { sm } else { sm / 10 * 10 };
-    (oldest..=sm).rev().map(|sm| Target::Cuda { sm }).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn code_of_the_same_generation_runs_before_hopper() {
-        assert_eq!(targets(90), [Target::Cuda { sm: 90 }]);
-        assert_eq!(targets(86).first(), Some(&Target::Cuda { sm: 86 }));
-        assert_eq!(targets(86).last(), Some(&Target::Cuda { sm: 80 }));
-    }
 }
