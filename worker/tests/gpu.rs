@@ -27,7 +27,7 @@ const TESTS: &[Test<Bed>] = &[
     ("a_bad_reference_rejects_the_item", |bed| a_bad_reference_rejects_the_item(bed).boxed()),
     ("every_element_type_can_be_measured", |bed| every_element_type_can_be_measured(bed).boxed()),
     ("times_are_those_of_the_device", |bed| times_are_those_of_the_device(bed).boxed()),
-    ("many_candidates_take_no_long_time", |bed| many_candidates_take_no_long_time(bed).boxed()),
+    ("many_candidates_are_measured_by_one_child", |bed| many_candidates_are_measured_by_one_child(bed).boxed()),
 ];
 
 fn main() -> ExitCode {
@@ -323,7 +323,7 @@ async fn times_are_those_of_the_device(bed: &Bed) {
     );
 }
 
-async fn many_candidates_take_no_long_time(bed: &Bed) {
+async fn many_candidates_are_measured_by_one_child(bed: &Bed) {
     let start = Instant::now();
     let build = |n: u32| async move { bed.kernel(&format!("candidate_{n}"), &format!("{RIGHT} if (at < 0) y[0] = {n};")).await };
     let builds = stream::iter(0..256).map(build);

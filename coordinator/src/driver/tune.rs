@@ -146,9 +146,12 @@ impl Driver {
                 for relative in relatives {
                     let key = blueprint.key_for(here, Target::Cuda { sm: relative });
                     let records = tuning_records::of_task(&mut conn, key, PROTOCOL_VERSION).await?;
-                    if records.is_empty() {
-                        continue;
+                    // Times of different devices do not compare: those of the one that knows most.
+                    let mut by_device: BTreeMap<Digest, Vec<TuningRecord>> = BTreeMap::new();
+                    for record in records {
+                        by_device.entry(record.device.fingerprint()).or_default().push(record);
                     }
+                    let Some(records) = by_device.into_values().max_by_key(Vec::len) else { continue };
                     // Each record asks its family for all legal points.
                     let plan = Arc::clone(blueprint);
                     let legal = move |record: TuningRecord| {

@@ -47,10 +47,10 @@ pub(crate) async fn newest(
     rows.iter().map(|row| parse(row).map(|record| (record.candidate, record))).collect()
 }
 
-/// The newest record of each candidate of one task, on whatever device.
+/// The newest record of each candidate of one task on each device.
 pub(crate) async fn of_task(conn: &mut Conn, task: TaskKey, protocol_version: u32) -> Result<Vec<TuningRecord>> {
     let rows = sqlx::query(
-        "SELECT record, MAX(id) FROM tuning_records WHERE task = ? AND protocol_version = ? GROUP BY candidate ORDER BY 2",
+        "SELECT record, MAX(id) FROM tuning_records WHERE task = ? AND protocol_version = ? GROUP BY device, candidate ORDER BY 2",
     )
     .bind(task.to_string())
     .bind(protocol_version)
