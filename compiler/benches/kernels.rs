@@ -102,9 +102,11 @@ fn flops(task: &TuningTask) -> Option<f64> {
     let spec = &task.spec;
     let elements = |t: &aotfarm_compiler::task::TensorSpec| t.shape.iter().map(|s| s.at(&task.point) as f64).product::<f64>();
     match &spec.kind {
-        TaskKind::Conv(_) => {
+        TaskKind::Conv(conv) => {
             let weight = spec.weights.first()?;
-            Some(2.0 * elements(spec.outputs.first()?) * elements(weight) / weight.shape[0].at(&task.point) as f64)
+            // A fused pooling leaves out most of what it reads.
+            let pooled = conv.pool.map_or(1, |p| p.window.stride[0] * p.window.stride[1]) as f64;
+            Some(2.0 * elements(spec.outputs.first()?) * pooled * elements(weight) / weight.shape[0].at(&task.point) as f64)
         }
         TaskKind::MatMul(_) => {
             Some(2.0 * elements(spec.outputs.first()?) * spec.inputs.first()?.shape.last()?.at(&task.point) as f64)

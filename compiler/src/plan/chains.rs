@@ -2,10 +2,10 @@
 
 use aotfarm_protocol::DType;
 
-use crate::ir::{BinaryOp, Def, Expr, Graph, Node, Op, PoolOp, TensorData, UnaryOp, ValueId};
+use crate::ir::{BinaryOp, Def, Expr, Graph, Node, Op, PoolOp, TensorData, UnaryOp, ValueId, Window};
 use crate::task::PoolSpec;
 
-use super::layouts::{Blocking, FEW_CHANNELS, image_size};
+use super::layouts::{FEW_CHANNELS, image_size};
 
 /// One fused step.
 #[derive(Debug, Clone)]
@@ -93,10 +93,10 @@ impl Uses {
 }
 
 impl Chains {
-    /// Assigns every element-wise node that can ride on an earlier computation, first come, first served. Where images are
-    /// [`Blocking::Whole`], the pooling after a model's first convolution rides too: that convolution's output is the largest of all.
+    /// Assigns every element-wise node that can ride on an earlier computation, first come, first served. The pooling after a model's
+    /// first convolution rides too: that convolution's output is the largest of all.
     /// `branches`: convolutions become branches of others, as the kernels on tensor cores know them.
-    pub(super) fn of(graph: &Graph, uses: &Uses, blocking: Blocking, branches: bool) -> Self {
+    pub(super) fn of(graph: &Graph, uses: &Uses, branches: bool) -> Self {
         let mut chains = Self { all: Vec::new(), of: vec![None; graph.nodes.len()] };
         for (n, node) in graph.nodes.iter().enumerate() {
             if chains.of[n].is_some() {
@@ -105,9 +105,7 @@ impl Chains {
             let chain = match node.op {
                 Op::Conv { .. } => {
                     let mut chain = chains.epilogue(graph, uses, n, 1);
-                    if blocking == Blocking::Whole {
-                        chains.pool(graph, uses, &mut chain);
-                    }
+                    chains.pool(graph, uses, &mut chain);
                     chain
                 }
                 Op::Linear | Op::MatMul => chains.epilogue(graph, uses, n, graph.ty(node.output).shape.len() - 1),
@@ -206,12 +204,24 @@ impl Chains {
     /// The first convolution of a model takes the common max pool with it.
     fn pool(&mut self, graph: &Graph, uses: &Uses, chain: &mut Chain) {
         let anchor = &graph.nodes[chain.anchor];
+        let dense = matches!(anchor.op, Op::Conv { groups: 1, .. });
         let reads_input = matches!(graph.value(anchor.inputs[0]).def, Def::Input(_))
             && image_size(graph, anchor.inputs[0]).is_some_and(|[channels, ..]| channels <= FEW_CHANNELS);
         let residual = chain.steps.iter().any(|step| matches!(step, ChainStep::Residual(..)));
         let Some((next, _)) = uses.single(graph.nodes[chain.last].output) else { return };
+        // Every window has something real in it, as in all but degenerate models.
+        let real = |window: &Window| {
+            let (read, made) = (image_size(graph, graph.nodes[chain.last].output), image_size(graph, graph.nodes[next].output));
+            let axis = |axis: usize, read: i64, made: i64| {
+                let before = window.pad[axis][0];
+                before < window.kernel[axis] && (made - 1) * window.stride[axis] - before < read
+            };
+            matches!((read, made), (Some([_, h, w]), Some([_, oh, ow])) if axis(0, h, oh) && axis(1, w, ow))
+        };
         if let Op::Pool { op: PoolOp::Max, window } = graph.nodes[next].op
             && (window.kernel, window.stride, window.dilation) == ([3, 3], [2, 2], [1, 1])
+            && real(&window)
+            && dense
             && reads_input
             && !residual
             && self.of[next].is_none()

@@ -32,7 +32,7 @@ pub fn lower(graph: Graph, target: Target, precision: Precision) -> Result<Plan,
     let branches = blocking == Blocking::Whole && precision != Precision::Fp32;
     let Prepared { graph, transposed } = prepare(graph, blocking, branches);
     let uses = Uses::of(&graph);
-    let chains = Chains::of(&graph, &uses, blocking, branches);
+    let chains = Chains::of(&graph, &uses, branches);
     let layouts = Layouts::of(&graph, &uses, &chains, blocking);
     let forms = forms(&graph, &uses, &chains, &layouts);
     let mut lowering = Lowering {

@@ -19,7 +19,7 @@ pub(super) struct Prepared {
 pub(super) fn prepare(graph: Graph, blocking: Blocking, branches: bool) -> Prepared {
     let (graph, transposed) = products(graph);
     let uses = Uses::of(&graph);
-    let chains = Chains::of(&graph, &uses, blocking, branches);
+    let chains = Chains::of(&graph, &uses, branches);
     let layouts = Layouts::of(&graph, &uses, &chains, blocking);
     Prepared { graph: copies(&graph, &chains, &layouts), transposed }
 }

@@ -229,7 +229,7 @@ fn attention_block() -> Graph {
 #[test]
 fn a_residual_network_becomes_one_kernel_per_convolution() {
     let plan = check(&resnet_block());
-    assert_eq!(kinds(&plan), "conv pool conv conv conv conv conv reduce matmul");
+    assert_eq!(kinds(&plan), "conv conv conv conv conv conv reduce matmul", "the stem has the pooling");
     golden("resnet_block.txt", &plan.print());
     let last = plan.steps.iter().rev().find_map(|step| match &plan.specs[step.spec].kind {
         TaskKind::Conv(conv) => Some(conv.epilogue.clone()),
@@ -415,11 +415,11 @@ fn the_verifier_finds_broken_plans() {
         change(&mut plan);
         verify(&plan, &graph.dims).expect_err("the change breaks it")
     };
-    // The stem and the pooled image are alive together.
+    // What the stem gives and what is made of it are alive together.
     let shared = broken(&|plan| {
         let slot = plan.buffers[plan.steps[0].outputs[0].0 as usize].place;
-        let pooled = plan.steps[1].outputs[0].0 as usize;
-        plan.buffers[pooled].place = slot;
+        let made = plan.steps[1].outputs[0].0 as usize;
+        plan.buffers[made].place = slot;
     });
     assert!(matches!(shared, VerifyError::Shared { slot: 0, .. }), "{shared}");
     let unwritten = broken(&|plan| plan.steps.swap(0, 1));

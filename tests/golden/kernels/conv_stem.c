@@ -39,6 +39,7 @@ void AOTK_PACK(const void *const *weight, void *packed, const int64_t *tune) {
 
 #define IN_H 20
 #define IN_W 20
+/* The convolution's result. */
 #define OUT_H 10
 #define OUT_W 10
 #define STRIDE_H 2
@@ -58,6 +59,8 @@ void AOTK_PACK(const void *const *weight, void *packed, const int64_t *tune) {
 #define OUT_ORIGIN ((int64_t)13 * BLOCK)
 /* Vector v of a pixel. */
 #define VECTOR_AT(v) (((v) * LANES / BLOCK) * OUT_PLANE + (v) * LANES % BLOCK)
+#define PIXEL BLOCK
+#define RESULT_AT(v) VECTOR_AT(v)
 
 /* Rows [from, from + rows) of the padded image into copy[channel][row][COPY_W]. */
 static void copy_rows(const float *in, float *copy, int64_t from, int64_t rows) {
@@ -140,16 +143,16 @@ c0_0 = c0_1 = c1_0 = c1_1 = c2_0 = c2_1 = c3_0 = c3_1 = c4_0 = c4_1 = v_zero();
             }
         }
     }
-    STORE(c0_0, at + 0 * BLOCK + VECTOR_AT(0), 0);
-    STORE(c0_1, at + 0 * BLOCK + VECTOR_AT(1), 1);
-    STORE(c1_0, at + 1 * BLOCK + VECTOR_AT(0), 0);
-    STORE(c1_1, at + 1 * BLOCK + VECTOR_AT(1), 1);
-    STORE(c2_0, at + 2 * BLOCK + VECTOR_AT(0), 0);
-    STORE(c2_1, at + 2 * BLOCK + VECTOR_AT(1), 1);
-    STORE(c3_0, at + 3 * BLOCK + VECTOR_AT(0), 0);
-    STORE(c3_1, at + 3 * BLOCK + VECTOR_AT(1), 1);
-    STORE(c4_0, at + 4 * BLOCK + VECTOR_AT(0), 0);
-    STORE(c4_1, at + 4 * BLOCK + VECTOR_AT(1), 1);
+    STORE(c0_0, at + 0 * PIXEL + RESULT_AT(0), 0);
+    STORE(c0_1, at + 0 * PIXEL + RESULT_AT(1), 1);
+    STORE(c1_0, at + 1 * PIXEL + RESULT_AT(0), 0);
+    STORE(c1_1, at + 1 * PIXEL + RESULT_AT(1), 1);
+    STORE(c2_0, at + 2 * PIXEL + RESULT_AT(0), 0);
+    STORE(c2_1, at + 2 * PIXEL + RESULT_AT(1), 1);
+    STORE(c3_0, at + 3 * PIXEL + RESULT_AT(0), 0);
+    STORE(c3_1, at + 3 * PIXEL + RESULT_AT(1), 1);
+    STORE(c4_0, at + 4 * PIXEL + RESULT_AT(0), 0);
+    STORE(c4_1, at + 4 * PIXEL + RESULT_AT(1), 1);
 }
 
 /* Output rows of one panel of 2 vectors. */

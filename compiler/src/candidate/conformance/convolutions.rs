@@ -36,13 +36,13 @@ fn stem(target: Target) -> TuningTask {
     task
 }
 
-/// The same with the pool that follows, which a GPU's kernel takes along.
+/// The same with the pool that follows, which the kernel takes along.
 fn pooled_stem(target: Target) -> TuningTask {
     let mut task = stem(target);
     let window = Window { kernel: [3; 2], stride: [2; 2], pad: [[1; 2]; 2], dilation: [1; 2] };
     let TaskKind::Conv(conv) = &mut task.spec.kind else { return task };
     conv.pool = Some(PoolSpec { op: PoolOp::Max, window });
-    task.spec.outputs[0] = image(target, [32, 5, 5], [0; 4]);
+    task.spec.outputs[0] = image(target, [32, 5, 5], [1; 4]);
     task
 }
 
@@ -76,9 +76,9 @@ pub(super) fn examples(target: Target) -> Vec<TuningTask> {
         convolution(target, [32, 16], 7, 1, 1, 1),
         convolution(target, [32, 32], 9, 3, 1, 32),
         convolution(target, [20, 24], 6, 5, 1, 4),
+        pooled_stem(target),
     ];
     if let Target::Cuda { .. } = target {
-        all.push(pooled_stem(target));
         all.extend([(64, 1), (20, 3)].map(|(channels, kernel)| with_branch(target, channels, kernel)));
     }
     all

@@ -5,8 +5,8 @@ use aotfarm_protocol::{DType, Params, Target};
 use crate::candidate::Unsupported;
 use crate::candidate::printer::{Width, epilogue_c, epilogue_supported};
 use crate::candidate::render;
-use crate::ir::Window;
-use crate::task::{EpilogueStep, Layout, Size, TaskKind, TensorSpec, TuningTask};
+use crate::ir::{PoolOp, Window};
+use crate::task::{ConvSpec, EpilogueStep, Layout, PoolSpec, Size, TaskKind, TensorSpec, TuningTask};
 
 /// A blocked image: static size and halo.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,11 +56,39 @@ pub(super) const fn div_up(n: i64, by: i64) -> i64 {
     (n + by - 1).div_euclid(by)
 }
 
+/// A fused max pooling.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pool {
+    pub window: Window,
+    /// Height and width of what it reads, the convolution's result.
+    pub size: [i64; 2],
+}
+
+impl Pool {
+    fn of(conv: &ConvSpec, input: &TensorSpec) -> Result<Option<Self>, Unsupported> {
+        let Some(PoolSpec { op, window }) = conv.pool else { return Ok(None) };
+        let [_, _, Size::Const(h), Size::Const(w)] = input.shape[..] else {
+            return Err(Unsupported("the size of what is pooled is not constant".into()));
+        };
+        if op != PoolOp::Max {
+            return Err(Unsupported("only a maximum is fused".into()));
+        }
+        let Window { kernel, stride, pad, dilation } = conv.window;
+        let out = |axis: usize, size: i64| {
+            (size + pad[axis][0] + pad[axis][1] - dilation[axis] * (kernel[axis] - 1) - 1).div_euclid(stride[axis]) + 1
+        };
+        Ok(Some(Self { window, size: [out(0, h), out(1, w)] }))
+    }
+}
+
 /// A convolution of f32 on a CPU.
 #[derive(Debug, Clone)]
 pub(super) struct Conv<'a> {
     pub input: &'a TensorSpec,
+    /// What is stored: after the pooling, if there is one.
     pub output: &'a TensorSpec,
+    /// The max pooling of what the epilogue gives.
+    pub pool: Option<Pool>,
     pub batch: Size,
     pub window: Window,
     pub groups: i64,
@@ -74,12 +102,18 @@ pub(super) struct Conv<'a> {
 }
 
 impl<'a> Conv<'a> {
-    /// The task's convolution, whatever its layouts.
+    /// The task's convolution, whatever its layouts, if nothing is pooled.
     pub fn of(task: &'a TuningTask) -> Result<Self, Unsupported> {
+        let conv = Self::with_pool(task)?;
+        if conv.pool.is_some() { Err(Unsupported("a fused pooling".into())) } else { Ok(conv) }
+    }
+
+    /// The task's convolution, whatever its layouts.
+    pub fn with_pool(task: &'a TuningTask) -> Result<Self, Unsupported> {
         let TaskKind::Conv(conv) = &task.spec.kind else { return Err(Unsupported("not a convolution".into())) };
         let Target::Cpu(isa) = task.target else { return Err(Unsupported(format!("no C code for {}", task.target))) };
-        if conv.pool.is_some() || conv.branch.is_some() {
-            return Err(Unsupported("a fused pooling, or a second convolution that is added".into()));
+        if conv.branch.is_some() {
+            return Err(Unsupported("a second convolution is added".into()));
         }
         let spec = &task.spec;
         let operands = spec.inputs.iter().chain(&spec.weights).chain(&spec.outputs);
@@ -97,6 +131,7 @@ impl<'a> Conv<'a> {
         Ok(Self {
             input,
             output,
+            pool: Pool::of(conv, input)?,
             batch,
             window: conv.window,
             groups: conv.groups,

@@ -3,11 +3,12 @@
 use aotfarm_protocol::Params;
 use minijinja::context;
 
-use super::conv_geometry::{Conv, place};
+use super::conv_geometry::{Conv, Pool, place};
 use crate::candidate::printer::{SIMD, Width};
 use crate::candidate::render::{self, Template, Unit};
 use crate::candidate::{CandidateFamily, FamilyId, KernelSource, Needs, Unsupported};
-use crate::task::{TensorSpec, TuningTask};
+use crate::ir::Window;
+use crate::task::{Size, TensorSpec, TuningTask};
 
 const TEMPLATE: Template = Template { name: "cpu/conv_naive.c.j2", text: include_str!("../../../kernels/cpu/conv_naive.c.j2") };
 
@@ -20,7 +21,7 @@ impl CandidateFamily for ConvNaive {
     }
 
     fn supports(&self, task: &TuningTask) -> Result<(), Unsupported> {
-        let conv = Conv::of(task)?;
+        let conv = Conv::with_pool(task)?;
         match (conv.input.shape.len(), conv.output.shape.len()) {
             (4, 4) => Ok(()),
             (a, b) => Err(Unsupported(format!("operands of rank {a} and {b}, not 4"))),
@@ -32,7 +33,7 @@ impl CandidateFamily for ConvNaive {
     }
 
     fn render(&self, task: &TuningTask, params: &Params) -> KernelSource {
-        let conv = Conv::of(task).unwrap_or_else(|e| panic!("conv_naive was asked for a task that it refuses: {e}"));
+        let conv = Conv::with_pool(task).unwrap_or_else(|e| panic!("conv_naive was asked for a task that it refuses: {e}"));
         let size = |tensor: &TensorSpec, axis: usize| render::size(tensor.shape[axis]);
         // Each bias is read from the raw weights: the n-th bias step's index is what `biases` lists.
         let biases = conv.biases();
@@ -42,11 +43,25 @@ impl CandidateFamily for ConvNaive {
             |n| format!("((const float *)c->weight[{}])[o]", biases[n]),
             |k| format!("((const float *)c->in[{k}])[at]"),
         );
+        // What the convolution gives; residuals are of this shape.
+        let mut result = conv.output.clone();
+        if let Some(pool) = conv.pool {
+            for (size, pooled) in result.shape[2..].iter_mut().zip(pool.size) {
+                *size = Size::Const(pooled);
+            }
+        }
+        let pool = conv.pool.map(|Pool { window: Window { kernel, stride, pad, dilation }, .. }| {
+            context! { kernel, stride, dilation, pad => pad.map(|[before, _]| before), span => dilation[1] * (kernel[1] - 1) + 1 }
+        });
         let context = context! {
             input => place(conv.input),
             output => place(conv.output),
+            result => place(&result),
+            residuals => !conv.residuals().is_empty(),
             in_size => [size(conv.input, 2), size(conv.input, 3)],
+            conv_size => [size(&result, 2), size(&result, 3)],
             out_size => [size(conv.output, 2), size(conv.output, 3)],
+            pool,
             out_channels => conv.weight[0],
             group_in => conv.weight[1],
             groups => conv.groups,

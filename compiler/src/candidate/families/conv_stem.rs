@@ -1,4 +1,4 @@
-//! `conv_stem@1`: row-major input with few channels → blocked image; see `kernels/cpu/conv_stem.c.j2`.
+//! `conv_stem@1`: row-major input with few channels → blocked image, with the max pool that follows; see `kernels/cpu/conv_stem.c.j2`.
 
 use aotfarm_protocol::Params;
 use minijinja::{Value, context};
@@ -14,19 +14,26 @@ const TEMPLATE: Template = Template { name: "cpu/conv_stem.c.j2", text: include_
 /// The first convolution of a network.
 ///
 /// Compile time: `mr` pixels (at most) times `nv` vectors of output channels are a register tile. Run time: the input of
-/// `rows` output rows is copied at once.
+/// `rows` output rows (after pooling) is copied at once.
 pub(crate) struct ConvStem;
 
 struct Shape<'a> {
     conv: Conv<'a>,
     /// Height and width of the input.
     input: [i64; 2],
+    /// Height and width of the convolution's result.
+    result: [i64; 2],
+    /// What is stored: the result, or its pooling.
     output: Image,
 }
 
+/// Rows and columns of a pooling's window, and its stride.
+const POOL: i64 = 3;
+const POOL_STRIDE: i64 = 2;
+
 impl<'a> Shape<'a> {
     fn of(task: &'a TuningTask) -> Result<Self, Unsupported> {
-        let conv = Conv::of(task)?;
+        let conv = Conv::with_pool(task)?;
         if conv.groups != 1 {
             return Err(Unsupported(format!("{} groups", conv.groups)));
         }
@@ -37,7 +44,24 @@ impl<'a> Shape<'a> {
             return Err(Unsupported("the size of the input is not constant".into()));
         };
         let output = conv.output_image()?;
-        Ok(Self { conv, input: [h, w], output })
+        let mut result = [output.height, output.width];
+        if let Some(pool) = conv.pool {
+            let window = pool.window;
+            if (window.kernel, window.stride, window.dilation) != ([POOL; 2], [POOL_STRIDE; 2], [1; 2]) {
+                return Err(Unsupported("the fused pooling is not 3x3 at stride 2".into()));
+            }
+            // In every window something is real.
+            let first = (0..2).all(|axis| (0..POOL).contains(&window.pad[axis][0]));
+            let last = (0..2).all(|axis| (result[axis] - 1) * POOL_STRIDE - window.pad[axis][0] < pool.size[axis]);
+            if !first || !last {
+                return Err(Unsupported("the fused pooling has windows of nothing but padding".into()));
+            }
+            if !conv.residuals().is_empty() {
+                return Err(Unsupported("something is added before the fused pooling".into()));
+            }
+            result = pool.size;
+        }
+        Ok(Self { conv, input: [h, w], result, output })
     }
 
     fn vectors(&self) -> i64 {
@@ -57,7 +81,19 @@ impl<'a> Shape<'a> {
     fn copy(&self, rows: i64) -> i64 {
         let window = &self.conv.window;
         let span = |axis: usize, n: i64| (n - 1) * window.stride[axis] + (window.kernel[axis] - 1) * window.dilation[axis] + 1;
-        self.conv.weight[1] * span(0, rows) * span(1, self.output.width)
+        let rows = if self.conv.pool.is_some() { ((rows - 1) * POOL_STRIDE + POOL).min(self.result[0]) } else { rows };
+        self.conv.weight[1] * span(0, rows) * span(1, self.result[1])
+    }
+
+    /// Columns of the results that a pooling's windows touch, and all that are real.
+    fn pooled_columns(&self) -> Option<i64> {
+        let before = self.conv.pool?.window.pad[1][0];
+        Some(((self.output.width - 1) * POOL_STRIDE + POOL).max(before + self.result[1]))
+    }
+
+    /// Floats of the results that a thread keeps to pool them.
+    fn ring(&self, nv: i64) -> i64 {
+        self.pooled_columns().map_or(0, |columns| POOL * columns * div_up(self.vectors(), nv) * nv * self.conv.lanes)
     }
 }
 
@@ -76,18 +112,22 @@ impl CandidateFamily for ConvStem {
             16 => &[(6, 2), (3, 4), (4, 3), (12, 1)],
             _ => &[(14, 2), (7, 4), (9, 3), (6, 4), (14, 1)],
         };
-        // As many rows as leave the copy in half of L1, and other numbers around that.
+        // As many rows as leave the copy in half of L1, and other numbers around that. A pooled kernel goes through more rows of results
+        // in one go and is the faster the more it has of them.
         let fit = (1..=shape.output.height).take_while(|rows| shape.copy(*rows) * 4 <= 20 * 1024).last().unwrap_or(1);
+        let numbers = match shape.conv.pool {
+            Some(_) => [8 * fit, 4 * fit, 16 * fit, 2 * fit, fit],
+            None => [fit, 2 * fit, 4 * fit, div_up(fit, 2), 8 * fit],
+        };
         let mut seen: Vec<(i64, i64)> = Vec::new();
         let mut units = Vec::new();
         for (mr, nv) in tiles {
-            let tile = (even_runs(shape.output.width, *mr)[0].1, *nv.min(&shape.vectors()));
+            let tile = (even_runs(shape.result[1], *mr)[0].1, *nv.min(&shape.vectors()));
             if seen.contains(&tile) {
                 continue;
             }
             seen.push(tile);
-            let mut rows: Vec<i64> =
-                [fit, 2 * fit, 4 * fit, div_up(fit, 2), 8 * fit].map(|r| r.min(shape.output.height)).to_vec();
+            let mut rows = numbers.map(|r| r.min(shape.output.height)).to_vec();
             rows.dedup();
             units.push(rows.into_iter().map(|rows| point([("mr", tile.0), ("nv", tile.1), ("rows", rows)])).collect());
         }
@@ -120,13 +160,13 @@ impl CandidateFamily for ConvStem {
         Needs {
             packed: bytes(lanes * (shape.depth() + shape.conv.per_lane(shape.masked()))),
             shared: 0,
-            thread: bytes(shape.copy(param(params, "rows"))),
+            thread: bytes(shape.ring(param(params, "nv")) + shape.copy(param(params, "rows"))),
         }
     }
 }
 
 fn variables(shape: &Shape<'_>, params: &Params) -> Value {
-    let Shape { conv, input, output } = shape;
+    let Shape { conv, input, result, output } = shape;
     let (mr, nv) = (param(params, "mr"), param(params, "nv"));
     let vectors = shape.vectors();
     let epilogue = conv.epilogue_c(
@@ -144,7 +184,7 @@ fn variables(shape: &Shape<'_>, params: &Params) -> Value {
         dilation => conv.window.dilation,
         pad => conv.window.pad.map(|[before, _]| before),
         mr, nv,
-        runs => even_runs(output.width, mr),
+        runs => even_runs(result[1], mr),
         vector_counts => if vectors % nv == 0 { vec![nv] } else { vec![nv, vectors % nv] },
         registers => conv.registers,
         biases => conv.biases(),
@@ -152,7 +192,9 @@ fn variables(shape: &Shape<'_>, params: &Params) -> Value {
         masked => shape.masked(),
         batch => render::size(conv.batch),
         in_size => input,
+        result_size => result,
         out_size => [output.height, output.width],
+        pool => conv.pool.map(|pool| context! { pad => pool.window.pad.map(|[before, _]| before), columns => shape.pooled_columns() }),
         out_width => output.columns(),
         out_height => output.rows(),
         out_origin => output.origin(),

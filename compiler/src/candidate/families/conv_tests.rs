@@ -5,8 +5,8 @@ use aotfarm_protocol::{CpuIsa, DType, Target};
 
 use crate::candidate::testing::{check_points, random};
 use crate::candidate::{CandidateFamily, FAMILIES};
-use crate::ir::{BinaryOp, UnaryOp, Window};
-use crate::task::{ConvSpec, EpilogueStep, Layout, Math, Size, TaskKind, TaskSpec, TensorSpec, TuningTask};
+use crate::ir::{BinaryOp, PoolOp, UnaryOp, Window};
+use crate::task::{ConvSpec, EpilogueStep, Layout, Math, PoolSpec, Size, TaskKind, TaskSpec, TensorSpec, TuningTask};
 
 /// A convolution in words; `task` makes the task.
 #[derive(Debug, Clone)]
@@ -25,6 +25,8 @@ struct Case {
     steps: Vec<EpilogueStep>,
     /// Zeros beyond what the padding needs.
     extra: u32,
+    /// A max pooling of the result: window, stride, padding before and after.
+    pool: Option<[i64; 4]>,
 }
 
 const BIAS: EpilogueStep = EpilogueStep::Bias(1);
@@ -46,6 +48,7 @@ fn case(channels: i64, size: [i64; 2], out: i64, kernel: i64, stride: i64, pad: 
         plain_output: false,
         steps: vec![BIAS, RELU],
         extra: 0,
+        pool: None,
     }
 }
 
@@ -76,6 +79,10 @@ impl Case {
 
     fn extra(self, extra: u32) -> Self {
         Self { extra, ..self }
+    }
+
+    fn pool(self, kernel: i64, stride: i64, before: i64, after: i64) -> Self {
+        Self { pool: Some([kernel, stride, before, after]), ..self }
     }
 
     fn task(&self, isa: CpuIsa) -> TuningTask {
@@ -121,13 +128,19 @@ impl Case {
         }
         let window =
             Window { kernel: [self.kernel; 2], stride: [self.stride; 2], pad: [[self.pad; 2]; 2], dilation: [self.dilation; 2] };
-        let conv = ConvSpec { window, groups: self.groups, epilogue: self.steps.clone(), pool: None, branch: None };
+        let (mut pool, mut stored) = (None, out);
+        if let Some([kernel, stride, before, after]) = self.pool {
+            let window = Window { kernel: [kernel; 2], stride: [stride; 2], pad: [[before, after]; 2], dilation: [1; 2] };
+            pool = Some(PoolSpec { op: PoolOp::Max, window });
+            stored = out.map(|n| (n + before + after - kernel) / stride + 1);
+        }
+        let conv = ConvSpec { window, groups: self.groups, epilogue: self.steps.clone(), pool, branch: None };
         TuningTask {
             spec: TaskSpec {
                 kind: TaskKind::Conv(conv),
                 inputs,
                 weights,
-                outputs: vec![tensor(&[self.out, out[0], out[1]], output)],
+                outputs: vec![tensor(&[self.out, stored[0], stored[1]], output)],
                 dims: 1,
                 math: Math::Exact,
             },
@@ -180,6 +193,8 @@ fn naive() {
         case(12, [7, 7], 18, 1, 1, 0).groups(6).plain_input().plain_output(),
         case(1, [1, 1], 1, 1, 1, 0),
         case(2, [1, 1], 3, 3, 1, 3).batch(3),
+        case(3, [9, 160], 5, 3, 1, 1).pool(3, 2, 1, 1).batch(2),
+        case(2, [6, 4], 3, 3, 1, 1).steps(&[BIAS, ADD]).pool(2, 3, 0, 2).plain_output(),
     ];
     check_all("conv_naive@1", 1, &shapes, &case(5, [4, 6], 7, 3, 1, 1));
 }
@@ -244,6 +259,36 @@ fn stem() {
     ];
     let fused = case(3, [6, 9], 21, 3, 2, 1).batch(2).plain_input();
     check_all("conv_stem@1", 2, &shapes.map(Case::plain_input), &fused);
+}
+
+#[test]
+fn pooled_stem() {
+    let shapes = [
+        case(3, [30, 34], 64, 7, 2, 3).pool(3, 2, 1, 1),
+        case(3, [15, 17], 24, 3, 2, 1).batch(3).pool(3, 2, 1, 1),
+        case(1, [28, 27], 20, 5, 1, 0).batch(2).pool(3, 2, 0, 0),
+        case(4, [9, 13], 48, 3, 1, 2).dilation(2).pool(3, 2, 0, 1),
+        case(2, [1, 1], 5, 3, 1, 3).pool(3, 2, 2, 0),
+        case(1, [1, 1], 1, 1, 1, 0).batch(3).pool(3, 2, 1, 1),
+        case(3, [16, 16], 40, 4, 4, 0).batch(2).pool(3, 2, 2, 2),
+    ];
+    let fused = case(3, [9, 8], 21, 3, 1, 1).batch(2).plain_input().pool(3, 2, 1, 1);
+    let unary = EpilogueStep::Unary;
+    let chains = [vec![], vec![BIAS], vec![unary(UnaryOp::Cos), BIAS], vec![BIAS, unary(UnaryOp::Neg), unary(UnaryOp::Gelu)]];
+    let shapes = shapes.map(Case::plain_input).into_iter().chain(chains.map(|steps| fused.clone().steps(&steps)));
+    let tasks: Vec<_> = shapes.enumerate().map(|(k, case)| (case.task(ISAS[k % 2]), k as u64)).collect();
+    let mut cases: Vec<_> = tasks.iter().map(|(task, k)| (task.clone(), random(task, *k))).collect();
+    check_points(family("conv_stem@1"), &cases, 4);
+    // A value that is no number shows in every window that has it; of infinities the largest wins.
+    for (_, raw) in &mut cases {
+        let input: &mut [f32] = bytemuck::cast_slice_mut(&mut raw[0]);
+        for (k, special) in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY].into_iter().enumerate() {
+            let at = (k + 1) * input.len() / 4;
+            input[at] = special;
+        }
+    }
+    check_points(family("conv_stem@1"), &cases, 2);
+    check_points(family("conv_naive@1"), &cases, 1);
 }
 
 #[test]
