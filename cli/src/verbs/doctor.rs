@@ -59,7 +59,7 @@ impl Doctor {
         let mut checks = compilers(&toolchains);
         checks.push(Check::new("CPU", State::Ok, format!("{}, {} cores: {}", cpu.name, cpu.cores, list(&cpu.targets))));
         checks.extend(graphics(&toolchains, &gpus));
-        checks.extend(vendor_libraries(&config.search));
+        checks.push(cudnn(&config.search));
         checks.push(data_folder(cx));
         checks.push(coordinator(cx).await);
 
@@ -128,11 +128,11 @@ fn graphics(toolchains: &Toolchains, gpus: &Result<Gpus, String>) -> Vec<Check> 
     checks
 }
 
-fn vendor_libraries(search: &Search) -> impl Iterator<Item = Check> {
-    std::iter::once(match search.nvrtc.cudnn() {
+fn cudnn(search: &Search) -> Check {
+    match search.nvrtc.cudnn() {
         Some(path) => Check::new("cuDNN", State::Ok, path.display().to_string()),
         None => Check::new("cuDNN", State::Missing, "not found; with it the tables say what its convolutions would take"),
-    })
+    }
 }
 
 fn data_folder(cx: &Context) -> Check {

@@ -29,7 +29,8 @@ pub fn lower(graph: Graph, target: Target, precision: Precision) -> Result<Plan,
     }
     let ports = |ids: &[ValueId]| ids.iter().map(|id| port(&graph, *id)).collect::<Vec<_>>();
     let (inputs, outputs) = (ports(&graph.inputs), ports(&graph.outputs));
-    let branches = blocking == Blocking::Whole && precision != Precision::Fp32;
+    // In exact f32 only the naive kernel would sum them.
+    let branches = precision != Precision::Fp32;
     let Prepared { graph, transposed } = prepare(graph, blocking, branches);
     let uses = Uses::of(&graph);
     let chains = Chains::of(&graph, &uses, branches);

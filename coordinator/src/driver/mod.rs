@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aotfarm_protocol::{
-    ApiError, ArtifactMetadata, BuildSpec, DeviceKind, Digest, ErrorCode, JobEvent, JobId, JobState, LinkSpec, Profile,
+    ApiError, ArtifactMetadata, BuildSpec, Device, DeviceKind, Digest, ErrorCode, JobEvent, JobId, JobState, LinkSpec, Profile,
     ProfileSpec, PublishRequest, Published, Target, WorkResult, WorkSpec,
 };
 use aotfarm_registry::{BlobError, CatalogError};
@@ -351,12 +351,11 @@ impl Driver {
         check: Digest,
     ) -> Drive<Vec<Profile>> {
         let points = blueprint.profile_points();
-        let here = |variant: &&Linked| pins[&variant.target].device.is_some();
-        let linked: Vec<&Linked> = linked.iter().filter(here).collect();
-        let wants: Vec<Want> = linked
+        let measurable: Vec<(&Linked, &Device)> =
+            linked.iter().filter_map(|variant| Some((variant, pins[&variant.target].device.as_ref()?))).collect();
+        let wants: Vec<Want> = measurable
             .iter()
-            .filter_map(|variant| {
-                let device = pins[&variant.target].device.as_ref()?;
+            .map(|(variant, device)| {
                 let spec = ProfileSpec {
                     artifact: variant.artifact,
                     target: variant.target,
@@ -367,13 +366,13 @@ impl Driver {
                     budget_ms: PROFILE_BUDGET_MS,
                 };
                 let label = format!("check and profile {} for {}", self.job.request.name, variant.target);
-                Some(Want { spec: WorkSpec::Profile { spec, device: device.fingerprint() }, label, context: None })
+                Want { spec: WorkSpec::Profile { spec, device: device.fingerprint() }, label, context: None }
             })
             .collect();
         let keys = self.core.want(self.id, &wants).await?;
         let ended = self.wait_for(JobState::Profiling, &keys, pins, PROFILE_BUDGET_MS * points.len() as u64).await?;
         let mut profiles = Vec::new();
-        for (key, variant) in keys.iter().zip(&linked) {
+        for (key, (variant, _)) in keys.iter().zip(&measurable) {
             match &ended[key].result {
                 Some(WorkResult::Profiled { profiles: found, .. }) => profiles.extend(found.iter().cloned()),
                 other => return Err(Stop::Fail(unusable("the artifact", variant.target, other.as_ref(), &ended[key].log))),
@@ -394,7 +393,7 @@ impl Driver {
         self.end(JobStep::Publish, published).await
     }
 
-    fn threads(&self, device: &aotfarm_protocol::Device) -> u32 {
+    fn threads(&self, device: &Device) -> u32 {
         match device.kind {
             DeviceKind::Cpu => self.job.request.threads.unwrap_or(device.cores).max(1),
             DeviceKind::Cuda => 1,

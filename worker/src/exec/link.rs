@@ -53,7 +53,7 @@ pub(super) async fn link(cx: &Context, spec: &LinkSpec, dir: &Path, cancel: &Can
     let job = PackJob { library, weights: raw, section, packs: spec.packs.clone(), copies: spec.copies.clone() };
     let memory = (4u64 << 30) + 4 * spec.section_bytes + 2 * raw_bytes;
     let limits = Limits { time: PACK_TIME, memory: Some(memory), file: spec.section_bytes.max(1 << 20), output: 64 << 10 };
-    match cx.run_child("pack", dir, &job, limits, cancel).await? {
+    match cx.child.run("pack", dir, &job, limits, cancel).await? {
         Ok(PackEvent::Packed) => {}
         Ok(PackEvent::Refused { reason }) => return rejected(format!("packing the weights failed: {reason}")),
         Err(death) => return rejected(format!("packing the weights failed: {death}")),

@@ -380,11 +380,11 @@ impl Host<'_> {
                 let idle = self.cx.idle.lock().unwrap_or_else(PoisonError::into_inner).take();
                 self.child = Some(match idle {
                     Some(child) => child,
-                    None => Running::start(self.cx.command("gpu", None)).await?,
+                    None => Running::start(self.cx.child.command("gpu", None)).await?,
                 });
                 self.tell(&Order::Open { job: self.job.to_owned() }).await?;
             } else {
-                self.child = Some(Running::start(self.cx.command("measure", Some(self.job))).await?);
+                self.child = Some(Running::start(self.cx.child.command("measure", Some(self.job))).await?);
             }
             match self.listen(Duration::from_secs(180)).await? {
                 Some(Event::Ready { reference_seconds }) => self.reference = self.reference.or(reference_seconds),

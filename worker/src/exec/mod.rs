@@ -29,6 +29,8 @@ pub struct ChildProgram {
     pub program: PathBuf,
     /// Its first arguments.
     pub args: Vec<OsString>,
+    /// Variables of its environment, besides those of this process.
+    pub env: Vec<(OsString, OsString)>,
 }
 
 impl ChildProgram {
@@ -40,12 +42,12 @@ impl ChildProgram {
         // The link under /proc stays valid when the file is replaced by a newer one.
         let exe = PathBuf::from("/proc/self/exe");
         let program = if exe.exists() { exe.read_link()? } else { std::env::current_exe()? };
-        Ok(Self { program, args: vec!["__child".into()] })
+        Ok(Self { program, args: vec!["__child".into()], env: Vec::new() })
     }
 
     fn command(&self, kind: &str, job: Option<&Path>) -> Command {
         let mut command = Command::new(&self.program);
-        command.args(&self.args).arg(kind).args(job);
+        command.args(&self.args).arg(kind).args(job).envs(self.env.iter().map(|(name, value)| (name, value)));
         command
     }
 
@@ -211,33 +213,6 @@ impl Context {
     fn compiler(&self, id: &str, target: Target) -> Result<&Compiler, ExecError> {
         let found = self.toolchains.by_id(id).filter(|c| c.targets.contains(&target));
         found.ok_or_else(|| ExecError::NoToolchain { toolchain: id.to_owned(), target })
-    }
-
-    /// A child of the program, which sees of all GPUs only that of this worker.
-    fn command(&self, kind: &str, job: Option<&Path>) -> Command {
-        let mut command = self.child.command(kind, job);
-        if let Some(gpu) = &self.gpu {
-            command.env("CUDA_VISIBLE_DEVICES", &gpu.visible_as);
-        }
-        command
-    }
-
-    /// [`ChildProgram::run`] for code under test.
-    async fn run_child<J, E>(
-        &self,
-        kind: &'static str,
-        dir: &Path,
-        job: &J,
-        limits: Limits,
-        cancel: &CancellationToken,
-    ) -> Result<Result<E, String>, ExecError>
-    where
-        J: serde::Serialize,
-        E: serde::de::DeserializeOwned,
-    {
-        let path = dir.join(format!("{kind}.json"));
-        write_job(&path, job)?;
-        answer_of(kind, self.command(kind, Some(&path)), limits, cancel).await
     }
 }
 

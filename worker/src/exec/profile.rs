@@ -32,7 +32,7 @@ pub(super) async fn profile(
         CHECK_TIME + (Duration::from_millis(spec.budget_ms).saturating_mul(3).min(Duration::from_secs(3600)) + GRACE) * points;
     // No limit on address space: an artifact reserves working memory for its largest batch, most of which is never touched.
     let limits = Limits { time, memory: None, file: 1 << 20, output: MAX_ANSWER };
-    let (error, rows, compiler) = match cx.run_child("profile", dir, &job, limits, cancel).await? {
+    let (error, rows, compiler) = match cx.child.run("profile", dir, &job, limits, cancel).await? {
         Ok(ProfileEvent::Profiled { error, rows, compiler }) => (error, rows, compiler),
         Ok(ProfileEvent::Rejected { reason }) => return Ok(WorkResult::Rejected { reason }),
         Err(death) => return Ok(WorkResult::Rejected { reason: format!("the artifact failed: {death}") }),

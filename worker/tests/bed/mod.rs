@@ -60,7 +60,7 @@ pub fn run<B>(tests: &[Test<B>], bed: impl AsyncFnOnce() -> Result<B, String>) -
 pub fn config() -> (WorkerConfig, TempDir) {
     let dir = tempfile::tempdir().unwrap();
     let mut config = WorkerConfig::new(dir.path().to_owned()).unwrap();
-    config.child = ChildProgram { program: std::env::current_exe().unwrap(), args: vec!["__child".into()] };
+    config.child = ChildProgram { program: std::env::current_exe().unwrap(), args: vec!["__child".into()], env: Vec::new() };
     (config, dir)
 }
 

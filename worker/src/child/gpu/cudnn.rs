@@ -103,7 +103,7 @@ pub(super) struct Operands {
     pub(super) y: CUdeviceptr,
 }
 
-/// A convolution with the algorithm that cuDNN chose.
+/// A convolution with the fastest algorithm of those that were tried.
 pub(super) struct Plan {
     x: Descriptor,
     filter: Descriptor,
