@@ -3,14 +3,16 @@
 
     cpu.py WORK [MODEL ...] [--batches 1,8] [--threads 2] [--blocks 15] [--json FILE]
 
-Needs torch, torchvision, onnx, onnxscript (to export), onnxruntime, openvino. WORK keeps exports and the farm's data, so a second run
-only measures. Every peer has its best documented setting: ONNX Runtime all optimisations; OpenVINO the latency hint in f32. A
+Needs torch, torchvision, onnx, onnxscript (to export), onnxruntime, openvino (a peer that is not installed is left out and said so). WORK keeps exports and
+the farm's data, so a second run only measures. For each number of threads an artifact is tuned with that many. Every peer has its best documented setting: ONNX Runtime all optimisations; OpenVINO the latency hint in f32. A
 block is a third of a second of calls of one side; it begins with a rest, because ONNX Runtime's threads go on spinning for a while after a
 call and would take a core from whoever comes next, and its first call is dropped. The ratio of a block's medians, peer / ours, is what
 noise on the machine disturbs least; the table gives its median with the 10th and 90th percentile.
 """
 
 import argparse
+import importlib.util
+import itertools
 import json
 import os
 import pathlib
@@ -62,14 +64,27 @@ class OpenVino:
         return lambda: request.infer([x], share_inputs=True)[0]
 
 
-def submit(binary, folder, name, home, extra):
+def available():
+    """The peers that are installed; names those that are not."""
+    peers = []
+    for peer in (OnnxRuntime, OpenVino):
+        if importlib.util.find_spec(peer.name):
+            peers.append(peer)
+        else:
+            print(f"{peer.name} is not installed: left out")
+    return peers
+
+
+def submit(binary, folder, name, threads, home, extra):
     """Submits the model to a farm in `home` and pulls it; returns the artifact's path and the seconds of the submission."""
     environment = {**os.environ, "AOTFARM_DATA_DIR": str(home)}
     start = time.perf_counter()
-    subprocess.run([binary, "submit", folder / f"{name}.pt2", "--name", name, "--dim", "batch=1..32", "--quiet", *extra], check=True, env=environment)
+    own = f"{name}-{threads}t"
+    command = [binary, "submit", folder / f"{name}.pt2", "--name", own, "--dim", "batch=1..32", "--threads", str(threads), "--quiet", *extra]
+    subprocess.run(command, check=True, env=environment)
     seconds = time.perf_counter() - start
-    subprocess.run([binary, "pull", name, "-o", folder], check=True, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    return folder / f"{name}.so", seconds
+    subprocess.run([binary, "pull", own, "-o", folder], check=True, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return folder / f"{own}.so", seconds
 
 
 def block(run):
@@ -103,21 +118,21 @@ def main():
     parser.add_argument("work", type=pathlib.Path)
     parser.add_argument("models", nargs="*", default=["resnet18"])
     parser.add_argument("--batches", default="1,8")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", default="2", help="numbers of threads, as in 1,2,8")
     parser.add_argument("--blocks", type=int, default=15)
     parser.add_argument("--binary", default="target/release/aotfarm")
     parser.add_argument("--submit", default="", help="further arguments of `aotfarm submit`")
     parser.add_argument("--json", type=pathlib.Path)
     arguments = parser.parse_args()
     batches = [int(b) for b in arguments.batches.split(",")]
-    rows = []
-    print(f"{'MODEL':20} {'BATCH':>5} {'OURS min/med ms':>18}  {'PEER':12} {'min/med ms':>18} {'PEER/OURS [p10 p90]':>22}  ERROR ours peer")
-    for name in arguments.models:
+    rows, installed = [], available()
+    print(f"{'MODEL':20} {'THREADS':>7} {'BATCH':>5} {'OURS min/med ms':>18}  {'PEER':12} {'min/med ms':>18} {'PEER/OURS [p10 p90]':>22}  ERROR ours peer")
+    for name, threads in itertools.product(arguments.models, map(int, arguments.threads.split(","))):
         folder = models.export(name, arguments.work, batches)
-        artifact, seconds = submit(arguments.binary, folder, name, arguments.work / "farm", arguments.submit.split())
-        ours = Artifact(artifact, arguments.threads)
+        artifact, seconds = submit(arguments.binary, folder, name, threads, arguments.work / "farm", arguments.submit.split())
+        ours = Artifact(artifact, threads)
         cases = np.load(folder / "cases.npz")
-        peers = [peer(folder / f"{name}.onnx", arguments.threads) for peer in (OnnxRuntime, OpenVino)]
+        peers = [peer(folder / f"{name}.onnx", threads) for peer in installed]
         for batch in batches:
             x, exact = cases[f"x{batch}"], cases[f"y{batch}"]
             run, outputs = ours.bind([x])
@@ -132,17 +147,17 @@ def main():
                 p10, median, p90 = np.percentile(ratios, [10, 50, 90])
                 mine, theirs = ([1e3 * s for s in figures[side][:2]] for side in ("ours", peer.name))
                 rows.append({
-                    "model": name, "batch": batch, "threads": arguments.threads, "peer": peer.name, "peer_version": peer.version,
+                    "model": name, "batch": batch, "threads": threads, "peer": peer.name, "peer_version": peer.version,
                     "ours_ms": mine, "peer_ms": theirs, "ratio": median, "p10": p10, "p90": p90, "ours_error": errors["ours"],
                     "peer_error": errors[peer.name], "submit_s": seconds,
                 })
-                print(f"{name:20} {batch:5} {mine[0]:8.2f} /{mine[1]:8.2f}  {peer.name:12} {theirs[0]:8.2f} /{theirs[1]:8.2f} "
+                print(f"{name:20} {threads:7} {batch:5} {mine[0]:8.2f} /{mine[1]:8.2f}  {peer.name:12} {theirs[0]:8.2f} /{theirs[1]:8.2f} "
                       f"{median:8.2f} [{p10:.2f} {p90:.2f}]    {errors['ours']:.1e} {errors[peer.name]:.1e}", flush=True)
         ours.close()
     if len(arguments.models) > 1:
         best = {}
         for row in rows:
-            key = row["model"], row["batch"]
+            key = row["model"], row["threads"], row["batch"]
             best[key] = min(best.get(key, float("inf")), row["ratio"])
         print(f"against the better peer on each: at least {min(best.values()):.2f}, geometric mean {np.exp(np.mean(np.log(list(best.values())))):.2f}")
     if arguments.json:

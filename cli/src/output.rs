@@ -79,10 +79,12 @@ pub(crate) fn table(header: &[&str], rows: &[Vec<String>], right: &[usize]) -> S
     lines.join("\n")
 }
 
-/// `12.34 ms`, with three to four significant digits.
+/// `12.34 ms` or `8.06 µs`, with three to four significant digits.
 pub(crate) fn milliseconds(seconds: f64) -> String {
     let ms = seconds * 1e3;
     match ms {
+        _ if ms < 0.01 => format!("{:.2} µs", ms * 1e3),
+        _ if ms < 0.1 => format!("{:.1} µs", ms * 1e3),
         _ if ms >= 100.0 => format!("{ms:.1} ms"),
         _ if ms >= 10.0 => format!("{ms:.2} ms"),
         _ => format!("{ms:.3} ms"),

@@ -58,7 +58,7 @@ impl Settings {
         match (self.mode, self.trials) {
             (_, Some(n)) => (Some(n.max(1)), usize::MAX),
             (TuneMode::Full, None) => (None, usize::MAX),
-            (_, None) if self.gpu => (Some(if share >= 0.01 { 26 } else { 10 }), usize::MAX),
+            (_, None) if self.gpu => (Some(if share >= 0.01 { 22 } else { 10 }), usize::MAX),
             (_, None) if share >= 0.04 => (Some(36), 8),
             (_, None) if share >= 0.01 => (Some(16), 4),
             (_, None) => (Some(6), 3),
