@@ -3,11 +3,12 @@
 
     cpu.py WORK [MODEL ...] [--batches 1,8] [--threads 2] [--blocks 15] [--json FILE]
 
-Needs torch, torchvision, onnx, onnxscript (to export), onnxruntime, openvino (a peer that is not installed is left out and said so). WORK keeps exports and
-the farm's data, so a second run only measures. For each number of threads an artifact is tuned with that many. Every peer has its best documented setting: ONNX Runtime all optimisations; OpenVINO the latency hint in f32. A
-block is a third of a second of calls of one side; it begins with a rest, because ONNX Runtime's threads go on spinning for a while after a
-call and would take a core from whoever comes next, and its first call is dropped. The ratio of a block's medians, peer / ours, is what
-noise on the machine disturbs least; the table gives its median with the 10th and 90th percentile.
+Needs torch, torchvision, onnx, onnxscript (to export), onnxruntime, openvino; a peer that is not installed is left out, and said so. WORK
+keeps exports and the farm's data, so a second run only measures. For each number of threads an artifact is tuned with that many. Every
+peer has its best documented setting: ONNX Runtime all optimisations; OpenVINO the latency hint in f32. A block is a third of a second of
+calls of one side; it begins with a rest, because ONNX Runtime's threads go on spinning for a while after a call and would take a core from
+whoever comes next, and its first call is dropped. The ratio of a block's medians, peer / ours, is what noise on the machine disturbs
+least; the table gives its median with the 10th and 90th percentile.
 """
 
 import argparse

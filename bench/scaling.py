@@ -3,8 +3,9 @@
 
     scaling.py WORK MODEL.pt2 [--slots 1,2,4,8,16] [--device cuda:0] [--submit "--dtype bf16 …"]
 
-Each time the coordinator and the worker are processes of their own with empty folders. Efficiency is the first row's slots x seconds over the row's. What every row has in common and slots cannot
-shorten (planning, linking, measuring on the one device, the profile) is in the seconds, as a user meets it.
+Each time the coordinator and the worker are processes of their own with empty folders. Efficiency is the first row's slots x seconds over
+the row's. What every row has in common and slots cannot shorten (planning, linking, measuring on the one device, the profile) is in the
+seconds, as a user meets it.
 """
 
 import argparse
