@@ -9,6 +9,7 @@ seconds, as a user meets it.
 """
 
 import argparse
+import contextlib
 import os
 import pathlib
 import re
@@ -17,30 +18,38 @@ import subprocess
 import time
 
 
+@contextlib.contextmanager
 def farm(binary, home, slots, device):
-    """Starts a coordinator and a worker with empty folders; returns the address and both processes once the worker is known."""
+    """A coordinator and a worker with empty folders, which end with the context; gives the address once the worker is known."""
     shutil.rmtree(home, ignore_errors=True)
     (home / "worker").mkdir(parents=True)
     environment = {**os.environ, "AOTFARM_DATA_DIR": str(home)}
 
+    processes = []
+
     def start(role, *command):
         with open(home / f"{role}.log", "w") as log:
-            return subprocess.Popen([binary, *command], env=environment, stdout=log, stderr=log)
+            processes.append(subprocess.Popen([binary, *command], env=environment, stdout=log, stderr=log))
 
-    def answer(role, process, poll):
+    def answer(role, poll):
         while not (found := poll()):
-            if process.poll() is not None:
+            if processes[-1].poll() is not None:
                 raise SystemExit((home / f"{role}.log").read_text())
             time.sleep(0.1)
         return found
 
-    coordinator = start("coordinator", "coordinator", "--listen", "127.0.0.1:0")
-    log = home / "coordinator.log"
-    url = answer("coordinator", coordinator, lambda: re.search(r"http://[^,]+(?=,)", log.read_text()))[0]
-    worker = start("worker", "--coordinator", url, "worker", "--slots", str(slots), "--device", device, "--work-dir", home / "worker")
-    listing = [binary, "--coordinator", url, "workers"]
-    answer("worker", worker, lambda: "alive" in subprocess.run(listing, capture_output=True, text=True).stdout)
-    return url, [worker, coordinator]
+    try:
+        start("coordinator", "coordinator", "--listen", "127.0.0.1:0")
+        log = home / "coordinator.log"
+        url = answer("coordinator", lambda: re.search(r"http://[^,]+(?=,)", log.read_text()))[0]
+        start("worker", "--coordinator", url, "worker", "--slots", str(slots), "--device", device, "--work-dir", home / "worker")
+        listing = [binary, "--coordinator", url, "workers"]
+        answer("worker", lambda: "alive" in subprocess.run(listing, capture_output=True, text=True).stdout)
+        yield url
+    finally:
+        for process in reversed(processes):
+            process.terminate()
+            process.wait()
 
 
 def main():
@@ -55,18 +64,13 @@ def main():
     base = None
     print(f"{'SLOTS':>5} {'SECONDS':>8} {'EFFICIENCY':>10}  TUNING")
     for slots in map(int, arguments.slots.split(",")):
-        url, processes = farm(arguments.binary, arguments.work / f"scaling-{slots}", slots, arguments.device)
-        try:
+        with farm(arguments.binary, arguments.work / f"scaling-{slots}", slots, arguments.device) as url:
             start = time.perf_counter()
             command = [arguments.binary, "--coordinator", url, "submit", arguments.model, "--quiet", "--device", arguments.device.split(":")[0]]
             log = subprocess.run([*command, *arguments.submit.split()], capture_output=True, text=True)
             seconds = time.perf_counter() - start
             if log.returncode != 0:
                 raise SystemExit(log.stdout + log.stderr)
-        finally:
-            for process in processes:
-                process.terminate()
-                process.wait()
         base = base or slots * seconds
         tuned = re.search(r"tuned .*", log.stdout + log.stderr)
         print(f"{slots:5} {seconds:8.1f} {100 * base / (slots * seconds):9.0f} %  {tuned[0] if tuned else ''}", flush=True)
