@@ -7,6 +7,7 @@ mod cluster;
 mod farm;
 mod faults;
 mod flow;
+mod foreign;
 mod help;
 mod model;
 

@@ -49,7 +49,7 @@ impl Net {
 
 /// `x [batch 1..8, 3, 16, 16]` through a convolution, a pooling, a residual block and a classifier. Graphs of different seeds
 /// differ in their weights alone.
-fn build(seed: u64) -> Graph {
+pub(crate) fn tiny_graph(seed: u64) -> Graph {
     let mut net = Net { builder: Builder::new("tiny"), seed: seed << 32 };
     let batch = net.builder.dim("batch", 1, 8, Some(4)).expect("a range");
     let shape = [batch.clone(), 3.into(), 16.into(), 16.into()];
@@ -71,7 +71,7 @@ fn build(seed: u64) -> Graph {
 
 /// The `.graph` file of the tiny model.
 pub(crate) fn tiny(seed: u64) -> Vec<u8> {
-    graph::write(&build(seed))
+    graph::write(&tiny_graph(seed))
 }
 
 /// A `.graph` file with more than a megabyte of weights that do not compress.
@@ -87,7 +87,7 @@ pub(crate) fn heavy() -> Vec<u8> {
 /// A case for the tiny model: an input of this batch and what the interpreter makes of it.
 pub(crate) fn case(seed: u64, batch: usize) -> Vec<u8> {
     let inputs = vec![Tensor::from_f32(&[batch, 3, 16, 16], &noise(99 + batch as u64, batch * 768))];
-    let outputs = interp::run(&build(seed), &inputs).expect("the interpreter runs it");
+    let outputs = interp::run(&tiny_graph(seed), &inputs).expect("the interpreter runs it");
     Case { inputs, outputs }.write()
 }
 

@@ -58,7 +58,7 @@ impl Demo {
         let reference: Reference = self.model.parse()?;
         let clean = folder.path().join("host");
         std::fs::create_dir(&clean)?;
-        let pulled = pull::fetch(farm, &reference, &clean).await?;
+        let pulled = pull::fetch(farm, &reference, &clean, false).await?;
         out.say(pull::describe(&pulled));
 
         title(4, "Verify it against the reference interpreter");

@@ -86,7 +86,8 @@ fn compilers(toolchains: &Toolchains) -> Vec<Check> {
     if let Some(missing) = toolchains.no_compiler() {
         checks.push(Check::new("C compiler", State::Missing, format!("{missing}; without one nothing can be linked")));
     } else if toolchains.compilers().len() == 1 && std::env::consts::ARCH != "aarch64" {
-        let detail = "aarch64-linux-gnu-gcc is not found or does not work; it builds for cpu-aarch64";
+        let detail = "aarch64-linux-gnu-gcc is not found or does not work; it builds for cpu-aarch64: \
+                      `apt-get install gcc-aarch64-linux-gnu libc6-dev-arm64-cross`";
         checks.push(Check::new("cross compiler", State::Missing, detail));
     }
     checks.push(match (toolchains.nvrtc(), toolchains.no_nvrtc()) {

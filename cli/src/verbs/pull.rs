@@ -16,12 +16,15 @@ pub(crate) struct Pull {
     /// Folder to write NAME.so and NAME.json to
     #[arg(short, long, default_value = ".", value_name = "DIR")]
     pub(crate) output: PathBuf,
+    /// Also what this host cannot run: the variant that the reference names, else the first
+    #[arg(long)]
+    pub(crate) any_host: bool,
 }
 
 impl Pull {
     pub(crate) async fn run(self, cx: &Context) -> anyhow::Result<ExitCode> {
         let farm = cx.farm().await?;
-        let pulled = fetch(&farm, &self.reference, &self.output).await?;
+        let pulled = fetch(&farm, &self.reference, &self.output, self.any_host).await?;
         if cx.out.json {
             let Pulled { path, record_path, version, variant, downloaded, .. } = &pulled;
             let json = serde_json::json!({
@@ -37,9 +40,9 @@ impl Pull {
     }
 }
 
-/// Pulls into `folder` the best variant that this host can run.
-pub(crate) async fn fetch(farm: &Farm, reference: &Reference, folder: &Path) -> anyhow::Result<Pulled> {
-    let options = PullOptions { why_not: Some(aotfarm_runtime::why_not), ..PullOptions::default() };
+/// Pulls into `folder` the best variant that this host can run; with `any_host` one that it cannot, if there is no such.
+pub(crate) async fn fetch(farm: &Farm, reference: &Reference, folder: &Path, any_host: bool) -> anyhow::Result<Pulled> {
+    let options = PullOptions { any_host, why_not: Some(aotfarm_runtime::why_not), ..PullOptions::default() };
     let pulled = pull::pull(&farm.client, reference, &aotfarm_runtime::all_targets(), folder, options).await;
     pulled.map_err(|error| match error {
         // That nobody answered is no error of the API.

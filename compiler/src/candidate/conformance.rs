@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use aotfarm_protocol::{DType, Target, TuneMode};
 
-use super::testing::{check_on, compiler, random, runs};
+use super::testing::{Built, Machine, check_on, random};
 use super::{Candidate, FAMILIES, candidates, reference, title};
 use crate::task::{GPU_CHANNELS, Layout, Math, Size, TaskKind, TaskSpec, TensorSpec, TuningTask};
 
@@ -21,6 +21,8 @@ pub fn plain(dtype: DType, shape: &[i64]) -> TensorSpec {
     TensorSpec { dtype, shape: shape.iter().map(|n| Size::Const(*n)).collect(), layout: Layout::Plain }
 }
 
+/// The target of four lanes, which most hosts of these tests emulate.
+pub const ARM: Target = Target::CPUS[2];
 /// The GPU target of these tests.
 const GPU: Target = Target::Cuda { sm: 90 };
 
@@ -62,8 +64,9 @@ pub fn conforms(tasks: &[TuningTask]) {
 
 /// [`conforms`] on given operands.
 pub fn conforms_on(cases: &[(TuningTask, Vec<Vec<u8>>)]) {
-    let on_gpu: Vec<_> = cases.iter().filter_map(|(task, raw)| for_gpu(task, raw)).collect();
-    let cases = [cases, &on_gpu].concat();
+    let elsewhere = |target| cases.iter().filter_map(move |(task, raw)| on_target(target, task, raw));
+    let others: Vec<_> = elsewhere(ARM).chain(elsewhere(GPU)).collect();
+    let cases = [cases, &others].concat();
     for (task, _) in &cases {
         let _ = reference(task);
     }
@@ -75,17 +78,17 @@ pub fn conforms_on(cases: &[(TuningTask, Vec<Vec<u8>>)]) {
     }
 }
 
-/// A task for the first CPU as one for a GPU. (The weights of convolutions differ; those have examples of their own.)
-fn for_gpu(task: &TuningTask, raw: &[Vec<u8>]) -> Option<(TuningTask, Vec<Vec<u8>>)> {
-    let mut task = TuningTask { target: GPU, ..(task.target == Target::CPUS[0]).then(|| task.clone())? };
+/// A task for the first CPU as one for another target. (The weights of convolutions differ; those have examples of their own.)
+fn on_target(target: Target, task: &TuningTask, raw: &[Vec<u8>]) -> Option<(TuningTask, Vec<Vec<u8>>)> {
+    let mut task = TuningTask { target, ..(task.target == Target::CPUS[0]).then(|| task.clone())? };
     match task.spec.kind {
         TaskKind::Conv(_) => None,
         TaskKind::MatMul(_) | TaskKind::Rows(_) | TaskKind::Loops(_) => Some((task, raw.to_vec())),
         TaskKind::Pool(_) => {
             let before = task.clone();
             for tensor in task.spec.inputs.iter_mut().chain(&mut task.spec.outputs) {
-                if let (Layout::Image { .. }, Size::Const(channels)) = (&tensor.layout, tensor.shape[1]) {
-                    tensor.layout = image_layout(GPU, channels, [0; 4]);
+                if let (Layout::Image { halo, .. }, Size::Const(channels)) = (&tensor.layout, tensor.shape[1]) {
+                    tensor.layout = image_layout(target, channels, *halo);
                 }
             }
             let raw = if task == before { raw.to_vec() } else { random(&task, 1) };
@@ -283,9 +286,9 @@ fn every_field_is_part_of_the_key() {
 
 #[test]
 fn all_units_compile_for_every_target_that_runs_here() {
-    let Some(compiler) = compiler() else { return };
-    for target in Target::CPUS.into_iter().filter(|t| runs(*t)) {
+    for target in Target::CPUS {
+        let Some(machine) = Machine::find(target) else { continue };
         let naive: Vec<Candidate> = examples(target).iter().map(reference).collect();
-        let _ = super::testing::Built::new(&compiler, target, &naive.iter().collect::<Vec<_>>());
+        let _ = Built::new(&machine, target, &naive.iter().collect::<Vec<_>>());
     }
 }

@@ -10,6 +10,8 @@ use crate::task::{LoopNest, PoolSpec, RowSpec, TaskKind, TensorSpec, TuningTask}
 
 #[cfg(test)]
 mod conformance;
+#[cfg(test)]
+mod emulated;
 mod families;
 #[cfg(test)]
 pub(crate) mod gpu;

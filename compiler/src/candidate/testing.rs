@@ -4,15 +4,16 @@
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, c_void};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Barrier;
 
-use aotfarm_protocol::{DType, Lattice, OperandRole, Target, Values};
+use aotfarm_protocol::{DType, Lattice, Operand, OperandRole, Target, Values};
 use libloading::Library;
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
+use super::emulated::{self, EMULATED, Emulator, TEAMS};
 use super::gpu::{self, Gpu, Nvrtc};
 use super::oracle::{self, Tensor};
 use super::{Candidate, CandidateFamily};
@@ -21,11 +22,13 @@ use crate::task::TuningTask;
 
 /// Points that are tried of each family and task: the best guesses, and some from all over the space.
 const POINTS: usize = 6;
+/// The same under an emulator, which is slow; every family has tasks enough.
+const EMULATED_POINTS: usize = 2;
 /// Units that one compiler process gets.
 const UNITS_PER_PROCESS: usize = 8;
 
 /// The C compiler, or `None` after saying why the test is skipped.
-pub fn compiler() -> Option<String> {
+fn compiler() -> Option<String> {
     let cc = std::env::var("CC").unwrap_or_else(|_| "cc".to_owned());
     match Command::new(&cc).arg("--version").output() {
         Ok(output) if output.status.success() => Some(cc),
@@ -36,10 +39,10 @@ pub fn compiler() -> Option<String> {
     }
 }
 
-/// Whether this machine runs code for the target.
-pub fn runs(target: Target) -> bool {
+/// Whether this machine itself runs code for the target.
+fn is_native(target: Target) -> bool {
     #[cfg(target_arch = "x86_64")]
-    let yes = match target {
+    return match target {
         Target::Cpu(aotfarm_protocol::CpuIsa::X86_64V3) => {
             std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma")
         }
@@ -49,11 +52,28 @@ pub fn runs(target: Target) -> bool {
         _ => false,
     };
     #[cfg(not(target_arch = "x86_64"))]
-    let yes = cfg!(target_arch = "aarch64") && target == Target::Cpu(aotfarm_protocol::CpuIsa::Aarch64);
-    if !yes {
+    return cfg!(target_arch = "aarch64") && target == Target::Cpu(aotfarm_protocol::CpuIsa::Aarch64);
+}
+
+/// What builds a target's units and runs them.
+pub struct Machine {
+    compiler: String,
+    /// `None`: this very process.
+    emulator: Option<&'static Emulator>,
+}
+
+impl Machine {
+    /// The one for a target, or `None` after saying why the test is skipped.
+    pub fn find(target: Target) -> Option<Self> {
+        if is_native(target) {
+            return Some(Self { compiler: compiler()?, emulator: None });
+        }
+        if target == EMULATED {
+            return Some(Self { compiler: emulated::CC.to_owned(), emulator: Some(Emulator::find()?) });
+        }
         eprintln!("skipped: this machine does not run {target}");
+        None
     }
-    yes
 }
 
 /// The flags that workers compile with, and all warnings as errors.
@@ -78,13 +98,16 @@ fn cc<S: AsRef<OsStr>>(cc: &str, args: impl IntoIterator<Item = S>) {
 /// Compiles all distinct units into shared objects; the result maps symbols to the library that holds them.
 pub struct Built {
     by_symbol: HashMap<String, usize>,
+    files: Vec<PathBuf>,
+    /// The same, loaded; none if they are for an emulator.
     libraries: Vec<Library>,
     _folder: tempfile::TempDir,
 }
 
 impl Built {
     /// Compiles. Units that pack are also checked in their pack-only form, for no particular machine.
-    pub fn new(compiler: &str, target: Target, candidates: &[&Candidate]) -> Self {
+    pub fn new(machine: &Machine, target: Target, candidates: &[&Candidate]) -> Self {
+        let compiler = machine.compiler.as_str();
         let folder = tempfile::tempdir().expect("a temporary folder");
         let mut by_symbol = HashMap::new();
         let mut files = Vec::new();
@@ -117,8 +140,14 @@ impl Built {
                 }
             });
         }
-        let libraries = groups.iter().map(|(k, _)| open(&library(*k))).collect();
-        Self { by_symbol, libraries, _folder: folder }
+        let files: Vec<PathBuf> = (0..groups.len()).map(library).collect();
+        let loaded = files.iter().filter(|_| machine.emulator.is_none());
+        Self { by_symbol, libraries: loaded.map(|file| open(file)).collect(), files, _folder: folder }
+    }
+
+    /// The shared object that has a unit's symbol.
+    pub fn library(&self, symbol: &str) -> &Path {
+        &self.files[self.by_symbol[symbol]]
     }
 
     fn get<T>(&self, file_of: &str, symbol: &str) -> libloading::Symbol<'_, T> {
@@ -197,6 +226,18 @@ impl Fenced {
     }
 }
 
+/// What an operand holds before the kernel runs: an output is zero where nothing may be written, NaN where everything must be.
+pub fn prepared(operand: &Operand, raw: &[u8]) -> Vec<u8> {
+    let mut bytes = raw.to_vec();
+    if operand.role == OperandRole::Output {
+        let size = operand.dtype.size();
+        for at in operand.lattices.iter().flat_map(offsets) {
+            bytes[at * size..(at + 1) * size].fill(0xff);
+        }
+    }
+    bytes
+}
+
 /// Runs a candidate on raw operands as `threads` threads and returns its outputs.
 ///
 /// # Panics
@@ -208,14 +249,7 @@ pub fn run(built: &Built, task: &TuningTask, candidate: &Candidate, raw: &[Vec<u
     let mut buffers: Vec<Fenced> = Vec::new();
     for (operand, bytes) in operands.iter().zip(raw) {
         let mut buffer = Fenced::new(bytes.len());
-        buffer.bytes_mut().copy_from_slice(bytes);
-        if operand.role == OperandRole::Output {
-            // Zero where nothing may be written, NaN where everything must be.
-            let size = operand.dtype.size();
-            for at in operand.lattices.iter().flat_map(offsets) {
-                buffer.bytes_mut()[at * size..(at + 1) * size].fill(0xff);
-            }
-        }
+        buffer.bytes_mut().copy_from_slice(&prepared(operand, bytes));
         buffers.push(buffer);
     }
     let mut pointers = |role| -> Vec<*mut c_void> {
@@ -347,22 +381,42 @@ pub fn check_on(family: &dyn CandidateFamily, cases: &[(TuningTask, Vec<Vec<u8>>
 pub fn check_points(family: &dyn CandidateFamily, cases: &[(TuningTask, Vec<Vec<u8>>)], points: usize) {
     let (gpu, cases): (Vec<_>, Vec<_>) = cases.iter().partition(|(task, _)| matches!(task.target, Target::Cuda { .. }));
     check_on_gpu(family, &gpu, points);
-    let Some(compiler) = compiler() else { return };
     let mut targets: Vec<Target> = cases.iter().map(|(task, _)| task.target).collect();
     targets.sort_unstable();
     targets.dedup();
-    for target in targets.into_iter().filter(|t| runs(*t)) {
+    for target in targets {
+        let Some(machine) = Machine::find(target) else { continue };
+        let points = if machine.emulator.is_some() { points.min(EMULATED_POINTS) } else { points };
         let cases: Vec<_> = cases.iter().filter(|(task, _)| task.target == target).collect();
         let sampled: Vec<Vec<Candidate>> = cases.iter().map(|(task, _)| sample(family, task, points)).collect();
         let all: Vec<&Candidate> = sampled.iter().flatten().collect();
-        let built = Built::new(&compiler, target, &all);
+        let built = Built::new(&machine, target, &all);
+        if let Some(emulator) = machine.emulator {
+            check_emulated(emulator, &built, &cases, &sampled);
+            continue;
+        }
         for ((task, raw), candidates) in cases.iter().zip(&sampled) {
             let want = oracle::evaluate(task, raw);
             for candidate in candidates {
-                for threads in [1, 3] {
+                for threads in TEAMS {
                     let got = run(&built, task, candidate, raw, threads);
                     assert_right(task, candidate, &format!("with {threads} threads"), &got[0], &want);
                 }
+            }
+        }
+    }
+}
+
+/// All candidates in one run of the emulator, which takes a while to start.
+fn check_emulated(emulator: &Emulator, built: &Built, cases: &[&&(TuningTask, Vec<Vec<u8>>)], sampled: &[Vec<Candidate>]) {
+    let runs = cases.iter().zip(sampled).flat_map(|((task, raw), all)| all.iter().map(move |c| (task, c, raw.as_slice())));
+    let outputs = emulator.run(built, &runs.collect::<Vec<_>>());
+    let mut outputs = outputs.unwrap_or_else(|e| panic!("{e}")).into_iter();
+    for ((task, raw), candidates) in cases.iter().zip(sampled) {
+        let want = oracle::evaluate(task, raw);
+        for (candidate, got) in candidates.iter().zip(outputs.by_ref()) {
+            for (threads, got) in TEAMS.iter().zip(&got) {
+                assert_right(task, candidate, &format!("emulated, with {threads} threads"), got, &want);
             }
         }
     }

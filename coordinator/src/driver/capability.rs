@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use aotfarm_protocol::{ApiError, Device, Digest, ErrorCode, Target, Toolchain, WorkerState};
+use aotfarm_protocol::{ApiError, Device, DeviceKind, Digest, ErrorCode, Target, Toolchain, WorkerState};
 
 use super::{Drive, Driver, LOOK, Stop};
 use crate::assign::QueuedItem;
@@ -44,8 +44,7 @@ impl Driver {
                     Ok(pin) if pin.device.is_some() => drop(pins.insert(*target, pin)),
                     Ok(pin) => {
                         let what = format!("a device that runs {target}");
-                        let foreign = matches!(target, Target::Cuda { .. });
-                        if foreign && missing.for_ms(&what, self.core.now()) >= QUIET_MS {
+                        if is_foreign(*target, &workers) && missing.for_ms(&what, self.core.now()) >= QUIET_MS {
                             self.core
                                 .note(self.id, format!("no connected worker has {what}: its kernels are not measured"))
                                 .await?;
@@ -121,6 +120,18 @@ fn needs(item: &QueuedItem, pins: &Pins) -> String {
     }
 }
 
+/// Whether a target that no connected worker runs is one that none is expected to run: a GPU, which farms often lack, or a CPU that is unlike those
+/// that they have. Otherwise the worker that measures is yet to come: those that build only are there, or it starts anew.
+fn is_foreign(target: Target, workers: &[WorkerRow]) -> bool {
+    let Some(architecture) = target.architecture() else { return true };
+    let measures = |w: &WorkerRow| w.capabilities.device.as_ref().is_some_and(|d| d.kind == DeviceKind::Cpu);
+    // Workers name the compiler of their own CPU first.
+    let is_alike = |w: &WorkerRow| {
+        w.capabilities.toolchains.first().is_some_and(|own| own.targets.iter().any(|t| t.architecture() == Some(architecture)))
+    };
+    workers.iter().any(measures) || !workers.iter().any(is_alike)
+}
+
 /// The compilers with the most build slots and the device that most workers hold; among equals the one with the larger name or
 /// fingerprint, so that the choice does not depend on who registered first.
 fn choose(target: Target, workers: &[WorkerRow]) -> Result<Pin, String> {
@@ -161,21 +172,19 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn artifacts_for_gpus_are_linked_by_the_compiler_of_the_hosts_own_cpu() {
-        let gpu = Target::Cuda { sm: 90 };
-        let toolchain = |id: &str, target| Toolchain { id: id.to_owned(), targets: vec![target] };
-        // The cross compiler would win by its name.
-        let native = toolchain("gcc-13", Target::Cpu(CpuIsa::X86_64V3));
-        let cross = toolchain("gcc-14", Target::Cpu(CpuIsa::Aarch64));
-        let worker = |toolchains: Vec<Toolchain>| WorkerRow {
+    fn toolchain(id: &str, target: Target) -> Toolchain {
+        Toolchain { id: id.to_owned(), targets: vec![target] }
+    }
+
+    fn worker(toolchains: Vec<Toolchain>, device: Option<Device>) -> WorkerRow {
+        WorkerRow {
             id: WorkerId(uuid::Uuid::nil()),
             capabilities: Capabilities {
                 host: "host".to_owned(),
                 version: String::new(),
                 slots: 2,
                 toolchains,
-                device: None,
+                device,
                 labels: Vec::new(),
             },
             seen_at: 0,
@@ -183,10 +192,37 @@ mod tests {
             gone_at: None,
             done: 0,
             failed: 0,
+        }
+    }
+
+    #[test]
+    fn only_what_some_worker_could_be_expected_to_measure_is_waited_for() {
+        let [v3, v4, arm] = Target::CPUS;
+        let builds = || vec![toolchain("gcc-13", v3), toolchain("gcc-14", arm)];
+        let builder = worker(builds(), None);
+        let device = |kind, target| {
+            let (name, detail) = ("device".to_owned(), String::new());
+            Device { kind, name, detail, cores: 2, targets: vec![target] }
         };
-        let pin = choose(gpu, &[worker(vec![native, cross, toolchain("nvrtc-13", gpu)])]).unwrap();
+        let measurer = worker(builds(), Some(device(DeviceKind::Cpu, v3)));
+        let with_gpu = worker(builds(), Some(device(DeviceKind::Cuda, Target::Cuda { sm: 90 })));
+        let foreign = |workers: &[&WorkerRow], target| is_foreign(target, &workers.iter().copied().cloned().collect::<Vec<_>>());
+        for workers in [&[&builder][..], &[&builder, &with_gpu]] {
+            assert_eq!([v3, v4, arm].map(|target| foreign(workers, target)), [false, false, true]);
+        }
+        assert!(foreign(&[&builder, &measurer], v4) && foreign(&[&measurer], arm));
+        assert!(foreign(&[&builder], Target::Cuda { sm: 80 }));
+    }
+
+    #[test]
+    fn artifacts_for_gpus_are_linked_by_the_compiler_of_the_hosts_own_cpu() {
+        let gpu = Target::Cuda { sm: 90 };
+        // The cross compiler would win by its name.
+        let native = toolchain("gcc-13", Target::Cpu(CpuIsa::X86_64V3));
+        let cross = toolchain("gcc-14", Target::Cpu(CpuIsa::Aarch64));
+        let pin = choose(gpu, &[worker(vec![native, cross, toolchain("nvrtc-13", gpu)], None)]).unwrap();
         assert_eq!((pin.toolchain.as_str(), pin.linker.as_str(), pin.device), ("nvrtc-13", "gcc-13", None));
-        let lack = choose(gpu, &[worker(vec![toolchain("nvrtc-13", gpu)])]).unwrap_err();
+        let lack = choose(gpu, &[worker(vec![toolchain("nvrtc-13", gpu)], None)]).unwrap_err();
         assert_eq!(lack, "a C compiler, which links the artifacts for cuda-sm_90");
     }
 }

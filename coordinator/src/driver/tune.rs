@@ -131,20 +131,26 @@ impl Driver {
         Ok(known)
     }
 
-    /// Records of the target's nearest measured relative, for a GPU that no worker has: what was fast there is the best guess here.
+    /// Records of the target's nearest measured relative, for a device that no worker has: what was fast there is the best guess here. A CPU is
+    /// related to others of its target alone: those of another lay out images otherwise.
     async fn borrowed(&self, blueprint: &Arc<dyn Blueprint>, variant: usize) -> Drive<KnownOutcomes> {
         let outline = &blueprint.variants()[variant];
-        let Target::Cuda { sm } = outline.target else { return Ok(KnownOutcomes::new()) };
         let mut conn = self.core.db.read().await?;
-        let mut relatives = GPUS;
-        // An older GPU's kernels are legal more often than a newer one's.
-        relatives.sort_by_key(|other| (other.abs_diff(sm), *other));
+        let relatives = match outline.target {
+            Target::Cpu(_) => vec![outline.target],
+            Target::Cuda { sm } => {
+                let mut all = GPUS;
+                // An older GPU's kernels are legal more often than a newer one's.
+                all.sort_by_key(|other| (other.abs_diff(sm), *other));
+                all.map(|sm| Target::Cuda { sm }).to_vec()
+            }
+        };
         let mut known = KnownOutcomes::new();
         for (spec, tasks) in outline.specs.iter().enumerate() {
             for (point, task) in tasks.tasks.iter().enumerate() {
                 let here = TaskRef { variant, spec, point };
-                for relative in relatives {
-                    let key = blueprint.key_for(here, Target::Cuda { sm: relative });
+                for relative in &relatives {
+                    let key = blueprint.key_for(here, *relative);
                     let records = tuning_records::of_task(&mut conn, key, PROTOCOL_VERSION).await?;
                     // Times of different devices do not compare: those of the one that knows most.
                     let mut by_device: BTreeMap<Digest, Vec<TuningRecord>> = BTreeMap::new();

@@ -3,7 +3,7 @@
 
 use aotfarm_protocol::{DType, Target};
 
-use super::{conforms, conforms_on, image, plain, task};
+use super::{ARM, conforms, conforms_on, image, plain, task};
 use crate::candidate::oracle::Tensor;
 use crate::candidate::testing::random;
 use crate::ir::{PoolOp, Window};
@@ -65,15 +65,17 @@ fn windows_of_all_shapes() {
 
 #[test]
 fn padding_never_wins_a_maximum_and_nan_stays() {
-    let task = pool(V3, PoolOp::Max, window(3, 2, 1, 1), [8, 5, 5], 1);
-    let mut raw = random(&task, 5);
-    let mut x = Tensor::from_bytes(DType::F32, &raw[0]);
-    // All negative inside, zero in the halo; and one NaN.
-    x.values.iter_mut().for_each(|v| *v = -v.abs());
-    let places = crate::candidate::testing::offsets(&task.spec.inputs[0].lattices_at(&task.point)[0]);
-    x.values[places[12]] = f64::NAN;
-    raw[0] = x.to_bytes();
-    conforms_on(&[(task, raw)]);
+    conforms_on(&[V3, ARM].map(|target| {
+        let task = pool(target, PoolOp::Max, window(3, 2, 1, 1), [8, 5, 5], 1);
+        let mut raw = random(&task, 5);
+        let mut x = Tensor::from_bytes(DType::F32, &raw[0]);
+        // All negative inside, zero in the halo; and one NaN.
+        x.values.iter_mut().for_each(|v| *v = -v.abs());
+        let places = crate::candidate::testing::offsets(&task.spec.inputs[0].lattices_at(&task.point)[0]);
+        x.values[places[12]] = f64::NAN;
+        raw[0] = x.to_bytes();
+        (task, raw)
+    }));
 }
 
 #[test]

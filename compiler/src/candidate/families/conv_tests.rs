@@ -150,18 +150,21 @@ impl Case {
     }
 }
 
-const ISAS: [CpuIsa; 2] = [CpuIsa::X86_64V3, CpuIsa::X86_64V4];
+/// The ISAs for the case of a number: one of those of x86-64 in turn, and the one whose vectors are shorter.
+fn isas(k: usize) -> [CpuIsa; 2] {
+    [[CpuIsa::X86_64V3, CpuIsa::X86_64V4][k % 2], CpuIsa::Aarch64]
+}
 
 fn family(id: &str) -> &'static dyn CandidateFamily {
     *FAMILIES.iter().find(|f| f.id() == id).expect("the family is listed")
 }
 
-/// Checks the family on all cases, which alternate between the two ISAs: `points` of each of `shapes`, and one of each kind of
+/// Checks the family on all cases, each for its [`isas`]: `points` of each of `shapes`, and one of each kind of
 /// fused steps on `fused`.
 fn check_all(id: &str, points: usize, shapes: &[Case], fused: &Case) {
     let cases = |from: usize, cases: &[Case]| -> Vec<_> {
-        let tasks = cases.iter().enumerate().map(|(k, case)| case.task(ISAS[(from + k) % 2]));
-        tasks.enumerate().map(|(k, task)| (task.clone(), random(&task, k as u64))).collect()
+        let tasks = cases.iter().enumerate().flat_map(|(k, case)| isas(from + k).map(|isa| (k, case.task(isa))));
+        tasks.map(|(k, task)| (task.clone(), random(&task, k as u64))).collect()
     };
     check_points(family(id), &cases(0, shapes), points);
     check_points(family(id), &cases(shapes.len(), &epilogues(fused)), 1);
@@ -276,7 +279,7 @@ fn pooled_stem() {
     let unary = EpilogueStep::Unary;
     let chains = [vec![], vec![BIAS], vec![unary(UnaryOp::Cos), BIAS], vec![BIAS, unary(UnaryOp::Neg), unary(UnaryOp::Gelu)]];
     let shapes = shapes.map(Case::plain_input).into_iter().chain(chains.map(|steps| fused.clone().steps(&steps)));
-    let tasks: Vec<_> = shapes.enumerate().map(|(k, case)| (case.task(ISAS[k % 2]), k as u64)).collect();
+    let tasks: Vec<_> = shapes.enumerate().flat_map(|(k, case)| isas(k).map(|isa| (case.task(isa), k as u64))).collect();
     let mut cases: Vec<_> = tasks.iter().map(|(task, k)| (task.clone(), random(task, *k))).collect();
     check_points(family("conv_stem@1"), &cases, 4);
     // A value that is no number shows in every window that has it; of infinities the largest wins.

@@ -16,7 +16,7 @@ pub(crate) struct Pin {
     pub(crate) toolchain: String,
     /// Identity of the C compiler that links artifacts: for a CPU the same one.
     pub(crate) linker: String,
-    /// The device to measure and profile on; `None` for a GPU that no worker has: kernels are chosen by records of its nearest relative.
+    /// The device to measure and profile on; `None` for one that no worker has: kernels are chosen by records of its nearest relative.
     pub(crate) device: Option<Device>,
 }
 
