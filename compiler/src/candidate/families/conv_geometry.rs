@@ -56,6 +56,10 @@ pub(super) const fn div_up(n: i64, by: i64) -> i64 {
     (n + by - 1).div_euclid(by)
 }
 
+/// Rows and columns of the window of [`Pool::of_three`], and its stride.
+pub(super) const POOL: i64 = 3;
+pub(super) const POOL_STRIDE: i64 = 2;
+
 /// A fused max pooling.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pool {
@@ -78,6 +82,22 @@ impl Pool {
             (size + pad[axis][0] + pad[axis][1] - dilation[axis] * (kernel[axis] - 1) - 1).div_euclid(stride[axis]) + 1
         };
         Ok(Some(Self { window, size: [out(0, h), out(1, w)] }))
+    }
+
+    /// Refuses all but 3x3 at stride 2 with something real in each of the `output` (height, width) windows.
+    pub fn of_three(&self, output: [i64; 2]) -> Result<(), Unsupported> {
+        let Window { kernel, stride, pad, dilation } = self.window;
+        if (kernel, stride, dilation) != ([POOL; 2], [POOL_STRIDE; 2], [1; 2]) {
+            return Err(Unsupported("the fused pooling is not 3x3 at stride 2".into()));
+        }
+        let first = (0..2).all(|axis| (0..POOL).contains(&pad[axis][0]));
+        let last = (0..2).all(|axis| (output[axis] - 1) * POOL_STRIDE - pad[axis][0] < self.size[axis]);
+        if first && last { Ok(()) } else { Err(Unsupported("the fused pooling has windows of nothing but padding".into())) }
+    }
+
+    /// Columns of the results that the windows of `width` outputs touch, and all that are real.
+    pub fn columns(&self, width: i64) -> i64 {
+        ((width - 1) * POOL_STRIDE + POOL).max(self.window.pad[1][0] + self.size[1])
     }
 }
 
@@ -246,6 +266,17 @@ pub(super) fn even_runs(n: i64, most: i64) -> Vec<(i64, i64)> {
         runs.push((smaller, large - 1));
     }
     runs
+}
+
+/// Sizes of products that a Winograd unit holds: at least half of `mr` remains when work is cut evenly, and every second one will do of many.
+pub(super) fn product_sizes(mr: i64) -> Vec<i64> {
+    ((mr + 1) / 2..=mr).filter(|m| mr <= 8 || (mr - m) % 2 == 0).collect()
+}
+
+/// For 0 to `mr` tiles the smallest of [`product_sizes`] that has room for them.
+pub(super) fn product_for(mr: i64) -> Vec<i64> {
+    let sizes = product_sizes(mr);
+    (0..=mr).map(|n| *sizes.iter().find(|s| **s >= n).expect("the largest size is mr")).collect()
 }
 
 /// Takes the lists in turn, so that every prefix holds the first of each.

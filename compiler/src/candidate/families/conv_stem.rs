@@ -3,7 +3,7 @@
 use aotfarm_protocol::Params;
 use minijinja::{Value, context};
 
-use super::conv_geometry::{Conv, Image, bytes, div_up, even_runs, interleave, param, point};
+use super::conv_geometry::{Conv, Image, POOL, POOL_STRIDE, bytes, div_up, even_runs, interleave, param, point};
 use crate::candidate::printer::{SIMD, Width};
 use crate::candidate::render::{self, Template, Unit};
 use crate::candidate::{CandidateFamily, FamilyId, KernelSource, Needs, Unsupported, only};
@@ -27,10 +27,6 @@ struct Shape<'a> {
     output: Image,
 }
 
-/// Rows and columns of a pooling's window, and its stride.
-const POOL: i64 = 3;
-const POOL_STRIDE: i64 = 2;
-
 impl<'a> Shape<'a> {
     fn of(task: &'a TuningTask) -> Result<Self, Unsupported> {
         let conv = Conv::with_pool(task)?;
@@ -46,16 +42,7 @@ impl<'a> Shape<'a> {
         let output = conv.output_image()?;
         let mut result = [output.height, output.width];
         if let Some(pool) = conv.pool {
-            let window = pool.window;
-            if (window.kernel, window.stride, window.dilation) != ([POOL; 2], [POOL_STRIDE; 2], [1; 2]) {
-                return Err(Unsupported("the fused pooling is not 3x3 at stride 2".into()));
-            }
-            // In every window something is real.
-            let first = (0..2).all(|axis| (0..POOL).contains(&window.pad[axis][0]));
-            let last = (0..2).all(|axis| (result[axis] - 1) * POOL_STRIDE - window.pad[axis][0] < pool.size[axis]);
-            if !first || !last {
-                return Err(Unsupported("the fused pooling has windows of nothing but padding".into()));
-            }
+            pool.of_three(result)?;
             if !conv.residuals().is_empty() {
                 return Err(Unsupported("something is added before the fused pooling".into()));
             }
@@ -85,15 +72,11 @@ impl<'a> Shape<'a> {
         self.conv.weight[1] * span(0, rows) * span(1, self.result[1])
     }
 
-    /// Columns of the results that a pooling's windows touch, and all that are real.
-    fn pooled_columns(&self) -> Option<i64> {
-        let before = self.conv.pool?.window.pad[1][0];
-        Some(((self.output.width - 1) * POOL_STRIDE + POOL).max(before + self.result[1]))
-    }
-
     /// Floats of the results that a thread keeps to pool them.
     fn ring(&self, nv: i64) -> i64 {
-        self.pooled_columns().map_or(0, |columns| POOL * columns * div_up(self.vectors(), nv) * nv * self.conv.lanes)
+        self.conv
+            .pool
+            .map_or(0, |pool| POOL * pool.columns(self.output.width) * div_up(self.vectors(), nv) * nv * self.conv.lanes)
     }
 }
 
@@ -194,7 +177,7 @@ fn variables(shape: &Shape<'_>, params: &Params) -> Value {
         in_size => input,
         result_size => result,
         out_size => [output.height, output.width],
-        pool => conv.pool.map(|pool| context! { pad => pool.window.pad.map(|[before, _]| before), columns => shape.pooled_columns() }),
+        pool => conv.pool.map(|pool| context! { pad => pool.window.pad.map(|[before, _]| before), columns => pool.columns(output.width) }),
         out_width => output.columns(),
         out_height => output.rows(),
         out_origin => output.origin(),

@@ -265,6 +265,44 @@ fn stem() {
 }
 
 #[test]
+fn stem_winograd() {
+    let shapes = [
+        case(3, [30, 34], 64, 7, 2, 3),
+        case(3, [15, 17], 24, 3, 2, 1).batch(3),
+        case(1, [28, 27], 20, 5, 2, 0).batch(2),
+        case(4, [9, 13], 48, 4, 2, 2),
+        case(8, [21, 37], 32, 8, 2, 3).batch(2),
+        case(2, [1, 1], 5, 3, 2, 3),
+        case(3, [16, 80], 40, 6, 2, 1),
+        case(3, [17, 224], 128, 7, 2, 3),
+    ];
+    let fused = case(3, [6, 9], 21, 3, 2, 1).batch(2).plain_input();
+    check_all("conv_stem_winograd@1", 4, &shapes.map(Case::plain_input), &fused);
+    let pooled = [
+        case(3, [30, 34], 64, 7, 2, 3).pool(3, 2, 1, 1),
+        case(3, [15, 17], 24, 3, 2, 1).batch(3).pool(3, 2, 1, 1),
+        case(1, [28, 27], 20, 5, 2, 0).batch(2).pool(3, 2, 0, 0),
+        case(4, [9, 13], 48, 4, 2, 2).pool(3, 2, 0, 1),
+        case(2, [1, 1], 5, 3, 2, 3).pool(3, 2, 2, 0),
+        case(1, [1, 1], 1, 3, 2, 1).batch(3).pool(3, 2, 1, 1),
+        case(3, [16, 16], 40, 6, 2, 2).batch(2).pool(3, 2, 2, 2),
+        case(3, [61, 224], 64, 7, 2, 3).pool(3, 2, 1, 1),
+    ];
+    let fused = case(3, [13, 12], 21, 5, 2, 2).batch(2).pool(3, 2, 1, 1);
+    let unary = EpilogueStep::Unary;
+    let chains = [
+        vec![],
+        vec![unary(UnaryOp::Clamp { low: 0.5, high: 6.0 }), BIAS],
+        vec![unary(UnaryOp::Cos), BIAS],
+        vec![BIAS, unary(UnaryOp::Neg), unary(UnaryOp::Gelu)],
+    ];
+    let cases = pooled.into_iter().chain(chains.map(|steps| fused.clone().steps(&steps)));
+    let tasks = cases.enumerate().map(|(k, case)| (case.plain_input().task(ISAS[k % 2]), k as u64));
+    let cases: Vec<_> = tasks.map(|(task, k)| (task.clone(), random(&task, k))).collect();
+    check_points(family("conv_stem_winograd@1"), &cases, 4);
+}
+
+#[test]
 fn pooled_stem() {
     let shapes = [
         case(3, [30, 34], 64, 7, 2, 3).pool(3, 2, 1, 1),

@@ -3,7 +3,7 @@
 use aotfarm_protocol::Params;
 use minijinja::{Value, context};
 
-use super::conv_geometry::{Conv, Image, bytes, div_up, interleave, param, point};
+use super::conv_geometry::{Conv, Image, bytes, div_up, interleave, param, point, product_for, product_sizes};
 use crate::candidate::printer::{SIMD, Width};
 use crate::candidate::render::{self, Template, Unit};
 use crate::candidate::{CandidateFamily, FamilyId, KernelSource, Needs, Unsupported, only};
@@ -170,11 +170,6 @@ impl<'a> Shape<'a> {
     }
 }
 
-/// Sizes of products that a unit holds: at least half of `mr` remains when work is cut evenly, and every second one will do of many.
-fn product_sizes(mr: i64) -> Vec<i64> {
-    ((mr + 1) / 2..=mr).filter(|m| mr <= 8 || (mr - m) % 2 == 0).collect()
-}
-
 impl CandidateFamily for ConvWinograd {
     fn id(&self) -> FamilyId {
         "conv_winograd@1"
@@ -262,7 +257,7 @@ fn variables(shape: &Shape<'_>, params: &Params) -> Value {
     let taps = context! { kind, points, outputs, step };
     let mr = param(params, "mr");
     let sizes = product_sizes(mr);
-    let size_for: Vec<i64> = (0..=mr).map(|n| *sizes.iter().find(|s| **s >= n).expect("the largest size is mr")).collect();
+    let size_for = product_for(mr);
     let [pad_top, pad_left] = conv.window.pad.map(|[before, _]| before);
     let epilogue = conv.epilogue_c(
         Width::Vector,

@@ -8,6 +8,7 @@ mod conv_geometry;
 mod conv_im2col;
 mod conv_naive;
 mod conv_stem;
+mod conv_stem_winograd;
 #[cfg(test)]
 mod conv_tests;
 mod conv_winograd;
@@ -29,6 +30,7 @@ pub static FAMILIES: &[&dyn CandidateFamily] = &[
     &conv_winograd::ConvWinograd,
     &conv_depthwise::ConvDepthwise,
     &conv_stem::ConvStem,
+    &conv_stem_winograd::ConvStemWinograd,
     &conv_im2col::ConvIm2col,
     &loops::Loops,
     &loops::LoopsLanes,
