@@ -1,6 +1,6 @@
-/* conv_stem_winograd@1 mr=3 nv=4 for cpu-x86_64-v3, from cpu/conv_stem_winograd.c.j2 */
-#define AOTK_SYMBOL aot_f32_conv_stem_winograd_bias_relu__mr3_nv4__x86v3_DIGEST
-#define AOTK_PACK aot_f32_conv_stem_winograd_bias_relu__mr3_nv4__x86v3_DIGEST_pack
+/* conv_stem_winograd@1 mr=6 nv=2 for cpu-x86_64-v3, from cpu/conv_stem_winograd.c.j2 */
+#define AOTK_SYMBOL aot_f32_conv_stem_winograd_bias_relu__mr6_nv2__x86v3_DIGEST
+#define AOTK_PACK aot_f32_conv_stem_winograd_bias_relu__mr6_nv2__x86v3_DIGEST_pack
 /* end of the headers */
 /* Winograd convolution with stride 2 of a row-major input with few channels into a blocked image, as at the start of a network.
  *
@@ -15,7 +15,7 @@
  * neighbouring tiles; transforms them into V; then for each panel of output channels and some tiles multiplies into M, and transforms M into outputs.
  *
  * tune: tiles that are multiplied at once.
- * Packed weights: for each panel of 4 vectors: [position][phase of rows][phase of columns][channel][panel's lanes]; then for every fused
+ * Packed weights: for each panel of 2 vectors: [position][phase of rows][phase of columns][channel][panel's lanes]; then for every fused
  * bias, and for the mask of real channels if some lanes are padding, one value for each output lane. */
 #define BLOCK 8                   /* output channels that lie together */
 #define IN_CHANNELS 3
@@ -26,7 +26,7 @@
 #define TAPS_H 4                   /* of a phase */
 #define TAPS_W 4
 #define LANES AOTK_LANES
-#define NV 4                       /* vectors of a panel */
+#define NV 2                       /* vectors of a panel */
 #define NR (NV * LANES)
 #define PANELS (OUT_LANES / NR)
 #define POINTS 6                      /* along an axis; the last one is infinity */
@@ -203,102 +203,203 @@ static void transform_inputs(const float *pairs, int64_t u, float *half, float *
 #endif
 #define FRESH(p) __asm__("" : "+r"(p))
 
-/* 2 tiles times a panel, over `phases` times all channels. */
-static __attribute__((noinline)) void product_2(const float *x, const float *w, int64_t phases, float *m) {
-    vf c0_0, c0_1, c0_2, c0_3, c1_0, c1_1, c1_2, c1_3;
-c0_0 = c0_1 = c0_2 = c0_3 = c1_0 = c1_1 = c1_2 = c1_3 = v_zero();
-    for (; phases > 0; phases--) {
-        AOTK_UNROLL
-        for (int k = 0; k < IN_CHANNELS; k++) {
-            FRESH(x);
-            vf a0 = v_splat(x[k * TILE_ROW + 0]);
-            vf a1 = v_splat(x[k * TILE_ROW + 1]);
-            vf b0 = v_load(w + 0 * LANES);
-            PIN(b0);
-            c0_0 = v_fma(a0, b0, c0_0);
-            c1_0 = v_fma(a1, b0, c1_0);
-            vf b1 = v_load(w + 1 * LANES);
-            PIN(b1);
-            c0_1 = v_fma(a0, b1, c0_1);
-            c1_1 = v_fma(a1, b1, c1_1);
-            vf b2 = v_load(w + 2 * LANES);
-            PIN(b2);
-            c0_2 = v_fma(a0, b2, c0_2);
-            c1_2 = v_fma(a1, b2, c1_2);
-            vf b3 = v_load(w + 3 * LANES);
-            PIN(b3);
-            c0_3 = v_fma(a0, b3, c0_3);
-            c1_3 = v_fma(a1, b3, c1_3);
-            w += NR;
-        }
-        x += IN_CHANNELS * TILE_ROW;
-    }
-    v_store(m + 0 * NR + 0 * LANES, c0_0);
-    v_store(m + 0 * NR + 1 * LANES, c0_1);
-    v_store(m + 0 * NR + 2 * LANES, c0_2);
-    v_store(m + 0 * NR + 3 * LANES, c0_3);
-    v_store(m + 1 * NR + 0 * LANES, c1_0);
-    v_store(m + 1 * NR + 1 * LANES, c1_1);
-    v_store(m + 1 * NR + 2 * LANES, c1_2);
-    v_store(m + 1 * NR + 3 * LANES, c1_3);
-}
-
 /* 3 tiles times a panel, over `phases` times all channels. */
 static __attribute__((noinline)) void product_3(const float *x, const float *w, int64_t phases, float *m) {
-    vf c0_0, c0_1, c0_2, c0_3, c1_0, c1_1, c1_2, c1_3, c2_0, c2_1, c2_2, c2_3;
-c0_0 = c0_1 = c0_2 = c0_3 = c1_0 = c1_1 = c1_2 = c1_3 = c2_0 = c2_1 = c2_2 = c2_3 = v_zero();
+    vf c0_0, c0_1, c1_0, c1_1, c2_0, c2_1;
+c0_0 = c0_1 = c1_0 = c1_1 = c2_0 = c2_1 = v_zero();
     for (; phases > 0; phases--) {
         AOTK_UNROLL
         for (int k = 0; k < IN_CHANNELS; k++) {
             FRESH(x);
-            vf a0 = v_splat(x[k * TILE_ROW + 0]);
-            vf a1 = v_splat(x[k * TILE_ROW + 1]);
-            vf a2 = v_splat(x[k * TILE_ROW + 2]);
             vf b0 = v_load(w + 0 * LANES);
-            PIN(b0);
-            c0_0 = v_fma(a0, b0, c0_0);
-            c1_0 = v_fma(a1, b0, c1_0);
-            c2_0 = v_fma(a2, b0, c2_0);
             vf b1 = v_load(w + 1 * LANES);
-            PIN(b1);
-            c0_1 = v_fma(a0, b1, c0_1);
-            c1_1 = v_fma(a1, b1, c1_1);
-            c2_1 = v_fma(a2, b1, c2_1);
-            vf b2 = v_load(w + 2 * LANES);
-            PIN(b2);
-            c0_2 = v_fma(a0, b2, c0_2);
-            c1_2 = v_fma(a1, b2, c1_2);
-            c2_2 = v_fma(a2, b2, c2_2);
-            vf b3 = v_load(w + 3 * LANES);
-            PIN(b3);
-            c0_3 = v_fma(a0, b3, c0_3);
-            c1_3 = v_fma(a1, b3, c1_3);
-            c2_3 = v_fma(a2, b3, c2_3);
+            {
+                vf a = v_splat(x[k * TILE_ROW + 0]);
+                c0_0 = v_fma(a, b0, c0_0);
+                c0_1 = v_fma(a, b1, c0_1);
+            }
+            {
+                vf a = v_splat(x[k * TILE_ROW + 1]);
+                c1_0 = v_fma(a, b0, c1_0);
+                c1_1 = v_fma(a, b1, c1_1);
+            }
+            {
+                vf a = v_splat(x[k * TILE_ROW + 2]);
+                c2_0 = v_fma(a, b0, c2_0);
+                c2_1 = v_fma(a, b1, c2_1);
+            }
             w += NR;
         }
         x += IN_CHANNELS * TILE_ROW;
     }
     v_store(m + 0 * NR + 0 * LANES, c0_0);
     v_store(m + 0 * NR + 1 * LANES, c0_1);
-    v_store(m + 0 * NR + 2 * LANES, c0_2);
-    v_store(m + 0 * NR + 3 * LANES, c0_3);
     v_store(m + 1 * NR + 0 * LANES, c1_0);
     v_store(m + 1 * NR + 1 * LANES, c1_1);
-    v_store(m + 1 * NR + 2 * LANES, c1_2);
-    v_store(m + 1 * NR + 3 * LANES, c1_3);
     v_store(m + 2 * NR + 0 * LANES, c2_0);
     v_store(m + 2 * NR + 1 * LANES, c2_1);
-    v_store(m + 2 * NR + 2 * LANES, c2_2);
-    v_store(m + 2 * NR + 3 * LANES, c2_3);
+}
+
+/* 4 tiles times a panel, over `phases` times all channels. */
+static __attribute__((noinline)) void product_4(const float *x, const float *w, int64_t phases, float *m) {
+    vf c0_0, c0_1, c1_0, c1_1, c2_0, c2_1, c3_0, c3_1;
+c0_0 = c0_1 = c1_0 = c1_1 = c2_0 = c2_1 = c3_0 = c3_1 = v_zero();
+    for (; phases > 0; phases--) {
+        AOTK_UNROLL
+        for (int k = 0; k < IN_CHANNELS; k++) {
+            FRESH(x);
+            vf b0 = v_load(w + 0 * LANES);
+            vf b1 = v_load(w + 1 * LANES);
+            {
+                vf a = v_splat(x[k * TILE_ROW + 0]);
+                c0_0 = v_fma(a, b0, c0_0);
+                c0_1 = v_fma(a, b1, c0_1);
+            }
+            {
+                vf a = v_splat(x[k * TILE_ROW + 1]);
+                c1_0 = v_fma(a, b0, c1_0);
+                c1_1 = v_fma(a, b1, c1_1);
+            }
+            {
+                vf a = v_splat(x[k * TILE_ROW + 2]);
+                c2_0 = v_fma(a, b0, c2_0);
+                c2_1 = v_fma(a, b1, c2_1);
+            }
+            {
+                vf a = v_splat(x[k * TILE_ROW + 3]);
+                c3_0 = v_fma(a, b0, c3_0);
+                c3_1 = v_fma(a, b1, c3_1);
+            }
+            w += NR;
+        }
+        x += IN_CHANNELS * TILE_ROW;
+    }
+    v_store(m + 0 * NR + 0 * LANES, c0_0);
+    v_store(m + 0 * NR + 1 * LANES, c0_1);
+    v_store(m + 1 * NR + 0 * LANES, c1_0);
+    v_store(m + 1 * NR + 1 * LANES, c1_1);
+    v_store(m + 2 * NR + 0 * LANES, c2_0);
+    v_store(m + 2 * NR + 1 * LANES, c2_1);
+    v_store(m + 3 * NR + 0 * LANES, c3_0);
+    v_store(m + 3 * NR + 1 * LANES, c3_1);
+}
+
+/* 5 tiles times a panel, over `phases` times all channels. */
+static __attribute__((noinline)) void product_5(const float *x, const float *w, int64_t phases, float *m) {
+    vf c0_0, c0_1, c1_0, c1_1, c2_0, c2_1, c3_0, c3_1, c4_0, c4_1;
+c0_0 = c0_1 = c1_0 = c1_1 = c2_0 = c2_1 = c3_0 = c3_1 = c4_0 = c4_1 = v_zero();
+    for (; phases > 0; phases--) {
+        AOTK_UNROLL
+        for (int k = 0; k < IN_CHANNELS; k++) {
+            FRESH(x);
+            vf b0 = v_load(w + 0 * LANES);
+            vf b1 = v_load(w + 1 * LANES);
+            {
+                vf a = v_splat(x[k * TILE_ROW + 0]);
+                c0_0 = v_fma(a, b0, c0_0);
+                c0_1 = v_fma(a, b1, c0_1);
+            }
+            {
+                vf a = v_splat(x[k * TILE_ROW + 1]);
+                c1_0 = v_fma(a, b0, c1_0);
+                c1_1 = v_fma(a, b1, c1_1);
+            }
+            {
+                vf a = v_splat(x[k * TILE_ROW + 2]);
+                c2_0 = v_fma(a, b0, c2_0);
+                c2_1 = v_fma(a, b1, c2_1);
+            }
+            {
+                vf a = v_splat(x[k * TILE_ROW + 3]);
+                c3_0 = v_fma(a, b0, c3_0);
+                c3_1 = v_fma(a, b1, c3_1);
+            }
+            {
+                vf a = v_splat(x[k * TILE_ROW + 4]);
+                c4_0 = v_fma(a, b0, c4_0);
+                c4_1 = v_fma(a, b1, c4_1);
+            }
+            w += NR;
+        }
+        x += IN_CHANNELS * TILE_ROW;
+    }
+    v_store(m + 0 * NR + 0 * LANES, c0_0);
+    v_store(m + 0 * NR + 1 * LANES, c0_1);
+    v_store(m + 1 * NR + 0 * LANES, c1_0);
+    v_store(m + 1 * NR + 1 * LANES, c1_1);
+    v_store(m + 2 * NR + 0 * LANES, c2_0);
+    v_store(m + 2 * NR + 1 * LANES, c2_1);
+    v_store(m + 3 * NR + 0 * LANES, c3_0);
+    v_store(m + 3 * NR + 1 * LANES, c3_1);
+    v_store(m + 4 * NR + 0 * LANES, c4_0);
+    v_store(m + 4 * NR + 1 * LANES, c4_1);
+}
+
+/* 6 tiles times a panel, over `phases` times all channels. */
+static __attribute__((noinline)) void product_6(const float *x, const float *w, int64_t phases, float *m) {
+    vf c0_0, c0_1, c1_0, c1_1, c2_0, c2_1, c3_0, c3_1, c4_0, c4_1, c5_0, c5_1;
+c0_0 = c0_1 = c1_0 = c1_1 = c2_0 = c2_1 = c3_0 = c3_1 = c4_0 = c4_1 = c5_0 = c5_1 = v_zero();
+    for (; phases > 0; phases--) {
+        AOTK_UNROLL
+        for (int k = 0; k < IN_CHANNELS; k++) {
+            FRESH(x);
+            vf b0 = v_load(w + 0 * LANES);
+            vf b1 = v_load(w + 1 * LANES);
+            {
+                vf a = v_splat(x[k * TILE_ROW + 0]);
+                c0_0 = v_fma(a, b0, c0_0);
+                c0_1 = v_fma(a, b1, c0_1);
+            }
+            {
+                vf a = v_splat(x[k * TILE_ROW + 1]);
+                c1_0 = v_fma(a, b0, c1_0);
+                c1_1 = v_fma(a, b1, c1_1);
+            }
+            {
+                vf a = v_splat(x[k * TILE_ROW + 2]);
+                c2_0 = v_fma(a, b0, c2_0);
+                c2_1 = v_fma(a, b1, c2_1);
+            }
+            {
+                vf a = v_splat(x[k * TILE_ROW + 3]);
+                c3_0 = v_fma(a, b0, c3_0);
+                c3_1 = v_fma(a, b1, c3_1);
+            }
+            {
+                vf a = v_splat(x[k * TILE_ROW + 4]);
+                c4_0 = v_fma(a, b0, c4_0);
+                c4_1 = v_fma(a, b1, c4_1);
+            }
+            {
+                vf a = v_splat(x[k * TILE_ROW + 5]);
+                c5_0 = v_fma(a, b0, c5_0);
+                c5_1 = v_fma(a, b1, c5_1);
+            }
+            w += NR;
+        }
+        x += IN_CHANNELS * TILE_ROW;
+    }
+    v_store(m + 0 * NR + 0 * LANES, c0_0);
+    v_store(m + 0 * NR + 1 * LANES, c0_1);
+    v_store(m + 1 * NR + 0 * LANES, c1_0);
+    v_store(m + 1 * NR + 1 * LANES, c1_1);
+    v_store(m + 2 * NR + 0 * LANES, c2_0);
+    v_store(m + 2 * NR + 1 * LANES, c2_1);
+    v_store(m + 3 * NR + 0 * LANES, c3_0);
+    v_store(m + 3 * NR + 1 * LANES, c3_1);
+    v_store(m + 4 * NR + 0 * LANES, c4_0);
+    v_store(m + 4 * NR + 1 * LANES, c4_1);
+    v_store(m + 5 * NR + 0 * LANES, c5_0);
+    v_store(m + 5 * NR + 1 * LANES, c5_1);
 }
 
 typedef void product_fn(const float *, const float *, int64_t, float *);
 /* By tiles. Where a size was left out the next larger one computes a surplus, for which V and M have room and which is never read. */
-static product_fn *const products[4] = { product_2, product_2, product_2, product_3,  };
+static product_fn *const products[7] = { product_3, product_3, product_3, product_3, product_4, product_5, product_6,  };
 
 /* All positions of one panel: M[position][tile][NR] = V U for `count` tiles. */
 static void multiply(const float *v, const float *w, float *m, int64_t count, int64_t apart) {
-    const int64_t runs = (count + 2) / 3;
+    const int64_t runs = (count + 5) / 6;
     for (int64_t p = 0; p < POINTS * POINTS; p++, m += apart) {
         const int64_t phases = PHASES_H(p / POINTS) * PHASES_W(p % POINTS);
         const float *x = v;
@@ -363,7 +464,7 @@ void AOTK_SYMBOL(const aotk_call *c) {
     int64_t begin, end;
     aotk_share(c, c->dim[0] * 10, &begin, &end);
     const int64_t most = c->tune[0] < TILES ? c->tune[0] : TILES, chunks = (TILES + most - 1) / most;
-    const int64_t room = most + 1 < 2 ? 2 : most + 1, apart = room * NR + SKEW;
+    const int64_t room = most + 1 < 3 ? 3 : most + 1, apart = room * NR + SKEW;
     float *const pairs = c->scratch, *const half = pairs + POINTS * PAIR, *const v = half + POINTS * TILE_W * PHASE_ROW;
     float *const m = v + DEPTH * TILE_ROW + SLACK;
     const float *const packed = c->packed, *const per_lane = packed + DEPTH * OUT_LANES;

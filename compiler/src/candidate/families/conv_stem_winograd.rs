@@ -132,9 +132,10 @@ impl<'a> Shape<'a> {
 
     /// Register tiles: tiles, vectors.
     fn register_tiles(&self) -> Vec<(i64, i64)> {
+        // Six tiles leave registers for all of a panel's weights, so that each input is loaded once: with so short sums it counts.
         let all: &[(i64, i64)] = match self.conv.registers {
-            16 => &[(3, 4), (6, 2), (12, 1)],
-            _ => &[(7, 4), (14, 2), (6, 4), (14, 1)],
+            16 => &[(6, 2), (3, 4), (12, 1)],
+            _ => &[(6, 4), (7, 4), (14, 2), (14, 1)],
         };
         let mut fits: Vec<_> = all.iter().copied().filter(|(_, nv)| self.vectors() % nv == 0).collect();
         // The single vector is for channels that nothing else divides.
@@ -171,8 +172,8 @@ impl CandidateFamily for ConvStemWinograd {
             .register_tiles()
             .into_iter()
             .map(|(mr, nv)| {
-                // The products of so many tiles take about a quarter of an L2 of 1 MB.
-                let fit = 64 * 1024 / (POINTS * POINTS * nv * shape.conv.lanes);
+                // The products of so many tiles take 128 KB, which L2 holds beside the weights, the inputs and the results.
+                let fit = 32 * 1024 / (POINTS * POINTS * nv * shape.conv.lanes);
                 let even = |tiles: i64| div_up(all, div_up(all, tiles.clamp(1, all)));
                 let mut numbers: Vec<i64> = Vec::new();
                 for tiles in [fit, 2 * fit, fit / 2, all, mr] {
