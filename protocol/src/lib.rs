@@ -30,6 +30,7 @@ mod outcome;
 mod profile;
 mod reference;
 mod target;
+mod vendor;
 mod work;
 
 pub use api::*;
@@ -47,4 +48,5 @@ pub use outcome::*;
 pub use profile::{Profile, Quantiles};
 pub use reference::{Reference, ReferenceError, Selector};
 pub use target::{CpuIsa, Target, TargetError};
+pub use vendor::*;
 pub use work::*;

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{CandidateId, DType, Digest, Launch, TaskKey};
+use crate::{CandidateId, DType, Digest, Launch, TaskKey, VendorCall};
 
 /// The measuring protocol: a value, so that a stored Measurement says how it came about.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -85,34 +85,6 @@ pub struct Operand {
     pub values: Values,
 }
 
-/// A convolution as cuDNN takes it: NHWC images and OHWI filters of one type, then bias, residual and ReLU. All operands are those of the
-/// Measure item; the first input is x, the first weight the filters.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct VendorConv {
-    /// Images.
-    pub batch: i64,
-    /// Channels, rows and columns of x.
-    pub input: [i64; 3],
-    /// Channels, rows and columns of the result.
-    pub output: [i64; 3],
-    /// Rows and columns of a filter.
-    pub kernel: [i64; 2],
-    /// Steps down and to the right.
-    pub stride: [i64; 2],
-    /// Zeros above and on the left, as many as below and on the right.
-    pub pad: [i64; 2],
-    /// Distance of neighbouring taps.
-    pub dilation: [i64; 2],
-    /// f32 may be multiplied with 10 bits of mantissa.
-    pub tf32: bool,
-    /// Which weight is the bias, in f32.
-    pub bias: usize,
-    /// Which input is added before the ReLU.
-    pub residual: Option<usize>,
-    /// Whether there is a ReLU.
-    pub relu: bool,
-}
-
 /// How to run one compiled candidate.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct KernelCall {
@@ -139,7 +111,7 @@ pub struct KernelCall {
     pub launch: Option<Launch>,
     /// What a vendor's library is to do instead of running the object's code.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub vendor: Option<VendorConv>,
+    pub vendor: Option<VendorCall>,
 }
 
 /// A Measure item: check every candidate of one task against the reference, then race those that are right.

@@ -3,12 +3,13 @@
 //! It needs neither toolkit, nor headers, nor driver, nor GPU. Each unit is compiled in a child of its own: loading the library takes
 //! 10 ms, a kernel 30 to 300, and a compiler that crashes or never ends costs one unit.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use aotfarm_protocol::{KeyHasher, Target};
+use aotfarm_protocol::{KeyHasher, Target, VendorLibrary};
 use tokio_util::sync::CancellationToken;
 
 use crate::child::nvrtc::{Compile, NvrtcEvent, NvrtcJob};
@@ -108,12 +109,17 @@ impl NvrtcSearch {
         places.filter_map(|dir| entries(&dir, name).pop()).next()
     }
 
-    /// cuDNN to compare with: `AOTFARM_CUDNN`, where an empty one means none, else where NVIDIA's libraries lie.
-    pub fn cudnn(&self) -> Option<PathBuf> {
-        match std::env::var_os("AOTFARM_CUDNN") {
+    /// A library to compare with: what its variable names, else where NVIDIA's libraries lie.
+    pub fn vendor(&self, library: VendorLibrary) -> Option<PathBuf> {
+        match std::env::var_os(library.variable()) {
             Some(path) => Some(PathBuf::from(path)).filter(|path| !path.as_os_str().is_empty()),
-            None => self.library("libcudnn.so"),
+            None => self.library(library.file()),
         }
+    }
+
+    /// All that are found.
+    pub(crate) fn vendors(&self) -> BTreeMap<VendorLibrary, PathBuf> {
+        VendorLibrary::ALL.into_iter().filter_map(|library| Some((library, self.vendor(library)?))).collect()
     }
 
     /// Library folders of NVIDIA's Python packages.

@@ -192,13 +192,13 @@ impl Worker {
         let cache = BlobCache::new(folder.path().join("blobs"), config.cache_bytes, farm.clone())?;
         let dir = folder.path().join("items");
         fs::create_dir(&dir).map_err(|source| WorkerError::Folder { path: dir.clone(), source })?;
-        let cudnn = gpu.as_ref().and_then(|_| config.search.nvrtc.cudnn());
+        let vendors = gpu.as_ref().map(|_| config.search.nvrtc.vendors()).unwrap_or_default();
         let mut child = config.child;
         if let Some(gpu) = &gpu {
             // Of all GPUs its children see only this one.
             child.env.push(("CUDA_VISIBLE_DEVICES".into(), gpu.visible_as.clone().into()));
         }
-        let context = Context { toolchains, cache, dir, child, device, cudnn, gpu, idle: Mutex::default() };
+        let context = Context { toolchains, cache, dir, child, device, vendors, gpu, idle: Mutex::default() };
         let runner = Runner {
             farm,
             executor: Arc::new(context),

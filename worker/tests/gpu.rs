@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use aotfarm_protocol::{
-    BuildSpec, CandidateId, DType, Digest, GridAxis, KernelCall, Lattice, Launch, MeasureProtocol, MeasureSpec, Operand,
-    OperandRole, Outcome, Target, TaskKey, Values, WorkResult, WorkSpec,
+    Activation, BuildSpec, CandidateId, DType, Digest, Extent, GridAxis, KernelCall, Lattice, Launch, MeasureProtocol,
+    MeasureSpec, Operand, OperandRole, Outcome, Target, TaskKey, Values, VendorCall, VendorLibrary, VendorMatMul, WorkResult,
+    WorkSpec,
 };
 use aotfarm_worker::{Measures, Worker, probe_gpus};
 use futures_util::future::join_all;
@@ -27,6 +28,7 @@ const TESTS: &[Test<Bed>] = &[
     ("a_bad_reference_rejects_the_item", |bed| a_bad_reference_rejects_the_item(bed).boxed()),
     ("every_element_type_can_be_measured", |bed| every_element_type_can_be_measured(bed).boxed()),
     ("times_are_those_of_the_device", |bed| times_are_those_of_the_device(bed).boxed()),
+    ("cublaslt_multiplies_as_the_reference_does", |bed| cublaslt_multiplies_as_the_reference_does(bed).boxed()),
     ("many_candidates_are_measured_by_one_child", |bed| many_candidates_are_measured_by_one_child(bed).boxed()),
 ];
 
@@ -95,19 +97,24 @@ const THREADS: u32 = 128;
 
 /// A unit whose kernel has `at`, the number of its element, and `x`, `w` and `y`.
 fn unit(sm: u32, symbol: &str, body: &str) -> String {
+    let operands =
+        "const float *x = (const float *)AOTK_IN(0), *w = (const float *)AOTK_WEIGHT(0); float *y = (float *)AOTK_OUT(0);";
+    unit_of(sm, symbol, [1, 1], &format!("{operands} {body}"))
+}
+
+/// A unit whose kernel has `at`, of so many inputs and weights.
+fn unit_of(sm: u32, symbol: &str, [inputs, weights]: [usize; 2], body: &str) -> String {
     format!(
         "#define AOTK_SYMBOL {symbol}
         #define AOTK_SM {sm}
-        #define AOTK_INPUTS 1
-        #define AOTK_WEIGHTS 1
+        #define AOTK_INPUTS {inputs}
+        #define AOTK_WEIGHTS {weights}
         #define AOTK_OUTPUTS 1
         #define AOTK_DIMS 1
         {ABI}
         extern \"C\" __global__ void AOTK_SYMBOL(const __grid_constant__ aotk_call call) {{
             aotk_wait();
             const int64_t at = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
-            const float *x = (const float *)AOTK_IN(0), *w = (const float *)AOTK_WEIGHT(0);
-            float *y = (float *)AOTK_OUT(0);
             {body}
         }}"
     )
@@ -321,6 +328,136 @@ async fn times_are_those_of_the_device(bed: &Bed) {
         m.median() * 1e6,
         m.samples.iter().map(|s| s * 1e6).collect::<Vec<_>>()
     );
+}
+
+/// One product for cuBLASLt: its types, whether it may use tf32, matrices, whether b is a weight and `[n, k]`, and what follows.
+struct Product {
+    types: [DType; 2],
+    tf32: bool,
+    batch: i64,
+    linear: bool,
+    residual: bool,
+    activation: Activation,
+}
+
+/// Products of 37 rows with odd sizes of every kind that the compiler asks for, against a kernel that sums in double.
+async fn cublaslt_multiplies_as_the_reference_does(bed: &Bed) {
+    let plain =
+        Product { types: [DType::F32; 2], tf32: false, batch: 1, linear: true, residual: false, activation: Activation::None };
+    let of = |types: [DType; 2]| Product { types, ..plain };
+    let products = [
+        of([DType::F32; 2]),
+        Product { tf32: true, activation: Activation::Relu, ..plain },
+        Product { residual: true, activation: Activation::Relu, ..of([DType::F32; 2]) },
+        Product { activation: Activation::Gelu, ..of([DType::Bf16; 2]) },
+        Product { residual: true, ..of([DType::F16; 2]) },
+        of([DType::Bf16, DType::F32]),
+        Product { batch: 3, linear: false, ..plain },
+        Product { batch: 3, linear: false, ..of([DType::Bf16; 2]) },
+    ];
+    for (number, product) in products.iter().enumerate() {
+        let outcomes = bed.outcomes(product.spec(bed, number).await).await;
+        match &outcomes[0] {
+            Outcome::Measured(m) => {
+                println!("cuBLASLt {number}: {:.2} us, error {:.1e}", m.median() * 1e6, m.error);
+                assert!(m.raced > 0 && (1e-7..1e-3).contains(&m.median()), "{m:?}");
+            }
+            Outcome::Unsupported { reason } if reason.contains(&format!("has no {}", VendorLibrary::CublasLt.name())) => {
+                println!("skipped: {reason}");
+                return;
+            }
+            other => panic!("product {number}: {other:?}"),
+        }
+    }
+}
+
+impl Product {
+    const M: i64 = 37;
+    const N: i64 = 48;
+    const K: i64 = 72;
+
+    async fn spec(&self, bed: &Bed, number: usize) -> MeasureSpec {
+        let Self { types: [factors, result], tf32, batch, linear, residual, activation } = *self;
+        let (m, n, k) = (Self::M, Self::N, Self::K);
+        let c = |dtype| match dtype {
+            DType::Bf16 => "aotk_bf16",
+            DType::F16 => "aotk_f16",
+            _ => "float",
+        };
+        let b = if linear { "AOTK_WEIGHT(0)" } else { "AOTK_IN(1)" };
+        let at_b = if linear { format!("b[col * {k} + t]") } else { format!("b[(at / {}) * {} + t * {n} + col]", m * n, k * n) };
+        let (f, r) = (c(factors), c(result));
+        let bias = if linear { "x += ((const float *)AOTK_WEIGHT(1))[col];" } else { "" };
+        let add = if residual { format!("x += aotk_float(((const {r} *)AOTK_IN(1))[at]);") } else { String::new() };
+        let last = match activation {
+            Activation::None => "",
+            Activation::Relu => "x = x > 0 ? x : 0;",
+            Activation::Gelu => "x = 0.5 * x * (1 + tanh(0.7978845608028654 * (x + 0.044715 * x * x * x)));",
+        };
+        let body = format!(
+            "const {f} *a = (const {f} *)AOTK_IN(0), *b = (const {f} *){b};
+             if (at < AOTK_DIM(0) * {n} * {batch}) {{
+                 const int64_t col = at % {n}, row = at / {n};
+                 double x = 0;
+                 for (int t = 0; t < {k}; t++) x += (double)aotk_float(a[row * {k} + t]) * (double)aotk_float({at_b});
+                 {bias} {add} {last}
+                 aotk_store((({r} *)AOTK_OUT(0)) + at, (float)x);
+             }}"
+        );
+        let (inputs, weights) = (if residual || !linear { 2 } else { 1 }, if linear { 2 } else { 0 });
+        let symbol = format!("product_{number}");
+        let reference = KernelCall {
+            dims: vec![m],
+            launch: Some(Launch::linear(
+                GridAxis { times: 1, mul: n * batch, dims: vec![0], div: i64::from(THREADS) },
+                THREADS,
+                0,
+            )),
+            ..call(&symbol, bed.build(&unit_of(bed.sm, &symbol, [inputs, weights], &body)).await)
+        };
+        let vendor = VendorMatMul {
+            dtypes: self.types,
+            batch: Extent::fixed(batch),
+            m: Extent { factor: 1, dims: vec![0] },
+            n: Extent::fixed(n),
+            k: Extent::fixed(k),
+            b_is_weight: linear,
+            b_transposed: linear,
+            tf32,
+            bias: linear.then_some(1),
+            residual: residual.then_some(1),
+            activation,
+        };
+        let candidate = KernelCall {
+            candidate: CandidateId(Digest::of("vendor")),
+            launch: None,
+            vendor: Some(VendorCall::MatMul(vendor)),
+            ..reference.clone()
+        };
+        let operand = |role, dtype, len: i64| Operand {
+            role,
+            dtype,
+            len: len as u64,
+            lattices: vec![Lattice { offset: 0, dims: vec![(len, 1)] }],
+            values: Values::Normal { std: if role == OperandRole::Weight { 0.12 } else { 1.0 } },
+        };
+        let mut operands = vec![operand(OperandRole::Input, factors, batch * m * k)];
+        if linear {
+            operands.extend(residual.then(|| operand(OperandRole::Input, result, m * n)));
+            operands.push(operand(OperandRole::Weight, factors, n * k));
+            operands.push(operand(OperandRole::Weight, DType::F32, n));
+        } else {
+            operands.push(operand(OperandRole::Input, factors, batch * k * n));
+        }
+        operands.push(operand(OperandRole::Output, result, batch * m * n));
+        let tolerance = match (factors, result) {
+            (DType::F32, _) if tf32 => 2e-3,
+            (_, DType::Bf16) => 8e-3,
+            (_, DType::F16) => 1e-3,
+            _ => 3e-6,
+        };
+        MeasureSpec { operands, tolerance, ..spec(bed, &reference, vec![candidate]) }
+    }
 }
 
 async fn many_candidates_are_measured_by_one_child(bed: &Bed) {

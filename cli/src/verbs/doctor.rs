@@ -1,6 +1,6 @@
 use std::process::ExitCode;
 
-use aotfarm_protocol::{Device, Health, Target};
+use aotfarm_protocol::{Device, Health, Target, VendorLibrary};
 use aotfarm_registry::client::Client;
 use aotfarm_worker::{Gpus, Search, Toolchains, WorkerConfig, probe_cpu, probe_gpus};
 use clap::Args;
@@ -59,7 +59,7 @@ impl Doctor {
         let mut checks = compilers(&toolchains);
         checks.push(Check::new("CPU", State::Ok, format!("{}, {} cores: {}", cpu.name, cpu.cores, list(&cpu.targets))));
         checks.extend(graphics(&toolchains, &gpus));
-        checks.push(cudnn(&config.search));
+        checks.extend(VendorLibrary::ALL.map(|library| vendor(&config.search, library)));
         checks.push(data_folder(cx));
         checks.push(coordinator(cx).await);
 
@@ -129,10 +129,17 @@ fn graphics(toolchains: &Toolchains, gpus: &Result<Gpus, String>) -> Vec<Check> 
     checks
 }
 
-fn cudnn(search: &Search) -> Check {
-    match search.nvrtc.cudnn() {
-        Some(path) => Check::new("cuDNN", State::Ok, path.display().to_string()),
-        None => Check::new("cuDNN", State::Missing, "not found; with it the tables say what its convolutions would take"),
+fn vendor(search: &Search, library: VendorLibrary) -> Check {
+    let work = match library {
+        VendorLibrary::Cudnn => "convolutions",
+        VendorLibrary::CublasLt => "matrix products",
+    };
+    match search.nvrtc.vendor(library) {
+        Some(path) => Check::new(library.name(), State::Ok, path.display().to_string()),
+        None => {
+            let missing = format!("not found; with it the tables say what its {work} would take");
+            Check::new(library.name(), State::Missing, missing)
+        }
     }
 }
 

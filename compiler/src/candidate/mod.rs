@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use aotfarm_protocol::{CandidateId, Digest, KeyHasher, Launch, Params, Target, TaskKey, TuneMode, VendorConv};
+use aotfarm_protocol::{CandidateId, Digest, KeyHasher, Launch, Params, Target, TaskKey, TuneMode, VendorCall};
 
 use crate::ir::PoolOp;
 use crate::task::{LoopNest, PoolSpec, RowSpec, TaskKind, TensorSpec, TuningTask};
@@ -125,7 +125,7 @@ pub struct Candidate {
     /// [`CandidateFamily::packing`].
     pub packing: Params,
     /// What a vendor's library is to do in its stead: such a candidate is measured for comparison, and never wins.
-    pub vendor: Option<VendorConv>,
+    pub vendor: Option<VendorCall>,
 }
 
 /// The most candidates of one task besides the naive one, by mode, when the user sets no number.

@@ -1,8 +1,9 @@
 //! What the worker and its measuring child say to each other: JSON lines, and one shared word.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use aotfarm_protocol::MeasureSpec;
+use aotfarm_protocol::{MeasureSpec, VendorLibrary};
 use serde::{Deserialize, Serialize};
 
 /// The child's job, a file.
@@ -16,8 +17,8 @@ pub(crate) struct MeasureJob {
     pub(crate) reference_library: PathBuf,
     /// On a GPU: the cubin with the kernels that fill and compare operands.
     pub(crate) tools: Option<PathBuf>,
-    /// On a GPU: cuDNN, if the host has it.
-    pub(crate) cudnn: Option<PathBuf>,
+    /// On a GPU: the libraries to compare with, as far as the host has them.
+    pub(crate) vendors: BTreeMap<VendorLibrary, PathBuf>,
     /// Where the reference's outputs are kept for a child that replaces this one; on a GPU it rather runs the reference again.
     pub(crate) reference_outputs: PathBuf,
     /// A file of 8 bytes, shared with the worker: which candidate is being run, see [`AT_NOTHING`]. It survives the child.

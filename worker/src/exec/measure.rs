@@ -81,7 +81,7 @@ pub(super) async fn measure(
         libraries,
         reference_library,
         tools,
-        cudnn: cx.cudnn.clone().filter(|_| gpu),
+        vendors: cx.vendors.clone(),
         reference_outputs: dir.join("reference.bin"),
         progress: dir.join("progress"),
     };

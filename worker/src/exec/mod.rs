@@ -5,6 +5,7 @@ mod link;
 mod measure;
 mod profile;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{File, TryLockError};
 use std::io;
@@ -12,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use aotfarm_protocol::{Device, Target, WorkResult, WorkSpec};
+use aotfarm_protocol::{Device, Target, VendorLibrary, WorkResult, WorkSpec};
 use tokio::process::Command;
 use tokio_util::sync::CancellationToken;
 
@@ -170,8 +171,8 @@ pub(crate) struct Context {
     pub(crate) dir: PathBuf,
     pub(crate) child: ChildProgram,
     pub(crate) device: Option<Device>,
-    /// cuDNN, to compare with.
-    pub(crate) cudnn: Option<PathBuf>,
+    /// NVIDIA's libraries, on a GPU.
+    pub(crate) vendors: BTreeMap<VendorLibrary, PathBuf>,
     /// The device, if it is a GPU.
     pub(crate) gpu: Option<Gpu>,
     /// The GPU's measuring child between two items.

@@ -13,13 +13,13 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use aotfarm_protocol::{KernelCall, OperandRole, VendorConv};
+use aotfarm_protocol::{KernelCall, OperandRole, VendorCall};
 use cudarc::driver::sys::CUdeviceptr;
 
-use super::cudnn::{Cudnn, Operands, Plan};
 use super::driver::{Error, Function, Gpu, Graph, Memory, Module, Shape};
 use super::nvml::Nvml;
 use super::tools::{Grid, SEEN_WORDS, Tools};
+use super::vendor::{Libraries, Operands, Plan};
 use crate::child::measure::Measuring;
 use crate::child::messages::{Event, MeasureJob};
 use crate::child::operand::{self, Seen};
@@ -69,15 +69,15 @@ impl Layout {
 }
 
 /// What runs.
-enum Code {
+enum Code<'h> {
     Kernel { function: Function, shape: Shape, _module: Module },
-    Vendor(Plan),
+    Vendor(Plan<'h>),
 }
 
 /// A candidate whose code is on the device.
-struct Loaded {
-    code: Code,
-    /// Seconds of a single run, once there was one.
+struct Loaded<'h> {
+    code: Code<'h>,
+    /// Seconds of a single run: of the first one that is checked, unless they are known before.
     seconds: Option<f64>,
     /// Some launches in a row, and how many.
     sample: Option<(Graph, u64)>,
@@ -114,7 +114,7 @@ impl Fault {
 pub(super) struct Bench<'h> {
     gpu: &'h Gpu,
     nvml: Option<&'h Nvml>,
-    cudnn: Option<&'h Result<Cudnn, String>>,
+    vendors: &'h Libraries,
     job: MeasureJob,
     watch: Rc<Watch>,
     tools: Tools,
@@ -131,7 +131,7 @@ pub(super) struct Bench<'h> {
     /// Checksums of inputs, weights and the reference's outputs.
     sums: Vec<u64>,
     /// By candidate; `None` is the reference.
-    loaded: HashMap<Option<usize>, Loaded>,
+    loaded: HashMap<Option<usize>, Loaded<'h>>,
     /// When conditions were last told.
     told: Option<Instant>,
     arena: Memory,
@@ -142,7 +142,7 @@ impl<'h> Bench<'h> {
     pub(super) fn new(
         gpu: &'h Gpu,
         nvml: Option<&'h Nvml>,
-        cudnn: Option<&'h Result<Cudnn, String>>,
+        vendors: &'h Libraries,
         spare: Option<Memory>,
         job: MeasureJob,
         watch: Watch,
@@ -197,7 +197,7 @@ impl<'h> Bench<'h> {
         let bench = Self {
             gpu,
             nvml,
-            cudnn,
+            vendors,
             watch: Rc::new(watch),
             tools,
             grids,
@@ -307,12 +307,14 @@ impl<'h> Bench<'h> {
             Some(i) => self.job.libraries[i].as_ref().ok_or_else(|| Fault::NoCode("it has no object".to_owned()))?,
         };
         let call = self.call(i);
-        if let Some(conv) = &call.vendor {
-            let at = self.vendor_operands(conv, 0)?;
-            let bias = self.weight(conv.bias).ok_or_else(|| Fault::NoCode("its bias does not exist".to_owned()))?;
-            let dtype = self.job.spec.operands[0].dtype;
-            let plan = self.cudnn()?.plan(self.gpu, conv, dtype, at, bias).map_err(Fault::Unsupported)?;
-            self.loaded.insert(i, Loaded { code: Code::Vendor(plan), seconds: None, sample: None });
+        if let Some(vendor) = &call.vendor {
+            let at = self.vendor_operands(vendor, 0)?;
+            let missing = || Fault::NoCode("its bias does not exist".to_owned());
+            let bias = vendor.bias().map(|k| self.weight(k).ok_or_else(missing)).transpose()?;
+            let plan = self.vendors.plan(self.gpu, vendor, &call.dims, at, bias).map_err(Fault::Unsupported)?;
+            // A call takes the host longer than the spin before a checked run lasts, so that run's time would not be the GPU's.
+            let seconds = Some(plan.seconds());
+            self.loaded.insert(i, Loaded { code: Code::Vendor(plan), seconds, sample: None });
             return Ok(());
         }
         let shape = Shape::of(call).map_err(Fault::Unsupported)?;
@@ -335,26 +337,17 @@ impl<'h> Bench<'h> {
         operands.chain([self.workspace.at]).chain(call.dims.iter().map(|size| *size as u64)).collect()
     }
 
-    fn launch(&self, i: Option<usize>, loaded: &Loaded, set: u64) -> Result<(), Error> {
+    fn launch(&self, i: Option<usize>, loaded: &Loaded<'_>, set: u64) -> Result<(), Error> {
         match &loaded.code {
             Code::Kernel { function, shape, .. } => {
                 let mut words = self.words(self.call(i), set);
                 self.gpu.launch(function, shape, &mut [words.as_mut_ptr().cast::<c_void>()])
             }
             Code::Vendor(plan) => {
-                let failed = |_| Error::unsupported("run cuDNN's convolution");
-                let at = self.call(i).vendor.as_ref().map(|conv| self.vendor_operands(conv, set));
-                let (Some(Ok(at)), Ok(cudnn)) = (at, self.cudnn()) else { return Err(failed(String::new())) };
-                cudnn.run(plan, at).map_err(failed)
+                let at = self.call(i).vendor.as_ref().and_then(|vendor| self.vendor_operands(vendor, set).ok());
+                let ran = at.is_some_and(|at| plan.run(at).is_ok());
+                if ran { Ok(()) } else { Err(Error::unsupported("run the vendor's call")) }
             }
-        }
-    }
-
-    fn cudnn(&self) -> Result<&'h Cudnn, Fault> {
-        match self.cudnn {
-            Some(Ok(cudnn)) => Ok(cudnn),
-            Some(Err(reason)) => Err(Fault::Unsupported(reason.clone())),
-            None => Err(Fault::Unsupported("cuDNN was not opened for this job".to_owned())),
         }
     }
 
@@ -364,17 +357,17 @@ impl<'h> Bench<'h> {
         self.operands[..self.outputs().start].get(first + k).map(|region| region.at)
     }
 
-    /// The operands of a vendor's convolution in set number `set`.
-    fn vendor_operands(&self, conv: &VendorConv, set: u64) -> Result<Operands, Fault> {
+    /// The operands of a vendor's call in set number `set`.
+    fn vendor_operands(&self, call: &VendorCall, set: u64) -> Result<Operands, Fault> {
         let inputs = self.job.spec.operands.iter().take_while(|o| o.role == OperandRole::Input).count();
         let shifted = |at: CUdeviceptr| at + set * self.stride;
         let input = |k: usize| self.operands[..inputs].get(k).map(|region| shifted(region.at));
         let missing = || Fault::NoCode("it names an operand that does not exist".to_owned());
         Ok(Operands {
-            x: input(0).ok_or_else(missing)?,
-            filter: self.weight(0).map(shifted).ok_or_else(missing)?,
-            residual: conv.residual.map(|k| input(k).ok_or_else(missing)).transpose()?,
-            y: shifted(self.operands[self.outputs().start].at),
+            left: input(0).ok_or_else(missing)?,
+            right: if call.multiplies_weight() { self.weight(0).map(shifted) } else { input(1) }.ok_or_else(missing)?,
+            residual: call.residual().map(|k| input(k).ok_or_else(missing)).transpose()?,
+            result: shifted(self.operands[self.outputs().start].at),
         })
     }
 
@@ -393,15 +386,9 @@ impl<'h> Bench<'h> {
         self.gpu.mark(true)?;
         self.inspect(i, &slots)?;
         self.gpu.read(self.results.at, &mut words)?;
-        let seconds = match &self.loaded[&i].code {
-            // A call of cuDNN's takes the host longer than the spin before it lasts.
-            Code::Vendor(plan) => plan.seconds,
-            Code::Kernel { .. } => self.gpu.elapsed()?,
-        };
+        let elapsed = self.gpu.elapsed()?;
         drop(watched);
-        if let Some(loaded) = self.loaded.get_mut(&i) {
-            loaded.seconds = Some(seconds);
-        }
+        let seconds = self.loaded.get_mut(&i).map_or(elapsed, |loaded| *loaded.seconds.get_or_insert(elapsed));
         let verdict = self.judge(i, &slots, &words);
         if verdict.as_ref().is_err_and(|(_, damage)| *damage) {
             self.fill()?;
@@ -539,7 +526,7 @@ impl<'h> Bench<'h> {
     }
 
     /// Launches in a row as artifacts make them, each with the next copy of the operands.
-    fn record(&self, i: usize, loaded: &Loaded, launches: u64) -> Result<Graph, Fault> {
+    fn record(&self, i: usize, loaded: &Loaded<'_>, launches: u64) -> Result<Graph, Fault> {
         let all = || (0..launches).try_for_each(|n| self.launch(Some(i), loaded, n % self.sets));
         Ok(self.gpu.capture(all)?)
     }

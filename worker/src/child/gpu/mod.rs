@@ -2,20 +2,19 @@
 //! hundred times what a candidate takes. It ends with the first candidate that breaks the context.
 
 mod bench;
-mod cudnn;
 pub(crate) mod devices;
 mod driver;
 mod nvml;
 mod tools;
+mod vendor;
 
-use std::cell::OnceCell;
 use std::io::BufRead;
 use std::path::Path;
 
 use bench::Bench;
-use cudnn::Cudnn;
 use driver::{Driver, Gpu, Memory};
 use nvml::Nvml;
+use vendor::Libraries;
 
 use super::measure::obey;
 use super::messages::{Event, MeasureJob, Order};
@@ -29,8 +28,8 @@ const KEEP: u64 = 2 << 30;
 struct Host {
     gpu: Gpu,
     nvml: Option<Nvml>,
-    /// Opened by the first job that compares with it.
-    cudnn: OnceCell<Result<Cudnn, String>>,
+    /// Each is opened by the first job that compares with it.
+    vendors: Libraries,
 }
 
 impl Host {
@@ -39,7 +38,7 @@ impl Host {
         let driver = Driver::start()?;
         let device = driver.device(0).map_err(|e| e.to_string())?;
         let gpu = Gpu::open(driver, device).map_err(|e| e.to_string())?;
-        Ok(Self { gpu, nvml: device.uuid().ok().and_then(|uuid| Nvml::open(&uuid)), cudnn: OnceCell::new() })
+        Ok(Self { gpu, nvml: device.uuid().ok().and_then(|uuid| Nvml::open(&uuid)), vendors: Libraries::default() })
     }
 }
 
@@ -82,14 +81,10 @@ fn open<'h>(host: &'h Result<Host, String>, spare: &mut Option<Memory>, path: &P
     let job: MeasureJob = read_job(path).map_err(broken)?;
     let watch = Watch::open(&job.progress).map_err(|e| broken(format!("could not open the progress file: {e}")))?;
     // Opening takes a good part of a second, which is not the race's.
-    let compares = job.spec.candidates.iter().any(|c| c.vendor.is_some());
-    let cudnn = compares.then(|| {
-        host.cudnn.get_or_init(|| match &job.cudnn {
-            Some(path) => Cudnn::open(path, &host.gpu),
-            None => Err("this host has no cuDNN".to_owned()),
-        })
-    });
-    let mut bench = Bench::new(&host.gpu, host.nvml.as_ref(), cudnn, spare.take(), job, watch)?;
+    for call in job.spec.candidates.iter().filter_map(|c| c.vendor.as_ref()) {
+        host.vendors.open(&host.gpu, &job.vendors, call);
+    }
+    let mut bench = Bench::new(&host.gpu, host.nvml.as_ref(), &host.vendors, spare.take(), job, watch)?;
     let seconds = bench.make_reference()?;
     Ok((bench, seconds))
 }

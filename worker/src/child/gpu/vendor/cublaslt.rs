@@ -1,0 +1,263 @@
+//! cuBLASLt (<https://docs.nvidia.com/cuda/cublas/#using-the-cublaslt-api>), as its versions 12 and 13 have it.
+//!
+//! It takes column-major matrices, so what is row-major here is transposed there: `Dᵀ = Bᵀ Aᵀ`. Its first factor is our b, of n columns.
+
+use std::ffi::{c_char, c_int, c_void};
+use std::path::Path;
+use std::ptr::{self, null_mut};
+
+use aotfarm_protocol::{Activation, DType, Extent, VendorMatMul};
+use cudarc::driver::sys::{CUdeviceptr, CUstream};
+
+use super::{Descriptor, Handle, Operands, Status, Way, api, convert, fastest, pointer, pointer_mut};
+use crate::child::gpu::driver::{Gpu, Memory};
+
+/// `cublasComputeType_t`.
+const COMPUTE_32F: c_int = 68;
+const COMPUTE_32F_FAST_TF32: c_int = 77;
+/// `cudaDataType_t`.
+const R_32F: c_int = 0;
+const R_16F: c_int = 2;
+const R_16BF: c_int = 14;
+/// `cublasOperation_t`.
+const TRANSPOSE: c_int = 1;
+/// `cublasLtMatmulDescAttributes_t`.
+const DESC_TRANSA: c_int = 3;
+const DESC_EPILOGUE: c_int = 7;
+const DESC_BIAS_POINTER: c_int = 8;
+/// `cublasLtEpilogue_t`: one of the first three, and the last one added.
+const EPILOGUE_DEFAULT: u32 = 1;
+const EPILOGUE_RELU: u32 = 2;
+const EPILOGUE_GELU: u32 = 32;
+const EPILOGUE_BIAS: u32 = 4;
+/// `cublasLtMatrixLayoutAttribute_t`.
+const LAYOUT_BATCH_COUNT: c_int = 5;
+const LAYOUT_BATCH_STRIDE: c_int = 6;
+/// `cublasLtMatmulPreferenceAttributes_t`.
+const PREFER_MAX_WORKSPACE: c_int = 1;
+/// Of A, B, C and D.
+const PREFER_MIN_ALIGNMENT: [c_int; 4] = [5, 6, 7, 8];
+
+/// Memory that an algorithm may ask for: what NVIDIA recommends for Hopper.
+const MAX_WORKSPACE: usize = 32 << 20;
+/// What is sure of the addresses of an artifact's operands.
+const ALIGNMENT: u32 = 16;
+/// Algorithms that are tried.
+const ALGORITHMS: usize = 4;
+
+/// `cublasLtMatmulAlgo_t`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Algorithm([u64; 8]);
+
+/// `cublasLtMatmulHeuristicResult_t`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Heuristic {
+    algorithm: Algorithm,
+    workspace: usize,
+    status: Status,
+    waves: f32,
+    reserved: [c_int; 4],
+}
+
+/// Sets an attribute of a descriptor.
+type Set = unsafe extern "C" fn(Descriptor, c_int, *const c_void, usize) -> Status;
+
+api! {
+    CublasLt: text = "cublasLtGetStatusString";
+    create = "cublasLtCreate": fn(*mut Handle);
+    create_product = "cublasLtMatmulDescCreate": fn(*mut Descriptor, c_int, c_int);
+    set_product = "cublasLtMatmulDescSetAttribute": fn(Descriptor, c_int, *const c_void, usize);
+    create_layout = "cublasLtMatrixLayoutCreate": fn(*mut Descriptor, c_int, u64, u64, i64);
+    set_layout = "cublasLtMatrixLayoutSetAttribute": fn(Descriptor, c_int, *const c_void, usize);
+    create_preference = "cublasLtMatmulPreferenceCreate": fn(*mut Descriptor);
+    set_preference = "cublasLtMatmulPreferenceSetAttribute": fn(Descriptor, c_int, *const c_void, usize);
+    choose = "cublasLtMatmulAlgoGetHeuristic": fn(
+        Handle, Descriptor, Descriptor, Descriptor, Descriptor, Descriptor, Descriptor, c_int, *mut Heuristic, *mut c_int
+    );
+    matmul = "cublasLtMatmul": fn(
+        Handle, Descriptor, *const f32, *const c_void, Descriptor, *const c_void, Descriptor, *const f32, *const c_void, Descriptor,
+        *mut c_void, Descriptor, *const Algorithm, *mut c_void, usize, CUstream
+    );
+}
+
+impl Api {
+    /// Sets an attribute of a descriptor.
+    ///
+    /// # Safety
+    /// The descriptor is of the kind that `set` is for, and `T` is the attribute's type.
+    unsafe fn set<T>(&self, set: Set, descriptor: Descriptor, attribute: c_int, value: &T) -> Result<(), String> {
+        // SAFETY: the caller's promise; the value is read during the call.
+        let done = unsafe { set(descriptor, attribute, ptr::from_ref(value).cast(), size_of::<T>()) };
+        self.check("describe the product to cuBLASLt", done)
+    }
+}
+
+/// cuBLASLt, opened.
+pub(super) struct CublasLt {
+    api: Api,
+    handle: Handle,
+}
+
+/// A described product.
+struct Described<'h> {
+    cublaslt: &'h CublasLt,
+    stream: CUstream,
+    product: Descriptor,
+    a: Descriptor,
+    b: Descriptor,
+    /// Of the residual and the result.
+    d: Descriptor,
+    /// The bias in the type of the result, to which `product` points.
+    _bias: Option<Memory>,
+}
+
+/// A product with the fastest algorithm of those that were tried.
+pub(in crate::child::gpu) struct Plan<'h> {
+    described: Described<'h>,
+    best: Way<Algorithm>,
+}
+
+impl Plan<'_> {
+    pub(super) const fn seconds(&self) -> f64 {
+        self.best.seconds
+    }
+
+    pub(super) fn run(&self, at: Operands) -> Result<(), String> {
+        self.described.run(&self.best.algorithm, &self.best.workspace, at)
+    }
+}
+
+impl CublasLt {
+    /// Opens the library for the current context.
+    pub(super) fn open(path: &Path) -> Result<Self, String> {
+        let api = Api::open(path)?;
+        let mut handle = null_mut();
+        // SAFETY: an out-parameter on the stack.
+        api.check("start cuBLASLt", unsafe { (api.create)(&raw mut handle) })?;
+        Ok(Self { api, handle })
+    }
+
+    /// Describes the product and finds a fast algorithm. `bias` holds the bias in f32 on the device.
+    pub(super) fn plan<'h>(
+        &'h self,
+        gpu: &Gpu,
+        product: &VendorMatMul,
+        dims: &[i64],
+        at: Operands,
+        bias: Option<CUdeviceptr>,
+    ) -> Result<Plan<'h>, String> {
+        let n = product.n.at(dims).ok_or("its result has no size")?;
+        let bias = bias.map(|bias| convert(gpu, bias, n, product.dtypes[1])).transpose()?;
+        let described = self.describe(gpu, product, dims, bias)?;
+        let found = described.algorithms()?;
+        let algorithms = found.into_iter().map(|h| (h.algorithm, h.workspace as u64));
+        let best = fastest(gpu, algorithms, |algorithm, workspace| described.run(algorithm, workspace, at));
+        Ok(Plan { best: best.ok_or("cuBLASLt has no algorithm for it")?, described })
+    }
+
+    fn describe(&self, gpu: &Gpu, product: &VendorMatMul, dims: &[i64], bias: Option<Memory>) -> Result<Described<'_>, String> {
+        let api = &self.api;
+        let size = |extent: &Extent| extent.at(dims).filter(|n| *n > 0).ok_or("it has a size that is not positive");
+        let (batch, m, n, k) = (size(&product.batch)?, size(&product.m)?, size(&product.n)?, size(&product.k)?);
+        let count = c_int::try_from(batch).map_err(|_| format!("{batch} matrices are too many for cuBLASLt"))?;
+        let [factors, result] = product.dtypes;
+        let layout = |dtype: DType, rows: i64, columns: i64| -> Result<Descriptor, String> {
+            let (mut layout, stride) = (null_mut(), rows.saturating_mul(columns));
+            // SAFETY: an out-parameter on the stack; attributes with the types of the documentation.
+            unsafe {
+                let made = (api.create_layout)(&raw mut layout, data_type(dtype)?, rows as u64, columns as u64, rows);
+                api.check("describe a matrix", made)?;
+                api.set(api.set_layout, layout, LAYOUT_BATCH_COUNT, &count)?;
+                api.set(api.set_layout, layout, LAYOUT_BATCH_STRIDE, &stride)?;
+            }
+            Ok(layout)
+        };
+        let a = if product.b_transposed { layout(factors, k, n)? } else { layout(factors, n, k)? };
+        let (b, d) = (layout(factors, k, m)?, layout(result, n, m)?);
+        let compute = if product.tf32 { COMPUTE_32F_FAST_TF32 } else { COMPUTE_32F };
+        let mut epilogue = match product.activation {
+            Activation::None => EPILOGUE_DEFAULT,
+            Activation::Relu => EPILOGUE_RELU,
+            Activation::Gelu => EPILOGUE_GELU,
+        };
+        if bias.is_some() {
+            // "Default" is the lowest bit, which no other has.
+            epilogue = epilogue & !EPILOGUE_DEFAULT | EPILOGUE_BIAS;
+        }
+        let mut descriptor = null_mut();
+        // SAFETY: as above.
+        unsafe {
+            api.check("describe the product", (api.create_product)(&raw mut descriptor, compute, R_32F))?;
+            if product.b_transposed {
+                api.set(api.set_product, descriptor, DESC_TRANSA, &TRANSPOSE)?;
+            }
+            api.set(api.set_product, descriptor, DESC_EPILOGUE, &epilogue)?;
+            if let Some(bias) = &bias {
+                api.set(api.set_product, descriptor, DESC_BIAS_POINTER, &bias.at)?;
+            }
+        }
+        Ok(Described { cublaslt: self, stream: gpu.raw_stream(), product: descriptor, a, b, d, _bias: bias })
+    }
+}
+
+fn data_type(dtype: DType) -> Result<c_int, String> {
+    match dtype {
+        DType::F32 => Ok(R_32F),
+        DType::F16 => Ok(R_16F),
+        DType::Bf16 => Ok(R_16BF),
+        other => Err(format!("cuBLASLt does not multiply {other}")),
+    }
+}
+
+impl Described<'_> {
+    /// The algorithms that cuBLASLt believes fastest, best first.
+    fn algorithms(&self) -> Result<Vec<Heuristic>, String> {
+        let api = &self.cublaslt.api;
+        let preference = api.descriptor(api.create_preference)?;
+        let nothing = Heuristic { algorithm: Algorithm([0; 8]), workspace: 0, status: -1, waves: 0.0, reserved: [0; 4] };
+        let (mut found, mut tried) = (0, [nothing; ALGORITHMS]);
+        // SAFETY: attributes with the types of the documentation; room for as many results as are asked for.
+        unsafe {
+            api.set(api.set_preference, preference, PREFER_MAX_WORKSPACE, &MAX_WORKSPACE)?;
+            for attribute in PREFER_MIN_ALIGNMENT {
+                api.set(api.set_preference, preference, attribute, &ALIGNMENT)?;
+            }
+            let Self { product, a, b, d, .. } = *self;
+            let (handle, room) = (self.cublaslt.handle, ALGORITHMS as c_int);
+            let chosen = (api.choose)(handle, product, a, b, d, d, preference, room, tried.as_mut_ptr(), &raw mut found);
+            api.check("choose cuBLASLt's algorithm", chosen)?;
+        }
+        let found = (found.max(0) as usize).min(ALGORITHMS);
+        Ok(tried[..found].iter().filter(|h| h.status == 0).copied().collect())
+    }
+
+    /// Puts the product on the stream.
+    fn run(&self, algorithm: &Algorithm, workspace: &Memory, at: Operands) -> Result<(), String> {
+        let (one, beta) = (1f32, if at.residual.is_some() { 1f32 } else { 0f32 });
+        let api = &self.cublaslt.api;
+        // SAFETY: what is described are operands of this shape.
+        let run = unsafe {
+            (api.matmul)(
+                self.cublaslt.handle,
+                self.product,
+                &raw const one,
+                pointer(at.right),
+                self.a,
+                pointer(at.left),
+                self.b,
+                &raw const beta,
+                pointer(at.residual.unwrap_or(at.result)),
+                self.d,
+                pointer_mut(at.result),
+                self.d,
+                algorithm,
+                pointer_mut(workspace.at),
+                workspace.bytes as usize,
+                self.stream,
+            )
+        };
+        api.check("run cuBLASLt's product", run)
+    }
+}
