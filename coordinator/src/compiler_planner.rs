@@ -9,6 +9,7 @@ use aotfarm_compiler::interp::{self, Case, Tensor};
 use aotfarm_compiler::ir::{Bindings, Graph, verify};
 use aotfarm_compiler::link::{self, ArtifactInfo, SpecChoice};
 use aotfarm_compiler::plan::{self, Plan};
+use aotfarm_compiler::select::Admission;
 use aotfarm_compiler::task::{TaskKind, TensorSpec, TuningTask};
 use aotfarm_compiler::{import, passes, select};
 use aotfarm_protocol::{
@@ -82,6 +83,7 @@ struct Variant {
     plan: Plan,
     specs: Vec<Spec>,
     accuracy: Accuracy,
+    allow_vendor: bool,
 }
 
 /// A spec at its distinct tasks, from the smallest point to the largest.
@@ -105,7 +107,7 @@ impl Variant {
                 }
             }
         }
-        Ok(Self { plan, specs: specs.into_values().collect(), accuracy: request.accuracy })
+        Ok(Self { plan, specs: specs.into_values().collect(), accuracy: request.accuracy, allow_vendor: request.allow_vendor })
     }
 
     fn outline(&self) -> VariantOutline {
@@ -209,7 +211,11 @@ impl Blueprint for CompiledModel {
         if let Some(list) = self.memo().lists.get(&key) {
             return list.clone();
         }
-        let rendered = candidate::candidates(self.task(task), mode, trials);
+        let mut rendered = candidate::candidates(self.task(task), mode, trials);
+        if mode == TuneMode::None && self.variants[task.variant].allow_vendor {
+            // Where nothing is measured it is not for comparison, but it may be known.
+            rendered.extend(candidate::baseline(self.task(task)));
+        }
         let mut memo = self.memo();
         let list: Vec<_> = rendered.into_iter().map(|c| memo.add(c)).collect();
         memo.lists.insert(key, list.clone());
@@ -271,8 +277,9 @@ impl Blueprint for CompiledModel {
             let considered: Vec<Candidate> = considered.iter().map(|id| memo.candidate(*id).clone()).collect();
             (considered, beside.iter().map(|id| memo.candidate(*id).clone()).collect::<Vec<_>>())
         };
-        let selection = select::select(self.task(task), &considered, outcomes, &beside, allowed);
-        let winner = self.memo().add(selection.winner).id;
+        let admission = Admission { error: allowed, vendor: self.variants[task.variant].allow_vendor };
+        let selection = select::select(self.task(task), &considered, outcomes, &beside, admission);
+        let winner = self.memo().add(selection.winner);
         Decision { winner, measured: selection.measured, dropped: selection.dropped, rows: selection.rows }
     }
 
@@ -385,6 +392,7 @@ mod tests {
             accuracy: Accuracy::Default,
             precision: Precision::default(),
             threads: None,
+            allow_vendor: false,
         };
         let (one, two) =
             (CompilerPlanner.plan(graph.clone(), &request).unwrap(), CompilerPlanner.plan(graph.clone(), &request).unwrap());
@@ -414,5 +422,53 @@ mod tests {
             "{}",
             error.message
         );
+    }
+
+    /// From the request to what is linked, for the classifier of a network in bf16.
+    #[test]
+    fn a_vendors_library_is_linked_only_if_the_request_allows_it() {
+        use aotfarm_protocol::{Measurement, VendorLibrary};
+        let graph = Bytes::from(import::graph::write(&import::example("resnet18").unwrap()));
+        let plan = |allow_vendor| {
+            let request = JobRequest {
+                name: "m".to_owned(),
+                graph: Digest::of(&graph),
+                targets: vec!["cuda-sm_90".parse().unwrap()],
+                dims: vec![DimRange { name: "batch".to_owned(), min: 1, max: 1 }],
+                tune: TuneMode::Quick,
+                trials: Some(1),
+                budget_s: None,
+                tune_at: vec![],
+                accuracy: Accuracy::Default,
+                precision: Precision::Bf16,
+                threads: None,
+                allow_vendor,
+            };
+            CompilerPlanner.plan(graph.clone(), &request).unwrap()
+        };
+        let measured = |seconds, algorithm| {
+            Outcome::Measured(Measurement { samples: vec![seconds; 20], raced: 20, error: 1e-7, conditions: None, algorithm })
+        };
+        for allowed in [false, true] {
+            let plan = plan(allowed);
+            let mut choices = Vec::new();
+            for spec in 0..plan.variants()[0].specs.len() {
+                let task = TaskRef { variant: 0, spec, point: 0 };
+                let candidates = plan.candidates(task, TuneMode::Quick, Some(1));
+                let of_library = |c: &CandidateOutline| c.family.starts_with("cu") && !c.family.starts_with("cuda");
+                let outcomes: Vec<_> = candidates
+                    .iter()
+                    .map(|c| (c.id, if of_library(c) { measured(1e-6, Some(1)) } else { measured(2e-6, None) }))
+                    .collect();
+                let ids: Vec<_> = candidates.iter().map(|c| c.id).collect();
+                let winner = plan.select(task, &ids, &outcomes, &[]).winner;
+                assert_eq!(of_library(&winner), allowed && candidates.iter().any(of_library), "{}", winner.family);
+                choices.push((task, winner.id));
+            }
+            let linked = plan.link(0, &choices, None).unwrap();
+            assert_eq!(linked.metadata.libraries, if allowed { VendorLibrary::ALL.to_vec() } else { vec![] });
+            assert_eq!(linked.glue.contains("cudnnConvolutionBiasActivationForward"), allowed);
+            assert!(linked.units.iter().all(|unit| !plan.source(*unit).contains("called by the worker")));
+        }
     }
 }

@@ -108,8 +108,8 @@ pub struct CandidateOutline {
 /// What was chosen for one task.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Decision {
-    /// The winner.
-    pub winner: CandidateId,
+    /// The winner: one of the considered, the naive one, or a vendor's library by the algorithm that it was measured with.
+    pub winner: CandidateOutline,
     /// Candidates that are right and were timed to the end.
     pub measured: u32,
     /// Candidates that are right and were dropped while screening.

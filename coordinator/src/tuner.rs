@@ -614,7 +614,7 @@ impl Tuner {
             )));
             naive
         } else {
-            task.considered.iter().find(|c| c.id == decision.winner).cloned().unwrap_or(naive)
+            decision.winner.clone()
         };
         let table = self.table(task, decision);
         let silent = !self.measures(task);

@@ -98,6 +98,10 @@ pub struct JobRequest {
     pub precision: Precision,
     /// Threads to tune and profile with; `None`: the device's cores.
     pub threads: Option<u32>,
+    /// Whether NVIDIA's libraries may do steps of the artifact, which then needs them on every host that runs it. (Left out when not, so that the
+    /// keys of such requests stay.)
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub allow_vendor: bool,
 }
 
 /// Where a Job stands.
@@ -201,7 +205,7 @@ pub struct AutotuneRow {
     pub seconds: Option<f64>,
     /// Why it won or lost.
     pub verdict: String,
-    /// A vendor's library, shown for comparison.
+    /// A vendor's library, shown for comparison or, where the job allows it, as a candidate.
     #[serde(default)]
     pub baseline: bool,
 }

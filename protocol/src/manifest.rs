@@ -70,6 +70,9 @@ pub const PRECISION_ANNOTATION: &str = "io.aotfarm.precision";
 /// Annotation of a variant whose kernels were not measured on a device of its target: why not.
 pub const UNTESTED_ANNOTATION: &str = "io.aotfarm.untested";
 
+/// Annotation of a variant that needs NVIDIA's libraries on the host that runs it: their files.
+pub const LIBRARIES_ANNOTATION: &str = "io.aotfarm.libraries";
+
 /// One variant of a version, resolved.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct VariantInfo {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{DType, Digest, Precision, Target};
+use crate::{DType, Digest, Precision, Target, VendorLibrary};
 
 /// A symbolic dimension and the sizes that are allowed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,6 +53,9 @@ pub struct ArtifactMetadata {
     /// Why its kernels were chosen without measuring them on a device of the target; `None` when they were measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub untested: Option<String>,
+    /// NVIDIA's libraries that do some of its steps, which a host must have to run it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub libraries: Vec<VendorLibrary>,
     /// Symbolic dimensions.
     pub dims: Vec<DimRange>,
     /// Inputs in order.

@@ -16,6 +16,9 @@ pub struct Measurement {
     /// Clocks, temperature and power of the device towards the end, in words, where it tells.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub conditions: Option<String>,
+    /// Of a vendor's library: by which of its algorithms it was the fastest. cuDNN's number of it, or the place among cuBLASLt's proposals.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub algorithm: Option<i64>,
 }
 
 impl Measurement {

@@ -34,6 +34,14 @@ impl VendorLibrary {
         }
     }
 
+    /// What an artifact opens, for people and the loader.
+    pub const fn needed(self) -> &'static str {
+        match self {
+            Self::Cudnn => "libcudnn.so.9",
+            Self::CublasLt => "libcublasLt.so.13 or libcublasLt.so.12",
+        }
+    }
+
     /// The environment variable that names another file; an empty one means none.
     pub const fn variable(self) -> &'static str {
         match self {

@@ -45,6 +45,8 @@ struct Lane {
     error: f64,
     samples: Vec<f64>,
     raced: u32,
+    /// By which algorithm a vendor's library runs.
+    algorithm: Option<i64>,
     /// Set when the candidate failed.
     outcome: Option<Outcome>,
 }
@@ -174,6 +176,11 @@ impl Race {
         lane.error = lane.error.max(error);
     }
 
+    /// The library that candidate `i` is runs by this algorithm: in the last child that checked it, should one have replaced another.
+    pub(crate) fn chose(&mut self, i: usize, algorithm: Option<i64>) {
+        self.lanes[i].algorithm = algorithm.or(self.lanes[i].algorithm);
+    }
+
     /// A timed run of candidate `i` took so many seconds.
     pub(crate) fn ran(&mut self, i: usize, seconds: f64) {
         let last = matches!(self.stage, Stage::Rounds { last: true, .. });
@@ -199,7 +206,8 @@ impl Race {
                 // One that was dropped after its check has that run as its only sample.
                 let samples = if lane.samples.is_empty() { lane.check.into_iter().collect() } else { lane.samples };
                 let conditions = conditions.map(str::to_owned);
-                Outcome::Measured(Measurement { samples, raced: lane.raced, error: lane.error, conditions })
+                let (raced, error, algorithm) = (lane.raced, lane.error, lane.algorithm);
+                Outcome::Measured(Measurement { samples, raced, error, conditions, algorithm })
             })
         };
         self.lanes.into_iter().map(outcome).collect()

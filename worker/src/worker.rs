@@ -197,6 +197,8 @@ impl Worker {
         if let Some(gpu) = &gpu {
             // Of all GPUs its children see only this one.
             child.env.push(("CUDA_VISIBLE_DEVICES".into(), gpu.visible_as.clone().into()));
+            // An artifact that calls a library, when it is profiled, finds the one that was measured.
+            child.env.extend(vendors.iter().map(|(library, path)| (library.variable().into(), path.clone().into())));
         }
         let context = Context { toolchains, cache, dir, child, device, vendors, gpu, idle: Mutex::default() };
         let runner = Runner {

@@ -1,7 +1,7 @@
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use aotfarm_protocol::{HistoryEntry, Manifest, PRECISION_ANNOTATION, Reference, UNTESTED_ANNOTATION};
+use aotfarm_protocol::{HistoryEntry, LIBRARIES_ANNOTATION, Manifest, PRECISION_ANNOTATION, Reference, UNTESTED_ANNOTATION};
 use clap::Args;
 
 use crate::context::Context;
@@ -40,6 +40,9 @@ impl Show {
             cx.out.data(format!("  {}  {}{precision}", variant.target, bytes(variant.bytes)));
             if let Some(why) = note(UNTESTED_ANNOTATION) {
                 cx.out.data(format!("    its kernels were not measured: {why}"));
+            }
+            if let Some(libraries) = note(LIBRARIES_ANNOTATION) {
+                cx.out.data(format!("    needs {libraries} where it runs (it was submitted with --allow-vendor)"));
             }
             cx.out.data(format!("    artifact {}", variant.artifact));
             for p in profiles.iter().filter(|p| p.target == variant.target) {

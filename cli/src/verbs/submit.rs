@@ -53,6 +53,9 @@ pub(crate) struct Submit {
     /// How exact the kernels must be, each against sums in f64
     #[arg(long, value_enum, default_value_t = Exactness::Default)]
     pub(crate) accuracy: Exactness,
+    /// Let cuDNN and cuBLASLt do what they are faster at: the artifact then needs them where it runs
+    #[arg(long)]
+    pub(crate) allow_vendor: bool,
     /// Threads to tune and profile with [default: the measuring device's cores]
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<u32>,
@@ -99,6 +102,7 @@ impl Submit {
             tune_at: Vec::new(),
             dtype: Dtype::Fp32,
             accuracy: Exactness::Default,
+            allow_vendor: false,
             threads: None,
             detach: false,
             quiet,
@@ -147,6 +151,11 @@ impl Submit {
                 .hint("choose a GPU with --device cuda or --target cuda-sm_NN")
                 .into());
         }
+        if self.allow_vendor && !targets.is_empty() && targets.iter().all(|t| matches!(t, Target::Cpu(_))) {
+            return Err(Failure::input("--allow-vendor is about NVIDIA's libraries, and none of the targets is a GPU of theirs")
+                .hint("choose a GPU with --device cuda or --target cuda-sm_NN")
+                .into());
+        }
         let graph = tensors::load_graph(&self.file)?;
         let file = aotfarm_compiler::import::graph::write(&graph);
         let budget_s = self.budget.map(|b| u32::try_from(b.as_secs().max(1)).unwrap_or(u32::MAX));
@@ -170,6 +179,7 @@ impl Submit {
             },
             precision: self.dtype.into(),
             threads: self.threads,
+            allow_vendor: self.allow_vendor,
         };
         Ok((request, file))
     }
@@ -251,5 +261,23 @@ mod tests {
         for bad in ["", "batch", "batch=", "batch=3", "batch=3..1", "batch=0..4", "=1..2", "b=1..x"] {
             assert!(parse_dim(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn vendors_libraries_are_for_gpus_and_only_when_allowed() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("m.graph");
+        let graph = aotfarm_compiler::import::example("resnet18").unwrap();
+        std::fs::write(&file, aotfarm_compiler::import::graph::write(&graph)).unwrap();
+        let submit = |device: &str, allow_vendor| {
+            let defaults = Submit::of(&file, "m", true);
+            Submit { device: device.to_owned(), allow_vendor, ..defaults }.prepare()
+        };
+        assert!(submit("cuda", true).unwrap().0.allow_vendor);
+        let request = submit("cuda", false).unwrap().0;
+        // The key of a job is made of this text.
+        assert!(!request.allow_vendor && !serde_json::to_string(&request).unwrap().contains("vendor"));
+        let refused = submit("cpu", true).unwrap_err().to_string();
+        assert!(refused.contains("--allow-vendor is about NVIDIA's libraries"), "{refused}");
     }
 }

@@ -164,10 +164,28 @@ typedef struct rt_function {
     uint32_t shared_bytes, cluster; /* the most of any launch */
 } rt_function;
 
+#ifdef RT_VENDOR
+/* Steps that a library of NVIDIA's does: see vendor.c, which is part of artifacts with such steps alone. RT_VENDOR says which libraries. */
+enum { RT_CUDNN = 1, RT_CUBLASLT = 2, RT_LIBRARY_FAILED = -1000 /* with the text set; no error of the driver */ };
+
+typedef struct rt_vendor rt_vendor;           /* what is asked of it */
+typedef struct rt_vendor_call rt_vendor_call; /* at bound sizes */
+
+/* The libraries as a session uses them. */
+typedef struct rt_vendor_session {
+    void *dnn, *blas;
+    cu_address workspace;
+    uint64_t workspace_bytes;
+} rt_vendor_session;
+#endif
+
 struct rt_kernel {
     uint32_t function;
     const rt_launch *launch;
     const uint64_t *weights; /* offsets in the weight section */
+#ifdef RT_VENDOR
+    const rt_vendor *vendor; /* what is done in place of the function; NULL for a kernel */
+#endif
 };
 
 struct rt_target {
@@ -380,6 +398,9 @@ typedef struct rt_call {
     uint32_t grid[3];
     uint64_t *words; /* its parameter: pointers to inputs, weights, outputs, the workspace; the dims */
     cu_node node;    /* in the graph */
+#ifdef RT_VENDOR
+    rt_vendor_call *vendor;
+#endif
 } rt_call;
 
 /* All that follows from one assignment of sizes. */
@@ -391,6 +412,9 @@ typedef struct rt_plan {
     cu_exec exec;      /* NULL until its first use */
     cu_graph graph;    /* what `exec` was made of: nodes are named by it */
     bool plain;        /* a graph was refused: kernels are launched one by one */
+#ifdef RT_VENDOR
+    bool warm;         /* its first run is over, in which libraries load their code: that cannot be captured */
+#endif
 } rt_plan;
 
 /* Memory of the session for one tensor of the caller. */
@@ -417,7 +441,18 @@ struct aotfarm_session {
     cu_event *events; /* around the steps of a timed run */
     _Atomic uint32_t *mark; /* pinned; the stream writes `marks` to it at the end of a run */
     uint32_t marks;
+#ifdef RT_VENDOR
+    rt_vendor_session vendor;
+#endif
 };
+
+#ifdef RT_VENDOR
+static int32_t rt_vendor_open(rt_vendor_session *v);
+static void rt_vendor_close(rt_vendor_session *v);
+static int32_t rt_vendor_describe(aotfarm_session *s, const rt_kernel *kernel, const char *step, const uint64_t *dims, rt_vendor_call **result);
+static void rt_vendor_drop(rt_vendor_call *c);
+static int32_t rt_vendor_run(const rt_vendor_call *c, const rt_step *step, const uint64_t *words, cu_stream stream);
+#endif
 
 static int32_t rt_check_device(const aotfarm_session *s, const char *kind, const aotfarm_port *port, DLDevice device) {
     int32_t type = (int32_t)device.device_type;
@@ -442,11 +477,21 @@ static void rt_drop_graph(rt_plan *p) {
     p->graph = NULL;
 }
 
+/* Frees a plan without a graph. */
+#ifdef RT_VENDOR
+static void rt_free_plan(rt_plan *p) {
+    for (uint32_t i = 0; i < rt_model.api->n_steps; i++) rt_vendor_drop(p->calls[i].vendor);
+    free(p);
+}
+#else
+#define rt_free_plan free
+#endif
+
 static void rt_drop_plans(aotfarm_session *s) {
     for (uint32_t i = 0; i < RT_PLANS; i++) {
         if (s->plans[i] == NULL) continue;
         rt_drop_graph(s->plans[i]);
-        free(s->plans[i]);
+        rt_free_plan(s->plans[i]);
         s->plans[i] = NULL;
     }
     s->plan = NULL;
@@ -558,6 +603,13 @@ static int32_t rt_fill(aotfarm_session *s, rt_plan *p) {
             if (rt_model.buffers[step->out[k]].place == RT_SLOT) *word = s->arena + s->slots[rt_model.buffers[step->out[k]].index].offset;
         *word++ = s->arena + s->workspace;
         for (uint32_t k = 0; k < step->n_dims; k++) word[k] = (uint64_t)s->front.values[step->dims[k]];
+#ifdef RT_VENDOR
+        if (kernel->vendor != NULL) {
+            int32_t status = rt_vendor_describe(s, kernel, api->steps[i], word, &call->vendor);
+            if (status) return status;
+            continue;
+        }
+#endif
         int32_t status = rt_grid(call->launch, api->steps[i], word, call->grid);
         if (status) return status;
     }
@@ -582,12 +634,12 @@ static int32_t rt_bind(aotfarm_session *s) {
         if (status) return status;
         if (*oldest != NULL) {
             rt_drop_graph(*oldest);
-            free(*oldest);
+            rt_free_plan(*oldest);
         }
         rt_plan *p = *oldest = rt_new_plan();
         if (p == NULL) return rt_fail(AOTFARM_ERROR_MEMORY, "cannot allocate the tables of a size");
         if ((status = rt_fill(s, p))) {
-            free(p);
+            rt_free_plan(p);
             *oldest = NULL;
             return status;
         }
@@ -681,6 +733,11 @@ static int32_t rt_copy_out(aotfarm_session *s) {
 static int32_t rt_launch_step(const rt_plan *p, uint32_t i, cu_stream stream, bool overlap) {
     const rt_call *call = &p->calls[i];
     const rt_launch *launch = call->launch;
+#ifdef RT_VENDOR
+    if (call->vendor != NULL) return rt_vendor_run(call->vendor, &rt_model.steps[i], call->words, stream);
+    /* What a library ends with is not known to be a kernel, which overlapping needs. */
+    overlap = overlap && i > 0 && p->calls[i - 1].vendor == NULL;
+#endif
     cu_attribute attributes[2];
     cu_config config = {.grid = {call->grid[0], call->grid[1], call->grid[2]}, .block = {launch->threads, 1, 1}, .shared_bytes = launch->shared_bytes,
                         .stream = stream, .attributes = attributes};
@@ -701,6 +758,9 @@ static int32_t rt_launch_step(const rt_plan *p, uint32_t i, cu_stream stream, bo
 }
 
 static int32_t rt_fail_launch(const aotfarm_session *s, uint32_t step, int32_t error) {
+#ifdef RT_VENDOR
+    if (error == RT_LIBRARY_FAILED) return AOTFARM_ERROR_SYSTEM;
+#endif
     return rt_fail_cuda(error, "step `%s`: GPU %d (%s) refused its kernel", rt_model.api->steps[step], s->gpu->index, s->gpu->name);
 }
 
@@ -716,6 +776,12 @@ static int32_t rt_launch_all(aotfarm_session *s) {
 /* Makes the graph of a plan, by capture, which is how the driver learns which kernels may overlap. Whatever it refuses, the kernels can still be
  * launched one by one, and if that fails too it says why. */
 static void rt_make_graph(aotfarm_session *s, rt_plan *p) {
+#ifdef RT_VENDOR
+    if (!p->warm) {
+        p->warm = true;
+        return;
+    }
+#endif
     if (!cu.graphs || cu.capture_begin(s->capture, CU_CAPTURE_RELAXED) != 0) {
         p->plain = true;
         return;
@@ -723,6 +789,9 @@ static void rt_make_graph(aotfarm_session *s, rt_plan *p) {
     int32_t error = 0;
     for (uint32_t i = 0; i < rt_model.api->n_steps && error == 0; i++) {
         if ((error = rt_launch_step(p, i, s->capture, true)) != 0) break;
+#ifdef RT_VENDOR
+        if (p->calls[i].vendor != NULL) continue;
+#endif
         /* What the next one would follow is this one's node. */
         int32_t state;
         uint64_t id;
@@ -767,6 +836,12 @@ static void rt_point(aotfarm_session *s, rt_plan *p) {
             *word = used;
         }
         if (!changed || p->exec == NULL) continue;
+#ifdef RT_VENDOR
+        if (call->vendor != NULL) {
+            rt_drop_graph(p); /* which nodes it consists of the library alone knows: it is captured again */
+            continue;
+        }
+#endif
         void *params[] = {call->words};
         cu_node_params node = {.function = call->function, .grid = {call->grid[0], call->grid[1], call->grid[2]},
                                .block = {call->launch->threads, 1, 1}, .shared_bytes = call->launch->shared_bytes, .params = params};
@@ -900,6 +975,9 @@ static void rt_session_destroy(aotfarm_session *s) {
         if (rt_enter(s->gpu, &pushed) == AOTFARM_OK) {
             cu.context_synchronize();
             rt_drop_plans(s);
+#ifdef RT_VENDOR
+            rt_vendor_close(&s->vendor);
+#endif
             if (s->arena != 0) cu.memory_free(s->arena);
             for (uint32_t i = 0; s->places != NULL && i < api->n_inputs + api->n_outputs; i++) {
                 if (s->places[i].device != 0) cu.memory_free(s->places[i].device);
@@ -954,6 +1032,9 @@ static int32_t rt_session_create(const aotfarm_options *options, aotfarm_session
             s->mark = mark; /* without it the driver is asked */
             atomic_store(s->mark, 0);
         }
+#ifdef RT_VENDOR
+        if (!status) status = rt_vendor_open(&s->vendor);
+#endif
         rt_leave(pushed);
     }
     if (status) {

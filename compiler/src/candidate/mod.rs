@@ -23,7 +23,7 @@ mod scalar;
 #[cfg(test)]
 mod testing;
 
-pub use families::FAMILIES;
+pub use families::{FAMILIES, baseline};
 pub use render::epilogue;
 
 /// `name@version`; raise the version when a family's code changes its results or speed.
@@ -124,9 +124,13 @@ pub struct Candidate {
     pub launch: Option<Launch>,
     /// [`CandidateFamily::packing`].
     pub packing: Params,
-    /// What a vendor's library is to do in its stead: such a candidate is measured for comparison, and never wins.
+    /// What a vendor's library is to do in its stead: such a candidate is measured for comparison, and wins only where the job allows it, as one
+    /// [with an algorithm](Self::with_algorithm).
     pub vendor: Option<VendorCall>,
 }
+
+/// The parameter that names an algorithm of a vendor's library.
+const ALGORITHM: &str = "algorithm";
 
 /// The most candidates of one task besides the naive one, by mode, when the user sets no number.
 const QUICK_TRIALS: usize = 64;
@@ -239,6 +243,19 @@ impl Candidate {
         let id = Self::name(task.key(), family, unit, &params);
         let packing = params.clone();
         Self { id, family, params, source, unit, tune: Vec::new(), needs, launch: None, packing, vendor: None }
+    }
+
+    /// A vendor's library by one of its algorithms: what an artifact can call, while the candidate that is measured finds out which is the fastest.
+    #[must_use]
+    pub fn with_algorithm(&self, task: &TuningTask, algorithm: i64) -> Self {
+        let params = Params::from([(ALGORITHM.to_owned(), algorithm)]);
+        let chosen = Self::foreign(self.family, task, params, self.source.clone(), self.needs.clone());
+        Self { vendor: self.vendor.clone(), ..chosen }
+    }
+
+    /// Which algorithm, of a candidate [with one](Self::with_algorithm).
+    pub fn algorithm(&self) -> Option<i64> {
+        self.vendor.as_ref().and_then(|_| self.params.get(ALGORITHM).copied())
     }
 
     fn name(key: TaskKey, family: FamilyId, unit: Digest, params: &Params) -> CandidateId {

@@ -11,6 +11,7 @@ use super::LinkError;
 use super::ports::{PortDim, Ports};
 use super::steps::{Steps, Weights};
 use super::values::Values;
+use super::vendor::VendorTables;
 use crate::ir::EXPR_C_HELPERS;
 use crate::plan::{Place, Plan};
 
@@ -32,14 +33,21 @@ const CPU_PRELUDE: [&str; 8] = [
     TABLES,
 ];
 
+/// The session of an artifact for an NVIDIA GPU.
+const CUDA: &str = include_str!("../../kernels/cuda/runtime.c");
+
 /// Everything before the tables of an artifact for an NVIDIA GPU, in order.
-const CUDA_PRELUDE: [&str; 6] = [OPENING, HEADER, COMMON, include_str!("../../kernels/cuda/runtime.c"), EXPR_C_HELPERS, TABLES];
+const CUDA_PRELUDE: [&str; 6] = [OPENING, HEADER, COMMON, CUDA, EXPR_C_HELPERS, TABLES];
+
+/// The same after [`VendorTables::definition`], where a library of NVIDIA's does a step.
+const VENDOR_PRELUDE: [&str; 7] =
+    [OPENING, HEADER, COMMON, CUDA, include_str!("../../kernels/cuda/vendor.c"), EXPR_C_HELPERS, TABLES];
 
 /// Where the tables of the plan start.
 pub(super) const TABLES: &str = "\n/* ---- the tables of this artifact ---- */\n\n";
 
 /// Lists that are stored once in one C array, and are referred to by where they start.
-struct Pool<T> {
+pub(super) struct Pool<T> {
     name: &'static str,
     lists: IndexMap<Vec<T>, usize>,
     len: usize,
@@ -51,7 +59,7 @@ impl<T: Copy + Eq + Hash + Display> Pool<T> {
     }
 
     /// A C expression that points to the list; NULL for none.
-    fn add(&mut self, list: &[T]) -> String {
+    pub(super) fn add(&mut self, list: &[T]) -> String {
         if list.is_empty() {
             return "NULL".into();
         }
@@ -69,7 +77,7 @@ impl<T: Copy + Eq + Hash + Display> Pool<T> {
 }
 
 /// A constant array with one line for each of `rows`. C has no empty arrays: one element that nothing refers to stands for none.
-fn array(ty: &str, name: &str, rows: impl Iterator<Item = String>) -> String {
+pub(super) fn array(ty: &str, name: &str, rows: impl Iterator<Item = String>) -> String {
     let rows: String = rows.map(|row| format!("    {},\n", row.trim_end_matches([' ', ',']))).collect();
     if rows.is_empty() {
         format!("static const {ty} {name}[1] __attribute__((unused));\n")
@@ -151,7 +159,7 @@ pub(super) fn print(
         Target::Cuda { sm } => cuda_kernels(steps, sm, section_bytes, &mut u32s, &mut u64s)?,
     };
 
-    let mut out = kernels.prelude.concat();
+    let mut out = kernels.prelude;
     out += &kernels.declarations;
     out += "\n";
     out += &values.print();
@@ -203,7 +211,8 @@ const aotfarm_api *aotfarm_model(uint32_t abi_version) {{ return abi_version == 
 
 /// What of the glue depends on the kind of device.
 struct KernelTables {
-    prelude: &'static [&'static str],
+    /// Everything before the tables.
+    prelude: String,
     declarations: String,
     /// Up to `glue_kernels`, to which steps refer.
     tables: String,
@@ -230,7 +239,7 @@ fn cpu_kernels(steps: &Steps, isa: CpuIsa, i64s: &mut Pool<i64>, u64s: &mut Pool
     let symbols: BTreeSet<&str> = all().map(|kernel| kernel.symbol.as_str()).collect();
     let declare = |symbol| format!("extern void {symbol}(const aotk_call *) __attribute__((visibility(\"hidden\")));\n");
     KernelTables {
-        prelude: &CPU_PRELUDE,
+        prelude: CPU_PRELUDE.concat(),
         declarations: symbols.into_iter().map(declare).collect(),
         tables: array("rt_kernel", "glue_kernels", rows.into_iter()),
         target: format!("static const struct rt_target rt_target = {{{level}, {}u, {}u}};\n", steps.shared, steps.thread),
@@ -247,19 +256,32 @@ fn cuda_kernels(
     // By symbol: the cubin, and the most shared memory and blocks in a cluster of any launch.
     let mut functions: IndexMap<&str, [u32; 3]> = IndexMap::new();
     let mut launches: IndexSet<&Launch> = IndexSet::new();
+    let mut vendors = VendorTables::default();
+    let calls_libraries = !steps.libraries().is_empty();
     let mut rows = Vec::new();
-    for kernel in steps.steps.iter().flat_map(|step| &step.kernels) {
+    for (step, kernel) in steps.steps.iter().flat_map(|step| step.kernels.iter().map(move |kernel| (step, kernel))) {
         let defect = |what: &str| LinkError::Plan(format!("the kernel `{}` {what}", kernel.symbol));
-        let launch = kernel.launch.as_ref().ok_or_else(|| defect("is for a GPU and has no launch"))?;
-        let Weights::Raw(offsets) = &kernel.weights else {
-            return Err(defect("packs weights, which kernels for GPUs do not"));
+        let offsets = match &kernel.weights {
+            Weights::Raw(offsets) => Ok(offsets),
+            Weights::Packed(_) => Err(defect("packs weights, which kernels for GPUs do not")),
         };
+        if let Some(vendor) = &kernel.vendor {
+            let call = vendors.add(vendor, step.inputs.len(), u32s)?;
+            rows.push(format!("{{0, NULL, {}, {call}}}", u64s.add(offsets?)));
+            continue;
+        }
+        let launch = kernel.launch.as_ref().ok_or_else(|| defect("is for a GPU and has no launch"))?;
         let unit = steps.units.iter().position(|unit| *unit == kernel.unit).ok_or_else(|| defect("is of no unit"))?;
         let entry = functions.entry(&kernel.symbol);
         let (function, most) = (entry.index(), entry.or_insert([unit as u32, 0, 1]));
         most[1] = most[1].max(launch.shared_bytes);
         most[2] = most[2].max(launch.cluster.iter().product());
-        rows.push(format!("{{{function}, glue_launches + {}, {}}}", launches.insert_full(launch).0, u64s.add(offsets)));
+        let no_vendor = if calls_libraries { ", NULL" } else { "" };
+        rows.push(format!(
+            "{{{function}, glue_launches + {}, {}{no_vendor}}}",
+            launches.insert_full(launch).0,
+            u64s.add(offsets?)
+        ));
     }
     let cubins: Vec<String> = (0..steps.units.len()).map(cubin_symbol).collect();
     let declare = |symbol: &String| format!("extern const unsigned char {symbol}[] __attribute__((visibility(\"hidden\")));\n");
@@ -276,12 +298,18 @@ fn cuda_kernels(
     let functions =
         functions.iter().map(|(symbol, [cubin, shared, cluster])| format!("{{{cubin}, \"{symbol}\", {shared}, {cluster}}}"));
     let n_functions = functions.len();
+    let (prelude, vendors) = if calls_libraries {
+        (vendors.definition() + &VENDOR_PRELUDE.concat(), vendors.print())
+    } else {
+        (CUDA_PRELUDE.concat(), String::new())
+    };
     Ok(KernelTables {
-        prelude: &CUDA_PRELUDE,
+        prelude,
         declarations: cubins.iter().map(declare).collect(),
         tables: array("unsigned char *const", "glue_cubins", cubins.iter().cloned())
             + &array("rt_function", "glue_functions", functions)
             + &array("rt_launch", "glue_launches", launches.into_iter())
+            + &vendors
             + &array("rt_kernel", "glue_kernels", rows.into_iter()),
         target: format!(
             "static const struct rt_target rt_target = {{\n    {sm}, {}, {n_functions}, glue_cubins, glue_functions, {section_bytes}u, {}u}};\n",

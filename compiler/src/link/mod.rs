@@ -1,7 +1,7 @@
 //! Plan + Selection + weights → the inputs of a Link item.
 //!
 //! An artifact is `glue` + kernel objects (cubins for a GPU) + one section of weights. This module writes the glue, a self-contained C file: the
-//! C ABI, the session runtime (`kernels/runtime_common.c` with `kernels/cpu/{team,runtime}.c` or `kernels/cuda/runtime.c`), and the tables of
+//! C ABI, the session runtime (`kernels/runtime_common.c` with `kernels/cpu/{team,runtime}.c` or `kernels/cuda/runtime.c`, and `kernels/cuda/vendor.c` where a library does a step), and the tables of
 //! this plan. It also lays out the weight section. The recipe that makes a `.so` of these is the contract of [`aotfarm_protocol::LinkSpec`]; workers follow it
 //! without knowing anything of this crate.
 //!
@@ -26,6 +26,7 @@ mod ports;
 mod section;
 mod steps;
 mod values;
+mod vendor;
 
 /// The largest weight section: code must reach its end with 32-bit displacements.
 const MAX_SECTION: u64 = (2 << 30) - (64 << 20);
@@ -131,6 +132,7 @@ fn link_with(plan: &Plan, choices: &[SpecChoice], info: &ArtifactInfo, needs: &N
         dims: plan.dims.clone(),
         inputs: plan.inputs.clone(),
         outputs: plan.outputs.clone(),
+        libraries: steps.libraries(),
         steps: steps.info.clone(),
     };
     let glue = glue::print(plan, &values, &ports, &steps, section.bytes(), &metadata)?;

@@ -1,12 +1,13 @@
 //! The plan's steps with the selected kernels.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use aotfarm_protocol::{Digest, Launch, StepInfo};
+use aotfarm_protocol::{Digest, Launch, StepInfo, VendorLibrary};
 use indexmap::{IndexMap, IndexSet};
 
 use super::section::Section;
 use super::values::Values;
+use super::vendor::VendorStep;
 use super::{LinkError, NeedsOf, SpecChoice};
 use crate::candidate::Candidate;
 use crate::ir::{Bindings, Expr};
@@ -20,6 +21,8 @@ pub(super) struct Kernel {
     pub(super) tune: Vec<i64>,
     pub(super) launch: Option<Launch>,
     pub(super) weights: Weights,
+    /// What a library does in its stead: there is no unit then.
+    pub(super) vendor: Option<VendorStep>,
 }
 
 /// Offsets in the weight section.
@@ -76,7 +79,7 @@ impl Steps {
             let choice = choices.iter().find(|c| c.spec == step.spec && !c.by_point.is_empty());
             let choice = choice.ok_or_else(|| LinkError::NoChoice { step: step.label.clone() })?;
             check(plan, step)?;
-            for (_, candidate) in &choice.by_point {
+            for (_, candidate) in choice.by_point.iter().filter(|(_, c)| c.vendor.is_none()) {
                 let symbol = candidate.source.symbol.clone();
                 if units.get(&symbol).is_some_and(|unit| *unit != candidate.unit) {
                     return Err(LinkError::SymbolClash(symbol));
@@ -107,6 +110,12 @@ impl Steps {
         Ok(all)
     }
 
+    /// The libraries that do steps.
+    pub(super) fn libraries(&self) -> Vec<VendorLibrary> {
+        let calls = self.steps.iter().flat_map(|step| &step.kernels).filter_map(|kernel| kernel.vendor.as_ref());
+        calls.map(|vendor| vendor.call.library()).collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
     /// Grows the workspace to what the step's kernels need at the largest dims.
     fn workspace(
         &mut self,
@@ -119,7 +128,8 @@ impl Steps {
         let dim = |(k, e): (usize, &Expr)| values.largest(e, || format!("dim {k} of step `{}`", step.label));
         let dims: Vec<i64> = step.dims.iter().enumerate().map(dim).collect::<Result<_, _>>()?;
         let task = TuningTask { spec: plan.specs[step.spec].clone(), target: plan.target, point: dims.clone() };
-        for (_, candidate) in &choice.by_point {
+        // What a library needs, it says itself at run time.
+        for (_, candidate) in choice.by_point.iter().filter(|(_, c)| c.vendor.is_none()) {
             let needs = needs(&task, candidate, &dims).ok_or_else(|| LinkError::UnknownFamily(candidate.family.to_owned()))?;
             if needs.packed != candidate.needs.packed {
                 let (family, at_point) = (candidate.family, candidate.needs.packed);
@@ -197,7 +207,12 @@ fn kernel(step: &Step, candidate: &Candidate, section: &mut Section<'_>) -> Resu
     } else {
         Weights::Raw(step.weights.iter().map(|id| section.raw(*id)).collect::<Result<_, _>>()?)
     };
+    let vendor = candidate.vendor.as_ref().map(|call| {
+        let undecided = || LinkError::Plan(format!("{} was chosen without one of its algorithms", candidate.family));
+        Ok(VendorStep { call: call.clone(), algorithm: candidate.algorithm().ok_or_else(undecided)? })
+    });
     Ok(Kernel {
+        vendor: vendor.transpose()?,
         symbol: candidate.source.symbol.clone(),
         unit: candidate.unit,
         tune: candidate.tune.clone(),

@@ -18,6 +18,7 @@ use crate::plan::{Buffer, BufferId, Place, PlanWeight, Slot, Step, WeightId};
 use crate::task::{Index, Layout, LoopNest, Math, Scalar, Size, TaskKind, TaskSpec, TensorSpec};
 
 mod cuda;
+mod vendor;
 
 const KERNELS: &str = include_str!("../../../tests/golden/link/kernels.c");
 const AOTK: &str = include_str!("../../kernels/cpu/aotk.h");

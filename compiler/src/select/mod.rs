@@ -60,24 +60,36 @@ impl<'a> Verified<'a> {
 /// How much slower than the fastest a candidate may be that shares its packed weights with the winner at another size.
 const SHARING: f64 = 0.05;
 
+/// What may win.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Admission {
+    /// The largest relative error, see [`allowed`].
+    pub error: f64,
+    /// Whether a vendor's library may do the task in the artifact.
+    pub vendor: bool,
+}
+
 /// Picks the winner among `considered` (simplest first). Those without an outcome count as not measured. Candidates that reached the final
 /// race rank by it, before all that did not; within the noise of the fastest, the earliest wins. If nothing was measured, the first
 /// that is not of the naive family wins, provided that nothing speaks against it; in the end the naive one, which is always right.
 ///
 /// `beside` are the winners at other sizes of the same computation: a candidate that reads the same packed weights as one of them wins already within
-/// [`SHARING`] of the fastest, because the artifact then holds the weights once. `allowed` is the largest relative error that may win, see [`allowed`].
+/// [`SHARING`] of the fastest, because the artifact then holds the weights once. A vendor's library is no more than a comparison unless `admission`
+/// allows it; then it wins where none of ours is as fast.
 pub fn select(
     task: &TuningTask,
     considered: &[Candidate],
     outcomes: &[(CandidateId, Outcome)],
     beside: &[Candidate],
-    allowed: f64,
+    admission: Admission,
 ) -> Selection {
     let by_id: HashMap<CandidateId, &Outcome> = outcomes.iter().map(|(id, outcome)| (*id, outcome)).collect();
     let mut verified: Vec<Verified<'_>> = Vec::new();
     for (place, candidate) in considered.iter().enumerate() {
-        if let Some(Outcome::Measured(measurement)) = by_id.get(&candidate.id).filter(|_| candidate.vendor.is_none()) {
-            verified.extend(Verified::new(place, measurement, allowed));
+        if let Some(Outcome::Measured(measurement)) = by_id.get(&candidate.id)
+            && (candidate.vendor.is_none() || admission.vendor && measurement.algorithm.is_some())
+        {
+            verified.extend(Verified::new(place, measurement, admission.error));
         }
     }
     verified.sort_by(|a, b| b.raced().cmp(&a.raced()).then(a.rank().total_cmp(&b.rank())).then(a.place.cmp(&b.place)));
@@ -91,9 +103,18 @@ pub fn select(
             best.is_some_and(|(_, rank, noise, raced)| v.raced() == raced && v.rank() <= rank * (1.0 + SHARING.max(noise)));
         near && beside.iter().any(|other| considered[v.place].shares_weights_with(other))
     };
-    let sharing = verified.iter().filter(|v| shares(v)).min_by(|a, b| a.rank().total_cmp(&b.rank())).map(|v| v.place);
-    let winner_place = sharing.or_else(|| verified.iter().filter(|v| tied(v)).map(|v| v.place).min());
-    let winner = winner_place.map_or_else(|| untimed(task, considered, &by_id), |place| considered[place].clone());
+    // A library is a burden to the hosts: it must be faster than all of ours beyond the noise.
+    let ours = |v: &&Verified<'_>| considered[v.place].vendor.is_none();
+    let fastest_is_ours = verified.first().is_some_and(|v| ours(&v));
+    let near = || verified.iter().filter(ours).filter(|v| fastest_is_ours && shares(v));
+    let sharing = near().min_by(|a, b| a.rank().total_cmp(&b.rank())).map(|v| v.place);
+    let tied_of_ours = || verified.iter().filter(ours).filter(|v| tied(v)).map(|v| v.place).min();
+    let winner_place = sharing.or_else(tied_of_ours).or_else(|| best.map(|(place, ..)| place));
+    let chosen = |place: usize| match &by_id[&considered[place].id] {
+        Outcome::Measured(Measurement { algorithm: Some(algorithm), .. }) => considered[place].with_algorithm(task, *algorithm),
+        _ => considered[place].clone(),
+    };
+    let winner = winner_place.map_or_else(|| untimed(task, considered, &by_id), chosen);
 
     let mut rows: Vec<(usize, AutotuneRow)> = Vec::with_capacity(considered.len());
     for v in &verified {
@@ -108,6 +129,7 @@ pub fn select(
             Some((.., true)) if !v.raced() => format!("dropped after screening, {slower:.2}x slower"),
             _ => format!("{slower:.2}x slower"),
         };
+        let verdict = if ours(&v) { verdict } else { format!("vendor library: {verdict}") };
         rows.push((v.place, row(&considered[v.place], by_id[&considered[v.place].id], verdict)));
     }
     // The winner leads, also where a tie put a hair faster one before it.
@@ -128,7 +150,7 @@ pub fn select(
                 let at = rows.iter().skip(1).position(|(_, other)| other.seconds > row.seconds);
                 rows.insert(at.map_or(rows.len(), |at| at + 1), (place, row));
             }
-            Some(outcome) => failed.push(row(candidate, outcome, failure(outcome, allowed))),
+            Some(outcome) => failed.push(row(candidate, outcome, failure(outcome, admission.error))),
             None if candidate.id == winner.id => {
                 unmeasured.insert(0, row(candidate, &untouched, "chosen without measuring".to_owned()));
             }
@@ -172,7 +194,8 @@ fn row(candidate: &Candidate, outcome: &Outcome, verdict: String) -> AutotuneRow
         Outcome::Measured(m) => {
             let seconds = (!m.samples.is_empty()).then(|| m.median());
             let (raced, error, conditions) = (m.raced, m.error, m.conditions.clone());
-            (Outcome::Measured(Measurement { samples: Vec::new(), raced, error, conditions }), seconds)
+            let algorithm = m.algorithm;
+            (Outcome::Measured(Measurement { samples: Vec::new(), raced, error, conditions, algorithm }), seconds)
         }
         other => (other.clone(), None),
     };

@@ -4,7 +4,7 @@ use aotfarm_protocol::{
     Accuracy, CandidateId, DType, Digest, Lattice, MeasureProtocol, Measurement, OperandRole, Outcome, Target, TuneMode, Values,
 };
 
-use super::{allowed, measure_spec, operands, select, tolerance};
+use super::{Admission, allowed, measure_spec, operands, select, tolerance};
 use crate::candidate::{Candidate, candidates, reference};
 use crate::task::{EpilogueStep, Layout, MatMulSpec, Math, RowSpec, Size, TaskKind, TaskSpec, TensorSpec, TuningTask};
 
@@ -40,7 +40,13 @@ fn measured(seconds: f64, raced: u32) -> Outcome {
         raced,
         error: 1e-7,
         conditions: None,
+        algorithm: None,
     })
+}
+
+/// No vendor's library may win.
+fn ours(error: f64) -> Admission {
+    Admission { error, vendor: false }
 }
 
 /// Family-independent view of a Selection: which considered candidate each row is, with its verdict.
@@ -49,7 +55,7 @@ fn check(outcomes: &[Option<Outcome>], winner: usize, rows: &[(usize, &str)]) {
     let considered = considered(&task, outcomes.len());
     let given: Vec<(CandidateId, Outcome)> =
         considered.iter().zip(outcomes).filter_map(|(c, o)| o.clone().map(|o| (c.id, o))).collect();
-    let selection = select(&task, &considered, &given, &[], tolerance(&task));
+    let selection = select(&task, &considered, &given, &[], ours(tolerance(&task)));
     let place = |family: &str, params: &str| {
         considered.iter().position(|c| c.family == family && c.params_text() == params).expect("a row of a considered candidate")
     };
@@ -84,7 +90,7 @@ fn within_the_noise_the_simpler_wins() {
 
 #[test]
 fn failures_never_win_and_say_why() {
-    let wrong = Measurement { samples: vec![0.1; 8], raced: 0, error: f64::NAN, conditions: None };
+    let wrong = Measurement { samples: vec![0.1; 8], raced: 0, error: f64::NAN, conditions: None, algorithm: None };
     check(
         &[
             Some(measured(1.0, 100)),
@@ -122,7 +128,7 @@ fn when_all_fail_the_naive_one_is_left() {
     let task = task();
     let considered = considered(&task, 3);
     let outcomes: Vec<_> = considered.iter().map(|c| (c.id, failed().expect("an outcome"))).collect();
-    let selection = select(&task, &considered, &outcomes, &[], tolerance(&task));
+    let selection = select(&task, &considered, &outcomes, &[], ours(tolerance(&task)));
     assert_eq!(selection.winner.id, reference(&task).id);
     assert_eq!((selection.measured, selection.dropped, selection.failed), (0, 0, 3));
 }
@@ -131,7 +137,7 @@ fn when_all_fail_the_naive_one_is_left() {
 fn rows_carry_no_samples() {
     let task = task();
     let considered = considered(&task, 2);
-    let selection = select(&task, &considered, &[(considered[1].id, measured(0.25, 10))], &[], tolerance(&task));
+    let selection = select(&task, &considered, &[(considered[1].id, measured(0.25, 10))], &[], ours(tolerance(&task)));
     let Outcome::Measured(m) = &selection.rows[0].outcome else { panic!("measured") };
     assert!(m.samples.is_empty());
     assert_eq!((selection.rows[0].seconds, selection.measured), (Some(0.25), 1));
@@ -192,9 +198,10 @@ fn a_scalar_is_one_element() {
 fn what_is_right_but_not_exact_enough_does_not_win() {
     let task = task();
     let considered = considered(&task, 3);
-    let with_error = |error| Outcome::Measured(Measurement { samples: vec![0.1; 10], raced: 10, error, conditions: None });
+    let with_error =
+        |error| Outcome::Measured(Measurement { samples: vec![0.1; 10], raced: 10, error, conditions: None, algorithm: None });
     let outcomes = [(considered[1].id, with_error(1e-6)), (considered[2].id, measured(0.5, 10))];
-    let winner = |accuracy| select(&task, &considered, &outcomes, &[], allowed(&task, accuracy)).winner.id;
+    let winner = |accuracy| select(&task, &considered, &outcomes, &[], ours(allowed(&task, accuracy))).winner.id;
     assert_eq!(winner(Accuracy::Default), considered[1].id);
     assert_eq!(winner(Accuracy::Strict), considered[2].id);
 }
@@ -211,4 +218,49 @@ fn tolerances_follow_type_and_length() {
     task.spec.outputs[0].dtype = DType::Bf16;
     assert_eq!(tolerance(&task), 8e-3);
     assert_eq!(operands(&task)[0].values, Values::Normal { std: 1.0 });
+}
+
+/// A linear layer on a GPU: the naive kernel, then cuBLASLt, then others.
+fn with_vendor(seconds: f64, algorithm: Option<i64>) -> (TuningTask, Vec<Candidate>, Vec<(CandidateId, Outcome)>) {
+    let task = TuningTask { target: Target::Cuda { sm: 90 }, ..task() };
+    let considered = considered(&task, 3);
+    assert!(considered[1].vendor.is_some());
+    let Outcome::Measured(of_vendor) = measured(seconds, 100) else { panic!("measured") };
+    let of_vendor = Outcome::Measured(Measurement { algorithm, ..of_vendor });
+    let outcomes = [measured(4.0, 100), of_vendor, measured(2.0, 100)];
+    let outcomes = considered.iter().map(|c| c.id).zip(outcomes).collect();
+    (task, considered, outcomes)
+}
+
+#[test]
+fn a_vendors_library_is_a_comparison_unless_it_is_allowed() {
+    let (task, considered, outcomes) = with_vendor(1.0, Some(3));
+    let admission = |vendor| Admission { error: tolerance(&task), vendor };
+    let selection = select(&task, &considered, &outcomes, &[], admission(false));
+    assert_eq!(selection.winner.id, considered[2].id);
+    let rows: Vec<_> = selection.rows.iter().map(|r| (r.baseline, r.verdict.as_str())).collect();
+    let compared = (true, "vendor library, for comparison only: 0.50x");
+    assert_eq!(rows, [(false, "fastest"), compared, (false, "2.00x slower")]);
+
+    let selection = select(&task, &considered, &outcomes, &[], admission(true));
+    assert_eq!((selection.winner.family, selection.winner.algorithm()), ("cublaslt@1", Some(3)));
+    assert_eq!(selection.winner.vendor, considered[1].vendor);
+    assert_ne!(selection.winner.id, considered[1].id, "the algorithm is part of what is linked");
+    let rows: Vec<_> = selection.rows.iter().map(|r| (r.baseline, r.verdict.as_str())).collect();
+    assert_eq!(rows, [(true, "vendor library: fastest"), (false, "2.00x slower"), (false, "4.00x slower")]);
+}
+
+#[test]
+fn a_vendors_library_does_not_win_by_the_noise_nor_without_an_algorithm() {
+    for (seconds, algorithm) in [(1.99, Some(0)), (1.0, None)] {
+        let (task, considered, outcomes) = with_vendor(seconds, algorithm);
+        let admission = Admission { error: tolerance(&task), vendor: true };
+        let selection = select(&task, &considered, &outcomes, &[], admission);
+        assert_eq!(selection.winner.id, considered[2].id, "{seconds} {algorithm:?}");
+    }
+    // Ours at another size reads the same raw weights, which is no reason to take ours here.
+    let (task, considered, outcomes) = with_vendor(1.96 / 1.02, Some(0));
+    let admission = Admission { error: tolerance(&task), vendor: true };
+    let selection = select(&task, &considered, &outcomes, &considered[2..], admission);
+    assert!(selection.winner.vendor.is_some());
 }

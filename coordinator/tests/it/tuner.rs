@@ -13,6 +13,10 @@ use proptest::prelude::*;
 use crate::farm::{FakePlanner, TARGET, measured};
 
 fn blueprint(text: &str) -> Arc<dyn Blueprint> {
+    blueprint_of(text, false)
+}
+
+fn blueprint_of(text: &str, allow_vendor: bool) -> Arc<dyn Blueprint> {
     let request = JobRequest {
         name: "net".to_owned(),
         graph: Digest::of(text),
@@ -25,6 +29,7 @@ fn blueprint(text: &str) -> Arc<dyn Blueprint> {
         accuracy: Accuracy::Default,
         precision: Default::default(),
         threads: None,
+        allow_vendor,
     };
     FakePlanner.plan(Bytes::from(text.to_owned()), &request).unwrap()
 }
@@ -180,6 +185,27 @@ fn a_vendors_library_is_no_reference_and_takes_nobodys_place() {
     }
     // Fast kernels win, so the second size is checked against the best of the others.
     assert_eq!(references, ["naive@1 0", "slow@1 3"]);
+}
+
+#[test]
+fn a_vendors_library_wins_only_in_a_job_that_allows_it_and_by_an_algorithm() {
+    for allowed in [false, true] {
+        let plan = blueprint_of("specs=1 points=1 candidates=5 weights=a vendor=1", allowed);
+        let settings = Settings { gpu: true, ..settings(TuneMode::Quick) };
+        let mut tuner = Tuner::new(Arc::clone(&plan), 0, settings, Arc::default());
+        while !tuner.is_done() {
+            for action in tuner.advance() {
+                match action {
+                    Action::Build { unit, .. } => tuner.built(unit, Some(Ok(unit)), Cost::default()),
+                    Action::Measure { task, spec, .. } => tuner.measured(task, Some(measured(&spec)), Cost::default()),
+                    _ => {}
+                }
+            }
+        }
+        let [(_, winner)] = &tuner.choices()[..] else { panic!("one task") };
+        let expected = if allowed { ("vendor@1", Some(&3)) } else { ("fast@1", None) };
+        assert_eq!((winner.family.as_str(), winner.params.get("algorithm")), expected);
+    }
 }
 
 #[test]

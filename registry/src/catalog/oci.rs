@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use aotfarm_protocol::{
-    ARTIFACT_TYPE, ArtifactMetadata, CONFIG_TYPE, Descriptor, Digest, INDEX_TYPE, Index, MANIFEST_TYPE, Manifest,
-    PRECISION_ANNOTATION, Precision, TARGET_ANNOTATION, Target, UNTESTED_ANNOTATION,
+    ARTIFACT_TYPE, ArtifactMetadata, CONFIG_TYPE, Descriptor, Digest, INDEX_TYPE, Index, LIBRARIES_ANNOTATION, MANIFEST_TYPE,
+    Manifest, PRECISION_ANNOTATION, Precision, TARGET_ANNOTATION, Target, UNTESTED_ANNOTATION,
 };
 
 /// Annotation that tells OCI tools what to call the file.
@@ -52,6 +52,10 @@ pub(super) fn variant(model: &str, target: Target, artifact: Digest, bytes: u64,
     }
     if let Some(why) = &metadata.untested {
         annotations.insert(UNTESTED_ANNOTATION.to_owned(), why.clone());
+    }
+    if !metadata.libraries.is_empty() {
+        let files: Vec<&str> = metadata.libraries.iter().map(|library| library.needed()).collect();
+        annotations.insert(LIBRARIES_ANNOTATION.to_owned(), files.join(", "));
     }
     let layer = Descriptor {
         media_type: ARTIFACT_TYPE.to_owned(),

@@ -77,6 +77,7 @@ pub(crate) fn metadata(target: Target, graph: Digest) -> ArtifactMetadata {
         compiler: "0.1.0".into(),
         precision: Default::default(),
         untested: None,
+        libraries: vec![],
         dims: vec![],
         inputs: vec![],
         outputs: vec![],

@@ -1,7 +1,8 @@
 //! What standard OCI tools do to copy a model, request by request.
 
 use aotfarm_protocol::{
-    ARTIFACT_TYPE, ArtifactMetadata, CONFIG_TYPE, Digest, INDEX_TYPE, Index, MANIFEST_TYPE, Manifest, TARGET_ANNOTATION,
+    ARTIFACT_TYPE, ArtifactMetadata, CONFIG_TYPE, Digest, INDEX_TYPE, Index, LIBRARIES_ANNOTATION, MANIFEST_TYPE, Manifest,
+    TARGET_ANNOTATION, VendorLibrary,
 };
 
 use crate::harness::{Setup, V3, V4, noise};
@@ -24,7 +25,9 @@ async fn fetch(base: &str, path: &str, media_type: &str) -> Vec<u8> {
 async fn a_version_can_be_copied_from_tag_to_bytes() {
     let setup = Setup::new().await;
     let (a, b) = (noise(200_000), noise(1000));
-    setup.catalog.publish(&setup.request("m", &[(V4, &a), (V3, &b)]).await, 0).await.unwrap();
+    let mut request = setup.request("m", &[(V4, &a), (V3, &b)]).await;
+    request.variants[0].2.libraries = VendorLibrary::ALL.to_vec();
+    setup.catalog.publish(&request, 0).await.unwrap();
     setup.catalog.tag("m", "prod", 1).await.unwrap();
     let client = setup.serve().await;
 
@@ -40,6 +43,8 @@ async fn a_version_can_be_copied_from_tag_to_bytes() {
     assert_eq!(manifest.len() as u64, index.manifests[1].size);
     let manifest: Manifest = serde_json::from_slice(&manifest).unwrap();
     assert_eq!((manifest.config.media_type.as_str(), manifest.layers[0].media_type.as_str()), (CONFIG_TYPE, ARTIFACT_TYPE));
+    let libraries = &manifest.annotations[LIBRARIES_ANNOTATION];
+    assert_eq!(libraries, "libcudnn.so.9, libcublasLt.so.13 or libcublasLt.so.12");
     let layer = fetch(client.base(), &format!("/v2/m/blobs/{}", manifest.layers[0].digest), "application/octet-stream").await;
     assert_eq!(layer, a);
     let config = fetch(client.base(), &format!("/v2/m/blobs/{}", manifest.config.digest), "application/octet-stream").await;

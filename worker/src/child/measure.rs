@@ -133,8 +133,10 @@ impl Measuring for Cpu<'_> {
             Err(reason) => return Event::NoCode { candidate, reason },
         };
         match self.bench.check(candidate, code) {
-            Ok((seconds, error)) => Event::Checked { candidate, seconds, error: Some(error), wrong: None },
-            Err(Fault::Wrong { error, reason }) => Event::Checked { candidate, seconds: 0.0, error, wrong: Some(reason) },
+            Ok((seconds, error)) => Event::Checked { candidate, seconds, error: Some(error), wrong: None, algorithm: None },
+            Err(Fault::Wrong { error, reason }) => {
+                Event::Checked { candidate, seconds: 0.0, error, wrong: Some(reason), algorithm: None }
+            }
             Err(Fault::Unsupported(reason)) => Event::Unsupported { candidate, reason },
         }
     }

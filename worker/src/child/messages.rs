@@ -56,8 +56,8 @@ pub(crate) enum Event {
     BadReference { reason: String },
     /// The child cannot work: this host is at fault.
     Broken { reason: String },
-    /// The candidate is right, or (with a reason) wrong.
-    Checked { candidate: usize, seconds: f64, error: Option<f64>, wrong: Option<String> },
+    /// The candidate is right, or (with a reason) wrong. A vendor's library says by which algorithm.
+    Checked { candidate: usize, seconds: f64, error: Option<f64>, wrong: Option<String>, algorithm: Option<i64> },
     /// The candidate cannot be run on this host.
     Unsupported { candidate: usize, reason: String },
     /// The object does not hold what it should.

@@ -244,8 +244,11 @@ impl Driver<'_> {
         }
         loop {
             match host.ask(&Order::Check { candidate: i }, &[i]).await? {
-                Answer::Event(Event::Checked { candidate, seconds, error, wrong }) if candidate == i => match wrong {
-                    None => self.race.checked(i, error.unwrap_or(0.0), seconds),
+                Answer::Event(Event::Checked { candidate, seconds, error, wrong, algorithm }) if candidate == i => match wrong {
+                    None => {
+                        self.race.checked(i, error.unwrap_or(0.0), seconds);
+                        self.race.chose(i, algorithm);
+                    }
                     Some(reason) => self.race.out(i, Outcome::WrongResult { error, reason }),
                 },
                 Answer::Event(event) => self.refused(host, event).await?,
@@ -321,7 +324,8 @@ impl Driver<'_> {
 /// Whether two calls run the same instructions on the same numbers.
 fn same_code(a: &KernelCall, b: &KernelCall) -> bool {
     (a.object, &a.symbol, &a.dims, &a.tune) == (b.object, &b.symbol, &b.dims, &b.tune)
-        && (a.packed_bytes, a.shared_bytes, a.thread_bytes) == (b.packed_bytes, b.shared_bytes, b.thread_bytes)
+        && (a.packed_bytes, a.shared_bytes, a.thread_bytes, &a.vendor)
+            == (b.packed_bytes, b.shared_bytes, b.thread_bytes, &b.vendor)
 }
 
 /// What came of an order.

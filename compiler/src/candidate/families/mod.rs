@@ -21,7 +21,7 @@ mod matmul_naive;
 mod pool;
 mod rows;
 
-pub(super) use cuda::vendor::baseline;
+pub use cuda::vendor::baseline;
 
 /// Every family. Order is input to tie-breaks, and the first family that supports a task is its naive one.
 pub static FAMILIES: &[&dyn CandidateFamily] = &[

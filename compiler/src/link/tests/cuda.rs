@@ -58,7 +58,7 @@ fn gpu_choices() -> Vec<SpecChoice> {
     ]
 }
 
-fn gpu_linkage() -> Linkage {
+pub(super) fn gpu_linkage() -> Linkage {
     let needs = |_: &TuningTask, candidate: &Candidate, _: &[i64]| {
         let workspace = if candidate.source.symbol == "test_spread" { 4096 } else { 0 };
         Some(Needs { packed: 0, shared: workspace, thread: 0 })
@@ -68,10 +68,15 @@ fn gpu_linkage() -> Linkage {
 
 /// Links with what `cubin` makes of each unit.
 fn gpu_build(linkage: &Linkage, dir: &Path, cubin: &dyn Fn(&str) -> Vec<u8>) -> Option<PathBuf> {
+    gpu_build_of(linkage, &UNITS.map(|(name, _)| gpu_unit(name)), dir, cubin)
+}
+
+/// Likewise, of units among `texts`.
+pub(super) fn gpu_build_of(linkage: &Linkage, texts: &[String], dir: &Path, cubin: &dyn Fn(&str) -> Vec<u8>) -> Option<PathBuf> {
     let write = |name: &str, bytes: &[u8]| std::fs::write(dir.join(name), bytes).unwrap();
     for (n, unit) in linkage.units.iter().enumerate() {
-        let text = UNITS.map(|(name, _)| gpu_unit(name)).into_iter().find(|text| Digest::of(text) == *unit).unwrap();
-        write(&format!("k{n:04}.cubin"), &cubin(&text));
+        let text = texts.iter().find(|text| Digest::of(text) == *unit).unwrap();
+        write(&format!("k{n:04}.cubin"), &cubin(text));
     }
     write("cubins.S", cubins_assembly(linkage.units.len()).as_bytes());
     cc(dir, &["-c", "cubins.S", "-o", "cubins.o"])?;

@@ -74,6 +74,15 @@ enum Code<'h> {
     Vendor(Plan<'h>),
 }
 
+impl Code<'_> {
+    fn algorithm(&self) -> Option<i64> {
+        match self {
+            Self::Kernel { .. } => None,
+            Self::Vendor(plan) => Some(plan.algorithm()),
+        }
+    }
+}
+
 /// A candidate whose code is on the device.
 struct Loaded<'h> {
     code: Code<'h>,
@@ -102,7 +111,9 @@ impl From<Error> for Fault {
 impl Fault {
     fn event(self, candidate: usize) -> Event {
         match self {
-            Self::Wrong { error, reason } => Event::Checked { candidate, seconds: 0.0, error, wrong: Some(reason) },
+            Self::Wrong { error, reason } => {
+                Event::Checked { candidate, seconds: 0.0, error, wrong: Some(reason), algorithm: None }
+            }
             Self::NoCode(reason) => Event::NoCode { candidate, reason },
             Self::Unsupported(reason) => Event::Unsupported { candidate, reason },
             Self::Crashed(reason) => Event::Crashed { candidate, reason },
@@ -558,7 +569,10 @@ impl Measuring for Bench<'_> {
 
     fn check(&mut self, candidate: usize) -> Event {
         match self.run_checked(Some(candidate)) {
-            Ok((seconds, error)) => Event::Checked { candidate, seconds, error: Some(error), wrong: None },
+            Ok((seconds, error)) => {
+                let algorithm = self.loaded.get(&Some(candidate)).and_then(|loaded| loaded.code.algorithm());
+                Event::Checked { candidate, seconds, error: Some(error), wrong: None, algorithm }
+            }
             Err(fault) => fault.event(candidate),
         }
     }

@@ -14,4 +14,4 @@ mod mma;
 pub(super) mod pool_image;
 pub(super) mod pool_naive;
 pub(super) mod rows;
-pub(crate) mod vendor;
+pub(super) mod vendor;

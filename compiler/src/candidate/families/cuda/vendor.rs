@@ -1,4 +1,5 @@
-//! What NVIDIA's libraries would do: the baseline of the AUTOTUNE tables. It has no code of ours.
+//! What NVIDIA's libraries would do: the baseline of the AUTOTUNE tables. It has no code of ours, and
+//! enters an artifact only where the job allows that.
 
 use aotfarm_protocol::{Activation, DType, Extent, Params, VendorCall, VendorConv, VendorLibrary, VendorMatMul};
 
@@ -10,19 +11,19 @@ use crate::task::{EpilogueStep, Math, Size, TaskKind, TuningTask};
 /// Names a library in tables and records.
 const fn family(library: VendorLibrary) -> FamilyId {
     match library {
-        VendorLibrary::Cudnn => "cudnn@1",
+        VendorLibrary::Cudnn => "cudnn@2",
         VendorLibrary::CublasLt => "cublaslt@1",
     }
 }
 
 /// The baseline of a task, if a vendor's library computes it in one call: a convolution of NHWC images of one type, with at most a bias, a
 /// residual and a ReLU after it; a matrix product of one type, with at most these or a GELU.
-pub(crate) fn baseline(task: &TuningTask) -> Option<Candidate> {
+pub fn baseline(task: &TuningTask) -> Option<Candidate> {
     let call = conv(task).map(VendorCall::Conv).or_else(|| product(task).map(VendorCall::MatMul))?;
     let family = family(call.library());
-    // The object that goes with it is never run.
+    // The object that goes with it is never run, nor linked.
     let symbol = format!("aot_{}", family.split('@').next().unwrap_or(family));
-    let text = format!("/* {family}: called by the worker, for comparison */\nextern \"C\" __global__ void {symbol}() {{}}\n");
+    let text = format!("/* {family}: called by the worker */\nextern \"C\" __global__ void {symbol}() {{}}\n");
     let source = KernelSource { text, symbol, packs: false };
     Some(Candidate { vendor: Some(call), ..Candidate::foreign(family, task, Params::new(), source, Needs::NONE) })
 }

@@ -38,6 +38,8 @@ const PREFER_MAX_WORKSPACE: c_int = 1;
 /// Of A, B, C and D.
 const PREFER_MIN_ALIGNMENT: [c_int; 4] = [5, 6, 7, 8];
 
+// Artifacts ask by the same three, so that they get the same proposals (`kernels/cuda/vendor.c`).
+
 /// Memory that an algorithm may ask for: what NVIDIA recommends for Hopper.
 const MAX_WORKSPACE: usize = 32 << 20;
 /// What is sure of the addresses of an artifact's operands.
@@ -116,16 +118,21 @@ struct Described<'h> {
 /// A product with the fastest algorithm of those that were tried.
 pub(in crate::child::gpu) struct Plan<'h> {
     described: Described<'h>,
-    best: Way<Algorithm>,
+    best: Way<(usize, Algorithm)>,
 }
 
 impl Plan<'_> {
+    /// The algorithm's place among the proposals: it has no other name.
+    pub(super) fn algorithm(&self) -> i64 {
+        self.best.algorithm.0 as i64
+    }
+
     pub(super) const fn seconds(&self) -> f64 {
         self.best.seconds
     }
 
     pub(super) fn run(&self, at: Operands) -> Result<(), String> {
-        self.described.run(&self.best.algorithm, &self.best.workspace, at)
+        self.described.run(&self.best.algorithm.1, &self.best.workspace, at)
     }
 }
 
@@ -152,8 +159,9 @@ impl CublasLt {
         let bias = bias.map(|bias| convert(gpu, bias, n, product.dtypes[1])).transpose()?;
         let described = self.describe(gpu, product, dims, bias)?;
         let found = described.algorithms()?;
-        let algorithms = found.into_iter().map(|h| (h.algorithm, h.workspace as u64));
-        let best = fastest(gpu, algorithms, |algorithm, workspace| described.run(algorithm, workspace, at));
+        let usable = found.into_iter().enumerate().filter(|(_, proposal)| proposal.status == 0);
+        let algorithms = usable.map(|(place, proposal)| ((place, proposal.algorithm), proposal.workspace as u64));
+        let best = fastest(gpu, algorithms, |(_, algorithm), workspace| described.run(algorithm, workspace, at));
         Ok(Plan { best: best.ok_or("cuBLASLt has no algorithm for it")?, described })
     }
 
@@ -230,7 +238,7 @@ impl Described<'_> {
             api.check("choose cuBLASLt's algorithm", chosen)?;
         }
         let found = (found.max(0) as usize).min(ALGORITHMS);
-        Ok(tried[..found].iter().filter(|h| h.status == 0).copied().collect())
+        Ok(tried[..found].to_vec())
     }
 
     /// Puts the product on the stream.

@@ -87,6 +87,11 @@ pub(in crate::child::gpu) struct Plan<'h> {
 }
 
 impl Plan<'_> {
+    /// cuDNN's number of the algorithm.
+    pub(super) fn algorithm(&self) -> i64 {
+        i64::from(self.best.algorithm)
+    }
+
     pub(super) const fn seconds(&self) -> f64 {
         self.best.seconds
     }

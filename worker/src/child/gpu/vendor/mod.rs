@@ -136,6 +136,14 @@ impl Plan<'_> {
         }
     }
 
+    /// Which algorithm that is, as artifacts name it.
+    pub(super) fn algorithm(&self) -> i64 {
+        match self {
+            Self::Conv(plan) => plan.algorithm(),
+            Self::MatMul(plan) => plan.algorithm(),
+        }
+    }
+
     /// Puts the call on the stream.
     pub(super) fn run(&self, at: Operands) -> Result<(), String> {
         match self {
