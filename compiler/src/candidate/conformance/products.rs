@@ -3,10 +3,10 @@
 
 use aotfarm_protocol::{DType, Target};
 
-use super::{conforms, conforms_on, plain, task};
+use super::{GPU, conforms, conforms_on, plain, stored_as, task};
 use crate::candidate::testing::random;
 use crate::ir::{BinaryOp, UnaryOp};
-use crate::task::{EpilogueStep, Layout, MatMulSpec, Size, TaskKind, TensorSpec, TuningTask};
+use crate::task::{EpilogueStep, Layout, MatMulSpec, Math, Size, TaskKind, TensorSpec, TuningTask};
 
 const V3: Target = Target::CPUS[0];
 
@@ -35,6 +35,16 @@ fn batched(batch: i64, m: i64, n: i64, k: i64, b_transposed: bool) -> TuningTask
     task(V3, kind, vec![tensor(&[0, 1, 3]), b], vec![], tensor(&[0, 1, 2]), &[batch, m, n, k])
 }
 
+/// Products of activations of known sizes, with a bias and a residual; `batch` 0 for one without leading dimensions.
+fn fixed(target: Target, batch: i64, [m, n, k]: [i64; 3], b_transposed: bool) -> TuningTask {
+    let tensor = |shape: [i64; 3]| plain(DType::F32, &shape[usize::from(batch == 0)..]);
+    let epilogue = vec![EpilogueStep::Bias(0), EpilogueStep::Residual(BinaryOp::Add, 2), EpilogueStep::Unary(UnaryOp::Relu)];
+    let b = if b_transposed { tensor([batch, n, k]) } else { tensor([batch, k, n]) };
+    let inputs = vec![tensor([batch, m, k]), b, tensor([batch, m, n])];
+    let kind = TaskKind::MatMul(MatMulSpec { b_is_weight: false, b_transposed, epilogue });
+    task(target, kind, inputs, vec![plain(DType::F32, &[n])], tensor([batch, m, n]), &[])
+}
+
 fn fused() -> Vec<EpilogueStep> {
     vec![EpilogueStep::Bias(1), EpilogueStep::Residual(BinaryOp::Add, 1), EpilogueStep::Unary(UnaryOp::Relu)]
 }
@@ -44,6 +54,9 @@ pub(super) fn examples(target: Target) -> Vec<TuningTask> {
         linear(target, 1, 40, 24, true, vec![EpilogueStep::Bias(1)]),
         linear(target, 8, 40, 24, false, fused()),
         TuningTask { target, ..batched(3, 12, 20, 16, true) },
+        TuningTask { target, ..batched(2, 70, 33, 40, false) },
+        fixed(target, 3, [40, 48, 64], false),
+        fixed(target, 0, [20, 72, 40], true),
     ]
 }
 
@@ -86,6 +99,21 @@ fn products_of_activations_of_any_size() {
     for b_transposed in [false, true] {
         for (batch, m, n, k) in [(1, 1, 1, 1), (2, 5, 17, 3), (3, 16, 32, 64), (4, 7, 15, 33)] {
             tasks.push(batched(batch, m, n, k, b_transposed));
+        }
+    }
+    conforms(&tasks);
+}
+
+#[test]
+fn products_of_activations_on_tensor_cores() {
+    let mut tasks = Vec::new();
+    for (math, dtype) in [(Math::Tf32, DType::F32), (Math::Exact, DType::Bf16), (Math::Exact, DType::F16)] {
+        for (batch, m, n, k) in [(2, 5, 17, 3), (3, 130, 66, 200), (5, 65, 129, 33), (1, 300, 40, 8)] {
+            for b_transposed in [false, true] {
+                let mut task = stored_as(TuningTask { target: GPU, ..batched(batch, m, n, k, b_transposed) }, dtype);
+                task.spec.math = math;
+                tasks.push(task);
+            }
         }
     }
     conforms(&tasks);

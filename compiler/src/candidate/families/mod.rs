@@ -57,4 +57,5 @@ pub static FAMILIES: &[&dyn CandidateFamily] = &[
     &cuda::pool_image::PoolImage,
     &cuda::gemm_simt::ConvSimt,
     &cuda::gemm_simt::MatMulSimt,
+    &cuda::bmm_mma::BmmMma,
 ];
