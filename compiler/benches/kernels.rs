@@ -111,7 +111,7 @@ fn flops(task: &TuningTask) -> Option<f64> {
         TaskKind::MatMul(_) => {
             Some(2.0 * elements(spec.outputs.first()?) * spec.inputs.first()?.shape.last()?.at(&task.point) as f64)
         }
-        TaskKind::Pool(_) | TaskKind::Rows(_) | TaskKind::Loops(_) => None,
+        TaskKind::Attention(_) | TaskKind::Pool(_) | TaskKind::Rows(_) | TaskKind::Loops(_) => None,
     }
 }
 

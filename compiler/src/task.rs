@@ -130,6 +130,45 @@ pub enum RowSpec {
     },
 }
 
+/// Where the element `[batch, head, row, column]` of an operand lies in a row-major buffer: `offset` plus each index times its stride. So
+/// heads that lie side by side in the rows of a product are read without a copy; along what is broadcast the stride is 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct View {
+    /// Place of the first element.
+    pub offset: Size,
+    /// Of batch, head, row and column.
+    pub strides: [Size; 4],
+}
+
+/// Scaled dot-product attention: `softmax(scale * query keyᵀ + mask) value` of every head. `in[0]`, `in[1]` and `in[2]` are query, key
+/// and value. A row that may see nothing gives zeros. Only for GPUs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AttentionSpec {
+    /// Batch and heads.
+    pub lead: [Size; 2],
+    /// Rows of query and of key.
+    pub rows: [Size; 2],
+    /// Columns of query (and key) and of value.
+    pub widths: [i64; 2],
+    /// Factor of `query keyᵀ`.
+    pub scale: f64,
+    /// Whether row i sees only rows up to i of key.
+    pub causal: bool,
+    /// Where query, key, value and the output lie.
+    pub views: [View; 4],
+    /// What masks the scores, with a row for each of query and a column for each row of key.
+    pub mask: Option<Mask>,
+}
+
+/// The mask of an [`AttentionSpec`]: Bool, and a score counts where it is true; or float, and added to the scores.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mask {
+    /// Whether it is `weight[0]`, not `in[3]`.
+    pub is_weight: bool,
+    /// Where it lies.
+    pub view: View,
+}
+
 /// Index arithmetic of a [`LoopNest`].
 #[derive(Debug, Clone, PartialEq)]
 pub enum Index {
@@ -209,6 +248,7 @@ pub struct LoopNest {
 pub enum TaskKind {
     Conv(ConvSpec),
     MatMul(MatMulSpec),
+    Attention(AttentionSpec),
     Pool(PoolSpec),
     Rows(RowSpec),
     Loops(LoopNest),
@@ -252,6 +292,13 @@ impl Size {
     }
 }
 
+impl View {
+    /// The offset and the strides at a point.
+    pub fn at(&self, point: &[i64]) -> (i64, [i64; 4]) {
+        (self.offset.at(point), self.strides.map(|stride| stride.at(point)))
+    }
+}
+
 impl TuningTask {
     /// The key that TuningRecords are filed under: a digest of the canonical text of all fields.
     pub fn key(&self) -> TaskKey {
@@ -275,7 +322,7 @@ impl TuningTask {
         let main = match &spec.kind {
             TaskKind::Conv(conv) => format!("conv {:?} {} {:?} {:?}", conv.window, conv.groups, conv.pool, conv.branch),
             TaskKind::MatMul(MatMulSpec { b_is_weight, b_transposed, .. }) => format!("matmul {b_is_weight} {b_transposed}"),
-            TaskKind::Pool(_) | TaskKind::Rows(_) | TaskKind::Loops(_) => return None,
+            TaskKind::Attention(_) | TaskKind::Pool(_) | TaskKind::Rows(_) | TaskKind::Loops(_) => return None,
         };
         let summed = match &spec.kind {
             TaskKind::Conv(ConvSpec { branch: Some(_), .. }) => 2,

@@ -9,8 +9,7 @@ use aotfarm_compiler::interp::{self, Case, Tensor};
 use aotfarm_compiler::ir::{Bindings, Graph, verify};
 use aotfarm_compiler::link::{self, ArtifactInfo, SpecChoice};
 use aotfarm_compiler::plan::{self, Plan};
-use aotfarm_compiler::select::Admission;
-use aotfarm_compiler::task::{TaskKind, TensorSpec, TuningTask};
+use aotfarm_compiler::task::{AttentionSpec, TaskKind, TensorSpec, TuningTask};
 use aotfarm_compiler::{import, passes, select};
 use aotfarm_protocol::{
     Accuracy, CandidateId, DType, Digest, DimRange, JobRequest, KeyHasher, MeasureProtocol, MeasureSpec, Outcome, Params, Target,
@@ -144,6 +143,10 @@ fn flops(task: &TuningTask) -> f64 {
             spec.weights.first().into_iter().chain(branch).map(terms).sum::<f64>() * pooled as f64
         }
         TaskKind::MatMul(_) => spec.inputs.first().and_then(|a| a.shape.last()).map_or(1.0, |k| 2.0 * k.at(&task.point) as f64),
+        // Every score takes a row of query and of key, and is multiplied by a row of value.
+        TaskKind::Attention(AttentionSpec { rows: [_, keys], widths: [width, values], .. }) => {
+            2.0 * keys.at(&task.point) as f64 * (width + values) as f64 / *values as f64
+        }
         TaskKind::Pool(p) => (p.window.kernel[0] * p.window.kernel[1]) as f64,
         TaskKind::Rows(_) => 16.0,
         TaskKind::Loops(nest) => {

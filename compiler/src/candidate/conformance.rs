@@ -10,6 +10,7 @@ use super::testing::{Built, Machine, check_on, random};
 use super::{Candidate, FAMILIES, candidates, reference, title};
 use crate::task::{GPU_CHANNELS, Layout, Math, Size, TaskKind, TaskSpec, TensorSpec, TuningTask};
 
+mod attention;
 mod convolutions;
 mod images;
 mod loops;
@@ -82,7 +83,7 @@ pub fn conforms_on(cases: &[(TuningTask, Vec<Vec<u8>>)]) {
 fn on_target(target: Target, task: &TuningTask, raw: &[Vec<u8>]) -> Option<(TuningTask, Vec<Vec<u8>>)> {
     let mut task = TuningTask { target, ..(task.target == Target::CPUS[0]).then(|| task.clone())? };
     match task.spec.kind {
-        TaskKind::Conv(_) => None,
+        TaskKind::Conv(_) | TaskKind::Attention(_) => None,
         TaskKind::MatMul(_) | TaskKind::Rows(_) | TaskKind::Loops(_) => Some((task, raw.to_vec())),
         TaskKind::Pool(_) => {
             let before = task.clone();
@@ -102,13 +103,14 @@ fn stored_as(mut task: TuningTask, dtype: DType) -> TuningTask {
     let multiplied = match &mut task.spec.kind {
         TaskKind::Conv(conv) => 1 + usize::from(conv.branch.is_some()),
         TaskKind::MatMul(matmul) => usize::from(matmul.b_is_weight),
-        TaskKind::Pool(_) | TaskKind::Rows(_) => 0,
+        TaskKind::Attention(_) | TaskKind::Pool(_) | TaskKind::Rows(_) => 0,
         // Loop nests say themselves what is converted: see their examples.
         TaskKind::Loops(_) => return task,
     };
     let spec = &mut task.spec;
     let weights = spec.weights.iter_mut().take(multiplied);
-    spec.inputs.iter_mut().chain(weights).chain(&mut spec.outputs).for_each(|tensor| tensor.dtype = dtype);
+    let stored = spec.inputs.iter_mut().chain(weights).chain(&mut spec.outputs);
+    stored.filter(|tensor| tensor.dtype == DType::F32).for_each(|tensor| tensor.dtype = dtype);
     task
 }
 
@@ -119,7 +121,8 @@ fn all_examples(target: Target) -> Vec<TuningTask> {
         let stored = all.iter().filter(|t| !matches!(t.spec.kind, TaskKind::Loops(_)));
         let narrow: Vec<_> =
             stored.flat_map(|task| [DType::Bf16, DType::F16].map(|dtype| stored_as(task.clone(), dtype))).collect();
-        let multiplies = |task: &&TuningTask| matches!(task.spec.kind, TaskKind::Conv(_) | TaskKind::MatMul(_));
+        let multiplies =
+            |task: &&TuningTask| matches!(task.spec.kind, TaskKind::Conv(_) | TaskKind::MatMul(_) | TaskKind::Attention(_));
         let mut tf32: Vec<_> = all.iter().filter(multiplies).cloned().collect();
         tf32.iter_mut().for_each(|task| task.spec.math = Math::Tf32);
         all.extend(narrow);
@@ -131,7 +134,7 @@ fn all_examples(target: Target) -> Vec<TuningTask> {
 /// One small task of each shape of space that families distinguish, on a target.
 fn examples(target: Target) -> Vec<TuningTask> {
     let loops_and_products = [loops::examples(target), products::examples(target)];
-    let images = [images::examples(target), convolutions::examples(target)];
+    let images = [images::examples(target), convolutions::examples(target), attention::examples(target)];
     loops_and_products.into_iter().chain(images).flatten().collect()
 }
 

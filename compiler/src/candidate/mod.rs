@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use aotfarm_protocol::{CandidateId, Digest, KeyHasher, Launch, Params, Target, TaskKey, TuneMode, VendorCall};
 
 use crate::ir::PoolOp;
-use crate::task::{LoopNest, PoolSpec, RowSpec, TaskKind, TensorSpec, TuningTask};
+use crate::task::{AttentionSpec, LoopNest, PoolSpec, RowSpec, Size, TaskKind, TensorSpec, TuningTask};
 
 #[cfg(test)]
 mod conformance;
@@ -298,6 +298,7 @@ pub fn title(task: &TuningTask) -> String {
     let name = match &spec.kind {
         TaskKind::Conv(_) => "convolution",
         TaskKind::MatMul(_) => "matmul",
+        TaskKind::Attention(_) => "attention",
         TaskKind::Pool(PoolSpec { op: PoolOp::Max, .. }) => "max_pool",
         TaskKind::Pool(PoolSpec { op: PoolOp::Avg { .. }, .. }) => "avg_pool",
         TaskKind::Rows(RowSpec::Softmax) => "softmax",
@@ -316,6 +317,12 @@ pub fn title(task: &TuningTask) -> String {
             spec.inputs.iter().take(1).chain(spec.weights.iter().take(1)).map(shape).collect()
         }
         TaskKind::MatMul(_) => spec.inputs.iter().take(2).map(shape).collect(),
+        TaskKind::Attention(AttentionSpec { lead: [batch, heads], rows, widths, .. }) => {
+            let matrix = |(rows, width): (&Size, &i64)| {
+                format!("{}x{}x{}x{width}", batch.at(&task.point), heads.at(&task.point), rows.at(&task.point))
+            };
+            rows.iter().zip(widths).map(matrix).collect()
+        }
         TaskKind::Pool(_) | TaskKind::Rows(_) => spec.inputs.iter().take(1).map(shape).collect(),
         TaskKind::Loops(_) => spec.outputs.iter().take(1).map(shape).collect(),
     };

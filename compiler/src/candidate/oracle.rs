@@ -3,7 +3,9 @@
 use aotfarm_protocol::{DType, Target};
 
 use crate::ir::{BinaryOp, PoolOp, ReduceOp, UnaryOp, Window};
-use crate::task::{EpilogueStep, Index, LoopNest, RowSpec, Scalar, Size, TaskKind, TaskSpec, TensorSpec, TuningTask};
+use crate::task::{
+    AttentionSpec, EpilogueStep, Index, LoopNest, Mask, RowSpec, Scalar, Size, TaskKind, TaskSpec, TensorSpec, TuningTask, View,
+};
 
 /// The elements of a buffer, whatever their type, as f64.
 #[derive(Debug, Clone)]
@@ -123,6 +125,7 @@ pub fn evaluate(task: &TuningTask, raw: &[Vec<u8>]) -> Tensor {
                 result.values[at as usize] = operands.epilogue(&matmul.epilogue, sum, column as usize, at as usize);
             }
         }
+        TaskKind::Attention(attention) => operands.attention(attention, &mut result.values),
         TaskKind::Pool(pool) => {
             let ([_, _, oh, ow], [_, _, h, w]) = (image(output, &task.point), image(&spec.inputs[0], &task.point));
             let (x_at, y_at) = (places(&spec.inputs[0], &task.point), places(output, &task.point));
@@ -228,6 +231,46 @@ impl Operands<'_> {
                 }
             }
             sum
+        }
+    }
+
+    fn attention(&self, spec: &AttentionSpec, output: &mut [f64]) {
+        let [batches, heads] = spec.lead.map(|size| size.at(self.point));
+        let [rows, keys] = spec.rows.map(|size| size.at(self.point));
+        let [width, values] = spec.widths;
+        let place = |view: &View, at: [i64; 4]| {
+            let (offset, strides) = view.at(self.point);
+            (offset + at.iter().zip(strides).map(|(index, stride)| index * stride).sum::<i64>()) as usize
+        };
+        let read = |k: usize, at| self.inputs[k].values[place(&spec.views[k], at)];
+        for (b, h) in (0..batches).flat_map(|b| (0..heads).map(move |h| (b, h))) {
+            for row in 0..rows {
+                let score = |key: i64| -> f64 {
+                    let dot: f64 = (0..width).map(|e| read(0, [b, h, row, e]) * read(1, [b, h, key, e])).sum();
+                    let score = match spec.mask {
+                        None => spec.scale * dot,
+                        Some(Mask { is_weight, view }) => {
+                            let tensor = if is_weight { &self.weights[0] } else { &self.inputs[3] };
+                            let mask = tensor.values[place(&view, [b, h, row, key])];
+                            match tensor.dtype {
+                                DType::Bool if mask == 0.0 => f64::NEG_INFINITY,
+                                DType::Bool => spec.scale * dot,
+                                _ => spec.scale * dot + mask,
+                            }
+                        }
+                    };
+                    if spec.causal && key > row { f64::NEG_INFINITY } else { score }
+                };
+                let scores: Vec<f64> = (0..keys).map(score).collect();
+                let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+                let blind = scores.iter().all(|score| *score == f64::NEG_INFINITY);
+                let weights: Vec<f64> = scores.iter().map(|score| if blind { 0.0 } else { (score - largest).exp() }).collect();
+                let sum = if blind { 1.0 } else { weights.iter().sum() };
+                for v in 0..values {
+                    let mix: f64 = weights.iter().zip(0..).map(|(weight, key)| weight * read(2, [b, h, key, v])).sum();
+                    output[place(&spec.views[3], [b, h, row, v])] = mix / sum;
+                }
+            }
         }
     }
 

@@ -141,7 +141,7 @@ pub fn epilogue(kind: &TaskKind) -> &[EpilogueStep] {
     match kind {
         TaskKind::Conv(conv) => &conv.epilogue,
         TaskKind::MatMul(matmul) => &matmul.epilogue,
-        TaskKind::Pool(_) | TaskKind::Rows(_) | TaskKind::Loops(_) => &[],
+        TaskKind::Attention(_) | TaskKind::Pool(_) | TaskKind::Rows(_) | TaskKind::Loops(_) => &[],
     }
 }
 

@@ -1,59 +1,17 @@
 //! Replaces composite operators by what the kernels are made of.
 
-use crate::ir::{BinaryOp, BuildError, Expr, Graph, Node, Op, PoolOp, ReduceOp, TensorType, ValueId, Window};
+use crate::ir::{BuildError, Expr, Graph, Node, Op, PoolOp, ReduceOp, TensorType, ValueId, Window};
 
 use super::constant::f32_tensor;
 use super::rewrite::{Rewriter, rewrite};
 
 pub(super) fn run(graph: &Graph) -> Result<Graph, BuildError> {
     rewrite(graph, |rewriter, node, inputs| match node.op {
-        Op::Attention { scale, causal } => attention(rewriter, node, inputs, scale, causal).map(Some),
         Op::AdaptiveAvgPool { output } => adaptive_pool(rewriter, node, inputs[0], output),
         Op::Softmax { axis } => softmax(rewriter, node, inputs[0], axis),
         Op::Conv { window, groups: 1 } => pointwise_on_vectors(rewriter, node, inputs, &window),
         _ => Ok(None),
     })
-}
-
-/// `softmax(scale * query keyᵀ + mask) value`.
-fn attention(r: &mut Rewriter<'_>, node: &Node, inputs: &[ValueId], scale: f64, causal: bool) -> Result<ValueId, BuildError> {
-    let (name, source) = (r.name_of(node), node.source.as_str());
-    let (mut query, key, value) = (inputs[0], inputs[1], inputs[2]);
-    let dtype = r.ty(query).dtype;
-    let constant = TensorType { dtype, shape: vec![] };
-    if scale != 1.0 {
-        let factor = r.full(&format!("{name}.scale"), scale, &constant, source)?;
-        query = r.push(&format!("{name}.query"), Op::Binary(BinaryOp::Mul), &[query, factor], source)?;
-    }
-    let rank = r.ty(key).shape.len();
-    let mut axes: Vec<usize> = (0..rank).collect();
-    axes.swap(rank - 2, rank - 1);
-    let key = r.push(&format!("{name}.key"), Op::Permute { axes }, &[key], source)?;
-    let mut scores = r.push(&format!("{name}.scores"), Op::MatMul, &[query, key], source)?;
-    if let Some(mask) = inputs.get(3) {
-        scores = if r.ty(*mask).dtype == aotfarm_protocol::DType::Bool {
-            let never = r.full(&format!("{name}.never"), f64::NEG_INFINITY, &constant, source)?;
-            r.push(&format!("{name}.masked"), Op::Where, &[*mask, scores, never], source)?
-        } else {
-            r.push(&format!("{name}.masked"), Op::Binary(BinaryOp::Add), &[scores, *mask], source)?
-        };
-    }
-    if causal {
-        let shape = r.ty(scores).shape.clone();
-        let (rows, columns) = (shape[shape.len() - 2].clone(), shape[shape.len() - 1].clone());
-        let mut iota = |what: &str, length: Expr| {
-            let op = Op::Iota { length, start: 0, step: 1, dtype: aotfarm_protocol::DType::I64 };
-            r.push(&format!("{name}.{what}"), op, &[], source)
-        };
-        let (row, column) = (iota("row", rows.clone())?, iota("column", columns)?);
-        let row = r.push(&format!("{name}.rows"), Op::Reshape { shape: vec![rows, Expr::one()] }, &[row], source)?;
-        let seen = r.push(&format!("{name}.seen"), Op::Binary(BinaryOp::Le), &[column, row], source)?;
-        let never = r.full(&format!("{name}.future"), f64::NEG_INFINITY, &constant, source)?;
-        scores = r.push(&format!("{name}.causal"), Op::Where, &[seen, scores, never], source)?;
-    }
-    let axis = r.ty(scores).shape.len() - 1;
-    let weights = r.push(&format!("{name}.weights"), Op::Softmax { axis }, &[scores], source)?;
-    r.push(&name, Op::MatMul, &[weights, value], source)
 }
 
 fn adaptive_pool(r: &mut Rewriter<'_>, node: &Node, x: ValueId, output: [i64; 2]) -> Result<Option<ValueId>, BuildError> {

@@ -1,11 +1,12 @@
 //! Graph passes: Graph → Graph, in the order of [`PASSES`], the verifier after each.
 //!
-//! After them a graph holds no `Attention`, `AdaptiveAvgPool` (of known size) or `BatchNorm`, normalises last axes only, and has no
+//! After them a graph holds no `AdaptiveAvgPool` (of known size) or `BatchNorm`, normalises last axes only, and has no
 //! view that does nothing, no node whose value is known, and no node that nobody uses.
 
 mod canonicalise;
 mod constant;
 mod dead_code;
+mod decompose;
 mod fold_batch_norm;
 mod fold_constants;
 mod recognise;
@@ -16,6 +17,7 @@ mod tests;
 use crate::ir::{BuildError, Graph, VerifyError, verify};
 
 pub(crate) use constant::first_element;
+pub use decompose::decompose_attention;
 
 /// A rewriting of the graph that keeps what it computes.
 pub struct Pass {

@@ -3,7 +3,7 @@ use aotfarm_protocol::DType;
 use crate::interp::{self, Tensor};
 use crate::ir::{BinaryOp, Builder, Def, Expr, Graph, Op, TensorData, TensorType, UnaryOp, Window};
 
-use super::{PASSES, PassError, run};
+use super::{PASSES, PassError, decompose_attention, run};
 
 fn ops(graph: &Graph) -> Vec<&'static str> {
     graph.nodes.iter().map(|node| node.op.name()).collect()
@@ -24,6 +24,17 @@ fn check(graph: &Graph, inputs: &[Tensor]) -> Graph {
         assert_eq!(got.len(), want.len());
     }
     last
+}
+
+/// A rewritten graph, which computes what the first one does.
+fn check_same(graph: &Graph, rewritten: Graph, inputs: &[Tensor]) -> Graph {
+    let floats = |graph| -> Vec<f32> {
+        let outputs = interp::run(graph, inputs).expect("the graph runs");
+        outputs.into_iter().flat_map(|t| TensorData::new(t.data).to_f32()).collect()
+    };
+    let (want, got) = (floats(graph), floats(&rewritten));
+    assert!(got.iter().zip(&want).all(|(g, w)| (g - w).abs() <= 1e-5 * w.abs().max(1.0)), "{got:?} against {want:?}");
+    rewritten
 }
 
 fn ramp(shape: &[usize]) -> Tensor {
@@ -141,7 +152,11 @@ fn attention_is_decomposed_with_causality_and_masks() {
     b.output(y);
     let inputs = [4, 4, 3, 5].map(|last| ramp(&[2, 5, last]));
     let graph = check(&b.finish().expect("a graph"), &inputs);
-    assert!(graph.nodes.iter().all(|node| !matches!(node.op, Op::Attention { .. })));
+    let attends = |graph: &Graph| graph.nodes.iter().any(|node| matches!(node.op, Op::Attention { .. }));
+    let kept = decompose_attention(graph.clone(), |_, _| true).expect("nothing to do");
+    assert!(attends(&graph) && attends(&kept), "the passes leave it to the plan");
+    let graph = check_same(&graph, decompose_attention(graph.clone(), |_, _| false).expect("it decomposes"), &inputs);
+    assert!(!attends(&graph));
 }
 
 #[test]

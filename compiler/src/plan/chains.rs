@@ -30,7 +30,8 @@ pub(super) struct Chain {
     pub(super) anchor: usize,
     /// The last node: its output is what is stored.
     pub(super) last: usize,
-    /// Epilogue of a convolution or product; empty for a reduction, whose followers are evaluated as part of its loop nest.
+    /// Epilogue of a convolution or product; empty for a reduction, whose followers are evaluated as part of its loop nest, and for
+    /// attention, which at most a permutation follows.
     pub(super) steps: Vec<ChainStep>,
     /// A pooling of what the epilogue gives.
     pub(super) pool: Option<PoolSpec>,
@@ -109,6 +110,7 @@ impl Chains {
                     chain
                 }
                 Op::Linear | Op::MatMul => chains.epilogue(graph, uses, n, graph.ty(node.output).shape.len() - 1),
+                Op::Attention { .. } => chains.heads(graph, uses, n),
                 Op::Reduce { .. } => chains.followers(graph, uses, n),
                 _ => continue,
             };
@@ -230,6 +232,18 @@ impl Chains {
             chain.last = next;
             self.claim(next);
         }
+    }
+
+    /// Attention stores its heads side by side, if that is all that they are read for.
+    fn heads(&mut self, graph: &Graph, uses: &Uses, anchor: usize) -> Chain {
+        let mut chain = Chain { anchor, last: anchor, steps: Vec::new(), pool: None, branch: None };
+        if let Some((next, _)) = uses.single(graph.nodes[anchor].output)
+            && matches!(&graph.nodes[next].op, Op::Permute { axes } if axes == &[0, 2, 1, 3])
+        {
+            self.claim(next);
+            chain.last = next;
+        }
+        chain
     }
 
     /// A reduction takes with it single-use element-wise nodes that keep its type.

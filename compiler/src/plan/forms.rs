@@ -2,6 +2,7 @@
 
 use crate::ir::{BinaryOp, Def, Graph, Node, Op, UnaryOp, ValueId};
 
+use super::attention::Strided;
 use super::chains::{Chains, Uses};
 use super::layouts::{Layouts, Need, is_nestable};
 
@@ -72,7 +73,10 @@ pub(super) fn forms(graph: &Graph, uses: &Uses, chains: &Chains, layouts: &Layou
             }
             let reduces = matches!(graph.nodes[chain.anchor].op, Op::Reduce { .. });
             for (slot, operand) in node.inputs.iter().enumerate() {
-                if reduces && !chains_value(graph, chains, n, *operand) {
+                if let Op::Attention { .. } = node.op {
+                    let base = Strided::of(graph, chains, layouts, node, slot).base;
+                    states[base.index()].must_buffer = true;
+                } else if reduces && !chains_value(graph, chains, n, *operand) {
                     use_in_nest(&mut states[operand.index()], Nests::One(chain.last), 1, 1, None);
                 } else if layouts.need(graph, chains, n, slot) != Need::Any {
                     states[operand.index()].must_buffer = true;

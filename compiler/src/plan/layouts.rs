@@ -138,6 +138,9 @@ impl Layouts {
             (Op::Linear, 1) if constant(node.inputs[1]) => Need::Constant,
             (Op::MatMul, 1) if constant(node.inputs[1]) && graph.ty(node.inputs[1]).shape.len() == 2 => Need::Constant,
             (Op::Pool { .. }, _) if image_size(graph, node.inputs[0]).is_some() => Need::Image,
+            // Looked through by the kernel: see `attention::Strided`.
+            (Op::Attention { .. }, 3) if constant(node.inputs[3]) => Need::Constant,
+            (Op::Attention { .. }, _) => Need::Plain,
             (Op::Pool { .. } | Op::Linear | Op::MatMul | Op::Softmax { .. } | Op::LayerNorm { .. }, _) => Need::Plain,
             _ => match chains.of[n].map(|c| &chains.all[c]) {
                 Some(chain) if n != chain.anchor && is_residual(chain, node.inputs[slot]) => {

@@ -5,10 +5,13 @@ use std::collections::{HashMap, HashSet};
 use aotfarm_protocol::{DType, Dim, DimRange, Port, Precision, Target};
 
 use crate::ir::{BinaryOp, Def, Expr, Graph, Node, Op, PoolOp, TensorData, UnaryOp, ValueId};
+use crate::passes::decompose_attention;
 use crate::task::{
-    Branch, ConvSpec, EpilogueStep, Layout, MatMulSpec, Math, PoolSpec, RowSpec, Scalar, Size, TaskKind, TaskSpec, TensorSpec,
+    AttentionSpec, Branch, ConvSpec, EpilogueStep, Layout, Mask, MatMulSpec, Math, PoolSpec, RowSpec, Scalar, Size, TaskKind,
+    TaskSpec, TensorSpec, View,
 };
 
+use super::attention::{self, Strided};
 use super::chains::{Chain, ChainStep, Chains, Uses};
 use super::forms::{Form, forms};
 use super::layouts::{Blocking, Layouts};
@@ -18,6 +21,7 @@ use super::weights::{self, Weights};
 use super::{Buffer, BufferId, Place, Plan, PlanError, Step, WeightId, arena};
 
 /// Fuses, lays out and plans the memory of a graph that went through [`crate::passes::run`]. CPU kernels know only [`Precision::Fp32`].
+/// Attention without a kernel of its own becomes products and a softmax.
 pub fn lower(graph: Graph, target: Target, precision: Precision) -> Result<Plan, PlanError> {
     let blocking = match target {
         // A vector of f32, and on narrow vectors two of them.
@@ -27,6 +31,7 @@ pub fn lower(graph: Graph, target: Target, precision: Precision) -> Result<Plan,
     if blocking != Blocking::Whole && precision != Precision::Fp32 {
         return Err(PlanError::Precision { target, precision });
     }
+    let graph = decompose_attention(graph, |graph, node| attention::has_kernel(graph, node, target, precision))?;
     let ports = |ids: &[ValueId]| ids.iter().map(|id| port(&graph, *id)).collect::<Vec<_>>();
     let (inputs, outputs) = (ports(&graph.inputs), ports(&graph.outputs));
     // In exact f32 only the naive kernel would sum them.
@@ -186,6 +191,7 @@ impl<'a> Lowering<'a> {
             return match &anchor.op {
                 Op::Conv { .. } => self.conv(anchor, chain),
                 Op::Linear | Op::MatMul => self.product(anchor, chain),
+                Op::Attention { scale, causal } => self.attention(anchor, chain, *scale, *causal),
                 _ => self.nest(node, Some(chain)),
             };
         }
@@ -342,6 +348,43 @@ impl<'a> Lowering<'a> {
         Ok(())
     }
 
+    fn attention(&mut self, node: &Node, chain: &Chain, scale: f64, causal: bool) -> Result<(), PlanError> {
+        let result = self.graph.nodes[chain.last].output;
+        let (made, stored) = (&self.graph.ty(node.output).shape, &self.graph.ty(result).shape);
+        let operands: Vec<Strided> =
+            (0..node.inputs.len()).map(|slot| Strided::of(self.graph, self.chains, self.layouts, node, slot)).collect();
+        let mut dims = Dims::default();
+        let last = |slot: usize, back: usize| {
+            let shape = &self.graph.ty(node.inputs[slot]).shape;
+            shape[shape.len() - back].clone()
+        };
+        let (Some(width), Some(values)) = (last(0, 1).as_const(), last(2, 1).as_const()) else {
+            return Err(self.error(node, "the width of its heads is not known"));
+        };
+        let lead = [dims.size(&made[0]), dims.size(&made[1])];
+        let rows = [dims.size(&last(0, 2)), dims.size(&last(1, 2))];
+        // Row-major, with heads before or after rows.
+        let (row, rest) = (&stored[3], &stored[2] * &stored[3]);
+        let [head, row] = if chain.last == chain.anchor { [&rest, row] } else { [row, &rest] };
+        let strides = [&stored[1] * &rest, head.clone(), row.clone(), Expr::one()];
+        let output = View { offset: Size::Const(0), strides: strides.map(|stride| dims.size(&stride)) };
+        let [query, key, value] = [0, 1, 2].map(|slot| operands[slot].view(&mut dims));
+        let mut inputs: Vec<_> = operands.iter().map(|o| (o.base, self.graph.ty(o.base).shape.clone())).collect();
+        let (mut weights, mut mask) = (Vec::new(), None);
+        if let Some(operand) = operands.get(3) {
+            let is_weight = matches!(self.graph.value(operand.base).def, Def::Weight(_));
+            if is_weight {
+                inputs.pop();
+                weights.push(self.constant(node, operand.base, "mask")?);
+            }
+            mask = Some(Mask { is_weight, view: operand.view(&mut dims) });
+        }
+        let views = [query, key, value, output];
+        let kind = TaskKind::Attention(AttentionSpec { lead, rows, widths: [width, values], scale, causal, views, mask });
+        self.emit(node, Task { dims, kind, inputs, weights, output: (result, stored.clone()) });
+        Ok(())
+    }
+
     fn pool(&mut self, node: &Node) -> Result<(), PlanError> {
         self.require_f32(node)?;
         let Op::Pool { op, window } = node.op else { return Err(self.error(node, "not a pooling")) };
@@ -427,7 +470,7 @@ impl<'a> Lowering<'a> {
                 TensorSpec { dtype: weight.dtype, shape, layout: Layout::Plain }
             })
             .collect();
-        let multiplies = matches!(kind, TaskKind::Conv(_) | TaskKind::MatMul(_));
+        let multiplies = matches!(kind, TaskKind::Conv(_) | TaskKind::MatMul(_) | TaskKind::Attention(_));
         let math = if multiplies && self.plan.precision == Precision::Tf32 { Math::Tf32 } else { Math::Exact };
         let spec = TaskSpec { kind, inputs: input_specs, weights: weight_specs, outputs, dims: dims.0.len(), math };
         let label = label(&spec, &dims.0, node);
@@ -489,6 +532,15 @@ fn label(spec: &TaskSpec, dims: &[Expr], node: &Node) -> String {
             let b = if product.b_is_weight { &spec.weights[0] } else { &spec.inputs[1] };
             let t = if product.b_transposed { "ᵀ" } else { "" };
             format!("matmul {} * {}{t}{}", shape(&spec.inputs[0]), shape(b), tail(&product.epilogue))
+        }
+        TaskKind::Attention(attention) => {
+            let size = |size: Size| match size {
+                Size::Const(n) => n.to_string(),
+                Size::Dim(k) => dims.get(k).map_or_else(|| format!("dim{k}"), ToString::to_string),
+            };
+            let AttentionSpec { lead: [_, heads], rows: [rows, keys], widths: [width, values], causal, mask, .. } = attention;
+            let extra = [(*causal, " causal"), (mask.is_some(), " masked")].map(|(is, word)| if is { word } else { "" }).concat();
+            format!("attention {}x{}x{width} over {}x{values}{extra}", size(*heads), size(*rows), size(*keys))
         }
         TaskKind::Pool(pool) => {
             let [kh, kw] = pool.window.kernel;

@@ -2,6 +2,7 @@
 
 mod affine;
 mod arena;
+mod attention;
 mod chains;
 #[cfg(test)]
 mod eval;
@@ -23,6 +24,7 @@ mod weights;
 use aotfarm_protocol::{DType, DimRange, Port, Precision, Target};
 
 use crate::ir::{Expr, TensorData};
+use crate::passes::PassError;
 use crate::task::TaskSpec;
 
 pub use lower::lower;
@@ -50,6 +52,9 @@ pub enum PlanError {
         /// What was asked for.
         precision: Precision,
     },
+    /// Attention could not be written as products and a softmax.
+    #[error("cannot decompose attention")]
+    Decompose(#[from] PassError),
     /// A defect of this module.
     #[error("the plan is inconsistent, which is a defect of the compiler")]
     Verify(#[from] VerifyError),

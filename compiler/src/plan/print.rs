@@ -4,7 +4,9 @@ use std::fmt::{self, Display, Write as _};
 
 use aotfarm_protocol::{Dim, Port};
 
-use crate::task::{EpilogueStep, Index, Layout, LoopNest, RowSpec, Scalar, Size, TaskKind, TaskSpec, TensorSpec};
+use crate::task::{
+    AttentionSpec, EpilogueStep, Index, Layout, LoopNest, RowSpec, Scalar, Size, TaskKind, TaskSpec, TensorSpec, View,
+};
 
 use super::{Place, Plan};
 
@@ -106,6 +108,7 @@ fn task_text(spec: &TaskSpec) -> String {
             let b = if product.b_is_weight { "w0" } else { "in1" };
             format!("in0 * {b}{}{}", if product.b_transposed { "ᵀ" } else { "" }, epilogue(&product.epilogue))
         }
+        TaskKind::Attention(spec) => attention_text(spec),
         TaskKind::Pool(pool) => {
             let w = pool.window;
             format!("{:?} of {:?} stride {:?} pad {:?} dilation {:?}", pool.op, w.kernel, w.stride, w.pad, w.dilation)
@@ -116,6 +119,21 @@ fn task_text(spec: &TaskSpec) -> String {
         }
         TaskKind::Loops(nest) => nest_text(nest),
     }
+}
+
+fn attention_text(spec: &AttentionSpec) -> String {
+    let view = |view: &View| {
+        let strides: Vec<String> = view.strides.iter().map(|size| SizeText(*size).to_string()).collect();
+        let offset = if view.offset == Size::Const(0) { String::new() } else { format!("{} + ", SizeText(view.offset)) };
+        format!("[{offset}{}]", strides.join(", "))
+    };
+    let [q, k, v, out] = spec.views.each_ref().map(view);
+    let mask = spec
+        .mask
+        .as_ref()
+        .map_or_else(String::new, |mask| format!(", mask {}{}", if mask.is_weight { "w0" } else { "in3" }, view(&mask.view)));
+    let causal = if spec.causal { ", causal" } else { "" };
+    format!("attention of in0{q}, in1{k}, in2{v} to out0{out}, scale {:?}{causal}{mask}", spec.scale)
 }
 
 fn nest_text(nest: &LoopNest) -> String {

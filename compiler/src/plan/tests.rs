@@ -152,6 +152,7 @@ fn kinds(plan: &Plan) -> String {
     let name = |kind: &TaskKind| match kind {
         TaskKind::Conv(_) => "conv",
         TaskKind::MatMul(_) => "matmul",
+        TaskKind::Attention(_) => "attention",
         TaskKind::Pool(_) => "pool",
         TaskKind::Rows(_) => "rows",
         TaskKind::Loops(nest) if nest.reduction.is_some() => "reduce",
@@ -262,6 +263,63 @@ fn attention_becomes_products_and_rows_with_copies_for_the_heads_only() {
     let plan = check(&attention_block());
     golden("attention_block.txt", &plan.print());
     assert_eq!(kinds(&plan), "matmul matmul matmul loops loops loops matmul loops rows matmul loops matmul rows matmul matmul");
+}
+
+/// The plan for tensor cores, whose tasks the oracle computes in full; weights are rounded to 10 bits.
+fn check_on_tensor_cores(graph: &Graph) -> Plan {
+    let folded = passes::run(graph.clone(), None).expect("the passes take it");
+    let plan = lower(folded, Target::Cuda { sm: 90 }, Precision::Tf32).expect("it lowers");
+    for batch in [1, 3] {
+        let inputs = inputs(graph, batch, 11);
+        let want = interp::run(graph, &inputs).expect("the interpreter takes it");
+        for (got, want) in eval::run(&plan, graph, &inputs).iter().zip(&want) {
+            let (got, want) = (floats(got), floats(want));
+            let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>().sqrt();
+            let error = norm(&mut got.iter().zip(&want).map(|(g, w)| g - w)) / norm(&mut want.iter().copied());
+            assert!(error < 2e-3, "off by {error}\n{}", plan.print());
+        }
+    }
+    plan
+}
+
+#[test]
+fn on_tensor_cores_attention_is_one_kernel_that_reads_heads_where_they_lie() {
+    let plan = check_on_tensor_cores(&attention_block());
+    golden("attention_block_tf32.txt", &plan.print());
+    assert_eq!(kinds(&plan), "matmul matmul matmul attention matmul rows matmul matmul");
+    let exact = lower(passes::run(attention_block(), None).expect("passes"), Target::Cuda { sm: 90 }, Precision::Fp32)
+        .expect("it lowers");
+    assert!(!kinds(&exact).contains("attention"), "there are no tensor cores for f32 in full");
+}
+
+#[test]
+fn heads_are_sliced_out_of_one_product_without_a_copy() {
+    let mut m = Model::new("packed");
+    let (heads, width) = (3, 8);
+    let size = m.b.dim("size", 4, 16, None).expect("a fresh dimension");
+    let batch = m.batch.clone();
+    let tokens = TensorType::new(DType::F32, vec![batch.clone(), size.clone(), 12.into()]);
+    let t = m.b.input("tokens", tokens).expect("an input");
+    let all = m.linear(t, 3 * heads * width);
+    // As in vision transformers: [batch, size, 3, heads, width] to three of [batch, heads, size, width].
+    let shape = vec![batch.clone(), size.clone(), 3.into(), heads.into(), width.into()];
+    let all = m.op(Op::Reshape { shape }, &[all]);
+    let all = m.op(Op::Permute { axes: vec![2, 0, 3, 1, 4] }, &[all]);
+    let part = |m: &mut Model, k: i64| {
+        let one = m.op(Op::Slice { axis: 0, start: k.into(), end: (k + 1).into(), step: 1 }, &[all]);
+        let shape = vec![batch.clone(), heads.into(), size.clone(), width.into()];
+        m.op(Op::Reshape { shape }, &[one])
+    };
+    let (q, k, v) = (part(&mut m, 0), part(&mut m, 1), part(&mut m, 2));
+    let y = m.op(Op::Attention { scale: 0.3, causal: true }, &[q, k, v]);
+    // The heads stay before the rows, and a second attention reads those, with a constant bias of its scores for each head.
+    let bias = m.weight("bias", &[heads, 1, 1], -1.0, 1.0);
+    let z = m.op(Op::Attention { scale: 0.3, causal: false }, &[y, k, y, bias]);
+    let z = m.op(Op::Permute { axes: vec![0, 2, 1, 3] }, &[z]);
+    let z = m.op(Op::Reshape { shape: vec![batch.clone(), size.clone(), (heads * width).into()] }, &[z]);
+    let z = m.linear(z, 5);
+    let plan = check_on_tensor_cores(&m.finish(&[z]));
+    assert_eq!(kinds(&plan), "matmul attention attention matmul", "{}", plan.print());
 }
 
 #[test]

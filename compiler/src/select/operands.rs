@@ -6,7 +6,9 @@ use aotfarm_protocol::{
 
 use crate::candidate::{Candidate, title};
 use crate::ir::{BinaryOp, UnaryOp};
-use crate::task::{EpilogueStep, Index, Layout, LoopNest, Math, Scalar, TaskKind, TaskSpec, TensorSpec, TuningTask};
+use crate::task::{
+    AttentionSpec, EpilogueStep, Index, Layout, LoopNest, Math, Scalar, TaskKind, TaskSpec, TensorSpec, TuningTask,
+};
 
 /// The Measure item of a task: `candidates` (with the digests of their objects), most promising first, checked against `reference`. `tools` is
 /// the object of [`crate::candidate::tools`].
@@ -114,6 +116,7 @@ fn terms(task: &TuningTask) -> f64 {
             spec.weights.first().into_iter().chain(branch).map(|w| at(w, 1)).sum()
         }
         TaskKind::MatMul(_) | TaskKind::Rows(_) => spec.inputs.first().map_or(1.0, |a| at(a, a.shape.len().saturating_sub(1))),
+        TaskKind::Attention(attention) => (attention.widths[0] + attention.rows[1].at(&task.point)) as f64,
         TaskKind::Pool(pool) => (pool.window.kernel[0] * pool.window.kernel[1]) as f64,
         TaskKind::Loops(nest) => nest.reduction.iter().flat_map(|r| &r.extents).map(|s| s.at(&task.point) as f64).product(),
     }
@@ -141,7 +144,11 @@ fn input_values(task: &TuningTask, k: usize) -> Values {
                 .any(|s| matches!(s, EpilogueStep::Residual(op, i) if *i == k && !total(*op)));
             if divides { POSITIVE } else { plain_values(tensor.dtype, 1.0) }
         }
-        TaskKind::Pool(_) | TaskKind::Rows(_) => plain_values(tensor.dtype, 1.0),
+        // So that scores have deviation 1, whatever they are multiplied by.
+        TaskKind::Attention(AttentionSpec { scale, widths: [width, _], .. }) if k == 0 && *scale != 0.0 => {
+            plain_values(tensor.dtype, (1.0 / (scale.abs() * (*width as f64).sqrt())) as f32)
+        }
+        TaskKind::Attention(_) | TaskKind::Pool(_) | TaskKind::Rows(_) => plain_values(tensor.dtype, 1.0),
     }
 }
 

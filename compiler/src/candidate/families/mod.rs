@@ -58,4 +58,6 @@ pub static FAMILIES: &[&dyn CandidateFamily] = &[
     &cuda::gemm_simt::ConvSimt,
     &cuda::gemm_simt::MatMulSimt,
     &cuda::bmm_mma::BmmMma,
+    &cuda::attention::AttentionNaive,
+    &cuda::attention::AttentionFlash,
 ];

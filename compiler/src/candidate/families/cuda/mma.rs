@@ -55,7 +55,7 @@ pub(super) fn same_residuals(residuals: &[usize], types: &[&str], output: DType)
 }
 
 /// Dynamic shared memory that a block can have.
-const fn shared_limit(sm: u32) -> i64 {
+pub(super) const fn shared_limit(sm: u32) -> i64 {
     match sm {
         90 | 100 | 103 => 226 * 1024,
         80 | 87 => 162 * 1024,

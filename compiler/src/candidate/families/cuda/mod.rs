@@ -1,5 +1,6 @@
 //! The families for NVIDIA GPUs. Their templates are in `kernels/cuda/`.
 
+pub(super) mod attention;
 pub(super) mod bmm_mma;
 pub(super) mod conv_depthwise;
 pub(super) mod conv_mma;
