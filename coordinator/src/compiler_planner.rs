@@ -8,7 +8,8 @@ use aotfarm_compiler::candidate::{self, Candidate, FAMILIES, title};
 use aotfarm_compiler::interp::{self, Case, Tensor};
 use aotfarm_compiler::ir::{Bindings, Graph, verify};
 use aotfarm_compiler::link::{self, ArtifactInfo, SpecChoice};
-use aotfarm_compiler::plan::{self, Plan};
+use aotfarm_compiler::plan::{self, Plan, Step};
+use aotfarm_compiler::select::Admission;
 use aotfarm_compiler::task::{AttentionSpec, TaskKind, TensorSpec, TuningTask};
 use aotfarm_compiler::{import, passes, select};
 use aotfarm_protocol::{
@@ -194,6 +195,35 @@ struct CompiledModel {
 }
 
 impl CompiledModel {
+    /// The parts of the artifact with these choices.
+    fn linked(&self, variant: usize, choices: &[(TaskRef, CandidateId)], info: &ArtifactInfo) -> Result<LinkOutline, PlanError> {
+        let variant = &self.variants[variant];
+        let mut by_spec: BTreeMap<usize, SpecChoice> = BTreeMap::new();
+        {
+            let memo = self.memo();
+            for (task, winner) in choices {
+                let spec = &variant.specs[task.spec];
+                let choice = by_spec.entry(spec.index).or_insert_with(|| SpecChoice { spec: spec.index, by_point: Vec::new() });
+                choice.by_point.push((spec.tasks[task.point].0.clone(), memo.candidate(*winner).clone()));
+            }
+        }
+        let choices: Vec<SpecChoice> = by_spec.into_values().collect();
+        let linkage = link::link(&variant.plan, &choices, info).map_err(fault)?;
+        // Every step is of a spec that was tuned.
+        let outlined = |step: &Step| variant.specs.iter().position(|spec| spec.index == step.spec);
+        let steps = variant.plan.steps.iter().filter_map(outlined).collect();
+        Ok(LinkOutline {
+            glue: linkage.glue,
+            weights: linkage.weights,
+            units: linkage.units,
+            section_bytes: linkage.section_bytes,
+            packs: linkage.packs,
+            copies: linkage.copies,
+            metadata: linkage.metadata,
+            steps,
+        })
+    }
+
     fn task(&self, task: TaskRef) -> &TuningTask {
         &self.variants[task.variant].specs[task.spec].tasks[task.point].1
     }
@@ -292,28 +322,14 @@ impl Blueprint for CompiledModel {
         choices: &[(TaskRef, CandidateId)],
         untested: Option<String>,
     ) -> Result<LinkOutline, PlanError> {
-        let variant = &self.variants[variant];
-        let mut by_spec: BTreeMap<usize, SpecChoice> = BTreeMap::new();
-        {
-            let memo = self.memo();
-            for (task, winner) in choices {
-                let spec = &variant.specs[task.spec];
-                let choice = by_spec.entry(spec.index).or_insert_with(|| SpecChoice { spec: spec.index, by_point: Vec::new() });
-                choice.by_point.push((spec.tasks[task.point].0.clone(), memo.candidate(*winner).clone()));
-            }
-        }
-        let choices: Vec<SpecChoice> = by_spec.into_values().collect();
-        let info = ArtifactInfo { untested, ..self.info.clone() };
-        let linkage = link::link(&variant.plan, &choices, &info).map_err(fault)?;
-        Ok(LinkOutline {
-            glue: linkage.glue,
-            weights: linkage.weights,
-            units: linkage.units,
-            section_bytes: linkage.section_bytes,
-            packs: linkage.packs,
-            copies: linkage.copies,
-            metadata: linkage.metadata,
-        })
+        self.linked(variant, choices, &ArtifactInfo { untested, ..self.info.clone() })
+    }
+
+    fn link_for_rehearsal(&self, variant: usize, choices: &[(TaskRef, CandidateId)]) -> Result<LinkOutline, PlanError> {
+        let info = ArtifactInfo { graph: Digest::of("a rehearsal"), ..self.info.clone() };
+        let mut outline = self.linked(variant, choices, &info)?;
+        outline.weights.fill(0);
+        Ok(outline)
     }
 
     fn check_case(&self) -> Result<Vec<u8>, PlanError> {

@@ -325,7 +325,10 @@ fn check_result(spec: &WorkSpec, result: &WorkResult) -> Result<(), String> {
     let fits = match (spec, result) {
         (WorkSpec::Build(_), WorkResult::Built { .. } | WorkResult::BuildFailed { .. })
         | (WorkSpec::Link(_), WorkResult::Linked { .. } | WorkResult::Rejected { .. })
-        | (WorkSpec::Profile { .. }, WorkResult::Rejected { .. }) => true,
+        | (WorkSpec::Rehearse { .. } | WorkSpec::Profile { .. }, WorkResult::Rejected { .. }) => true,
+        (WorkSpec::Rehearse { spec, .. }, WorkResult::Rehearsed { seconds }) => {
+            seconds.len() == spec.points.len() && seconds.iter().all(|point| point.len() == spec.artifacts.len())
+        }
         (WorkSpec::Profile { spec, .. }, WorkResult::Profiled { profiles, .. }) => profiles.len() == spec.points.len(),
         (WorkSpec::Measure { spec, .. }, WorkResult::Measured { outcomes }) => {
             outcomes.iter().map(|(id, _)| id).eq(spec.candidates.iter().map(|c| &c.candidate))

@@ -6,6 +6,7 @@
 //! | [`item`] | states of a work item with leases and generations, pure |
 //! | [`assign`] | which items a claiming worker gets, pure |
 //! | [`tuner`] | the search for each task's best candidate, pure |
+//! | [`rehearsal`] | which of those that are nearly the fastest alone is the fastest in the model, pure |
 //! | [`planner`] | the compiler as the coordinator sees it |
 //! | `db` | one file per table; every function takes a connection |
 //! | `items`, `leases`, `jobs` | one transaction each: read a row, ask the pure part, write what it says |
@@ -30,6 +31,7 @@ mod jobs;
 mod leases;
 pub mod pipeline;
 pub mod planner;
+pub mod rehearsal;
 mod signal;
 pub mod tuner;
 

@@ -135,6 +135,8 @@ pub struct LinkOutline {
     pub copies: Vec<CopyStep>,
     /// What the artifact says about itself.
     pub metadata: ArtifactMetadata,
+    /// The spec of each of its steps, as an index into [`VariantOutline::specs`].
+    pub steps: Vec<usize>,
 }
 
 /// A planned model.
@@ -192,6 +194,13 @@ pub trait Blueprint: Send + Sync + 'static {
         choices: &[(TaskRef, CandidateId)],
         untested: Option<String>,
     ) -> Result<LinkOutline, PlanError>;
+
+    /// The parts of an artifact to be rehearsed: like [`Self::link`], but all its weights are zeros and it does not say which graph it is of, so that it
+    /// is the same for all weights of a model.
+    ///
+    /// # Errors
+    /// As of [`Self::link`].
+    fn link_for_rehearsal(&self, variant: usize, choices: &[(TaskRef, CandidateId)]) -> Result<LinkOutline, PlanError>;
 
     /// A safetensors file with seeded random inputs `in.<i>` at the smallest sizes and the reference interpreter's `out.<i>`.
     ///

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use aotfarm_protocol::{AutotuneTable, CandidateId, Digest, MeasureProtocol, MeasureSpec, Outcome, Params, TaskKey, TuneMode};
 
 use crate::planner::{Blueprint, CandidateOutline, Decision, TaskOutline, TaskRef};
+use crate::rehearsal::{self, Contest};
 
 /// Version of the measuring protocol that this coordinator asks for.
 pub const PROTOCOL_VERSION: u32 = 1;
@@ -25,9 +26,13 @@ pub const PROTOCOL_VERSION: u32 = 1;
 const BUDGET_FLOOR_MS: u64 = 150;
 /// How many candidates race again at the second point, and at each further one: runs get longer and the field is known better.
 /// Likewise of a task whose kin is decided, at the first point and at each further one.
-const FINALISTS: [usize; 2] = [6, 3];
+const FINALISTS: [usize; 2] = [28, 16];
+/// How many come from the size before on a GPU, where each size is searched anew.
+const GPU_FINALISTS: usize = 3;
 /// How many candidates race at a later point at least, if there are so many.
 const MIN_FIELD: usize = 3;
+/// The share of the work from which on a task is rehearsed.
+const HEAVY: f64 = 0.004;
 /// How many known candidates race again beside new ones.
 const CHAMPIONS: usize = 2;
 /// Above this many operations the naive kernel takes too long to be the reference at a point that is not the first; a candidate that
@@ -59,9 +64,9 @@ impl Settings {
             (_, Some(n)) => (Some(n.max(1)), usize::MAX),
             (TuneMode::Full, None) => (None, usize::MAX),
             (_, None) if self.gpu => (Some(if share >= 0.01 { 22 } else { 10 }), usize::MAX),
-            (_, None) if share >= 0.04 => (Some(36), 8),
-            (_, None) if share >= 0.01 => (Some(16), 4),
-            (_, None) => (Some(6), 3),
+            (_, None) if share >= 0.04 => (Some(96), 10),
+            (_, None) if share >= 0.01 => (Some(48), 6),
+            (_, None) => (Some(12), 4),
         }
     }
 
@@ -222,6 +227,8 @@ struct Task {
     footprint: u64,
     /// The spec that is searched in its stead, if it is not the first of its kin.
     leader: Option<usize>,
+    /// Whether it is a part of the model's work that shows.
+    heavy: bool,
     stage: Stage,
     budget_ms: u64,
     trials: Option<u32>,
@@ -283,6 +290,7 @@ impl Tuner {
                         allowed: outline.allowed,
                         footprint: outline.footprint,
                         leader: leader(spec, point).filter(|_| settings.mode == TuneMode::Quick),
+                        heavy: cost(spec, point) >= HEAVY * totals[point],
                         stage: Stage::Waiting,
                         budget_ms: ((budget * share) as u64).max(BUDGET_FLOOR_MS),
                         trials,
@@ -343,15 +351,19 @@ impl Tuner {
         self.tasks.iter().flatten().all(|t| t.stage == Stage::Decided)
     }
 
-    /// The winner of every task; complete when [`Self::is_done`].
-    pub fn choices(&self) -> Vec<(TaskRef, CandidateOutline)> {
-        let mut choices = Vec::new();
+    /// What a rehearsal is to find out: for every task, its winner and those that were nearly as fast in the race.
+    pub fn contests(&self) -> Vec<Contest> {
+        let mut contests = Vec::new();
         for (spec, tasks) in self.tasks.iter().enumerate() {
             for (point, task) in tasks.iter().enumerate() {
-                choices.extend(task.winner.as_ref().map(|w| (self.task_ref(spec, point), w.clone())));
+                let Some(winner) = &task.winner else { continue };
+                let here = self.task_ref(spec, point);
+                let outline = &self.blueprint.variants()[self.variant].specs[spec].tasks[point];
+                let ranked = if self.measures(task) && task.heavy { timed(task) } else { Vec::new() };
+                contests.push(rehearsal::contest(here, &task.title, &outline.point, winner, &ranked));
             }
         }
-        choices
+        contests
     }
 
     /// How the candidates that were to be measured fared.
@@ -471,7 +483,7 @@ impl Tuner {
                 if self.settings.gpu {
                     // A vendor's library is no candidate here, and takes nobody's place.
                     let legal = best(before).into_iter().filter_map(|c| self.blueprint.candidate(here, &c.family, &c.params));
-                    for fast in legal.take(FINALISTS[1]) {
+                    for fast in legal.take(GPU_FINALISTS) {
                         if guesses.iter().all(|g| g.id != fast.id) {
                             guesses.push(fast);
                         }
@@ -653,6 +665,11 @@ impl Tuner {
 
 /// The candidates that have a time and are exact enough, the fastest first.
 fn best(task: &Task) -> Vec<&CandidateOutline> {
+    timed(task).into_iter().map(|(_, c)| c).collect()
+}
+
+/// [`best`], with their seconds.
+fn timed(task: &Task) -> Vec<(f64, &CandidateOutline)> {
     // As the selection ranks: those of the final race before the others, each by the 20th percentile.
     let rank = |c: &CandidateOutline| match task.outcomes.get(&c.id) {
         Some(Outcome::Measured(m)) if !m.samples.is_empty() && m.error <= task.allowed => Some((m.raced == 0, m.quantile(0.2))),
@@ -660,5 +677,5 @@ fn best(task: &Task) -> Vec<&CandidateOutline> {
     };
     let mut timed: Vec<((bool, f64), &CandidateOutline)> = task.considered.iter().filter_map(|c| Some((rank(c)?, c))).collect();
     timed.sort_by(|(a, _), (b, _)| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
-    timed.into_iter().map(|(_, c)| c).collect()
+    timed.into_iter().map(|((_, seconds), c)| (seconds, c)).collect()
 }

@@ -20,6 +20,8 @@ pub enum WorkKind {
     Measure,
     /// Objects, glue and weights to a shared object.
     Link,
+    /// Shared objects of one model, with different kernels, to the times of their steps.
+    Rehearse,
     /// Shared object to a Profile.
     Profile,
 }
@@ -195,6 +197,24 @@ pub struct ProfileSpec {
     pub budget_ms: u64,
 }
 
+/// Time artifacts of one model side by side, step by step: they have the same steps and differ in the kernels.
+///
+/// A kernel alone with its operands does not have what it has in the model: activations that the step before has just left in the caches, weights
+/// that everything else has driven out of them, memory that the whole team has just kept busy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RehearseSpec {
+    /// The artifacts.
+    pub artifacts: Vec<Digest>,
+    /// What they were made for.
+    pub target: Target,
+    /// Values of the symbolic dimensions at which to time.
+    pub points: Vec<BTreeMap<String, i64>>,
+    /// Threads of the sessions.
+    pub threads: u32,
+    /// Milliseconds of runs for each point.
+    pub budget_ms: u64,
+}
+
 /// What a worker leases. A pure function of digests, so that its result is cached by [`WorkSpec::id`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "work", rename_all = "snake_case")]
@@ -210,6 +230,13 @@ pub enum WorkSpec {
     },
     /// See [`LinkSpec`].
     Link(LinkSpec),
+    /// See [`RehearseSpec`]; the device is part of the key.
+    Rehearse {
+        /// What and how.
+        spec: RehearseSpec,
+        /// Fingerprint of the device that must do it.
+        device: Digest,
+    },
     /// See [`ProfileSpec`]; the device is part of the key.
     Profile {
         /// What and how.
@@ -226,6 +253,7 @@ impl WorkSpec {
             Self::Build(_) => WorkKind::Build,
             Self::Measure { .. } => WorkKind::Measure,
             Self::Link(_) => WorkKind::Link,
+            Self::Rehearse { .. } => WorkKind::Rehearse,
             Self::Profile { .. } => WorkKind::Profile,
         }
     }
@@ -241,14 +269,14 @@ impl WorkSpec {
         match self {
             Self::Build(b) => Some(&b.toolchain),
             Self::Link(l) => Some(&l.toolchain),
-            Self::Measure { .. } | Self::Profile { .. } => None,
+            Self::Measure { .. } | Self::Rehearse { .. } | Self::Profile { .. } => None,
         }
     }
 
     /// The device that the worker must hold, if any.
     pub fn device(&self) -> Option<Digest> {
         match self {
-            Self::Measure { device, .. } | Self::Profile { device, .. } => Some(*device),
+            Self::Measure { device, .. } | Self::Rehearse { device, .. } | Self::Profile { device, .. } => Some(*device),
             Self::Build(_) | Self::Link(_) => None,
         }
     }
@@ -319,6 +347,11 @@ pub enum WorkResult {
         artifact: Digest,
         /// Its size.
         bytes: u64,
+    },
+    /// The artifacts were timed.
+    Rehearsed {
+        /// Seconds of each step: for each point of the spec, for each artifact, in the order of its steps.
+        seconds: Vec<Vec<Vec<f64>>>,
     },
     /// The artifact was checked and timed.
     Profiled {

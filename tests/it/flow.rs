@@ -55,15 +55,16 @@ fn a_model_is_tuned_published_pulled_and_run() {
         assert_eq!(count.cached, count.total, "{kind:?} was done again");
     }
 
-    // Other weights: the kernels and what was measured of them hold.
+    // Other weights: the kernels, what was measured of them, and the rehearsal hold.
     let other = cli.write("other.graph", &model::tiny(2));
     assert!(submit(&other).ok().starts_with("tiny@v2 "));
     let job = cli.last_job();
-    for kind in [WorkKind::Build, WorkKind::Measure] {
+    for kind in [WorkKind::Build, WorkKind::Measure, WorkKind::Rehearse] {
         let (total, cached) = counts(&job, kind);
         assert_eq!(total, cached, "{kind:?} was done again");
     }
-    assert_eq!(counts(&job, WorkKind::Link), (1, 0));
+    let (links, cached) = counts(&job, WorkKind::Link);
+    assert_eq!(links - cached, 1, "only the artifact itself is linked");
     let case = cli.write("case.safetensors", &model::case(2, 5));
     cli.run(&["run", &cli.pull("tiny", "clean"), "--input", &case, "--check"]).ok();
 

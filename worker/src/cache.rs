@@ -81,8 +81,9 @@ impl BlobCache {
             return Err(error);
         }
         let disk = |source| BlobError::Disk { path: to.to_owned(), source };
+        // In this order: another transfer may evict the file as soon as it is in the cache.
+        link(&part, to).map_err(disk)?;
         fs::rename(&part, &cached).map_err(disk)?;
-        link(&cached, to).map_err(disk)?;
         self.evict();
         Ok(())
     }

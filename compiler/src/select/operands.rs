@@ -79,7 +79,7 @@ pub fn operands(task: &TuningTask) -> Vec<Operand> {
 /// Largest relative L2 error that is right: rounding of the element type, growing with the square root of the number of terms
 /// of a sum. Integers must be equal.
 pub fn tolerance(task: &TuningTask) -> f64 {
-    match output_type(task) {
+    match rounded_type(task) {
         // Both operands have lost half a unit of 10 bits, and what is stored may lose one more; truncation loses twice that.
         DType::F32 if task.spec.math == Math::Tf32 => 2e-3,
         // Winograd's transforms lose about four bits more than a plain sum: 3e-6.
@@ -97,6 +97,15 @@ pub fn allowed(task: &TuningTask, accuracy: Accuracy) -> f64 {
     match (accuracy, output_type(task)) {
         (Accuracy::Strict, DType::F32) => 2e-7 + 1e-8 * terms(task).sqrt(),
         _ => tolerance(task),
+    }
+}
+
+/// The type whose rounding bounds the error: that of the output, but attention multiplies the values with weights that it has rounded to
+/// their own type.
+fn rounded_type(task: &TuningTask) -> DType {
+    match (&task.spec.kind, task.spec.inputs.get(2)) {
+        (TaskKind::Attention(_), Some(value)) if value.dtype.size() < output_type(task).size() => value.dtype,
+        _ => output_type(task),
     }
 }
 

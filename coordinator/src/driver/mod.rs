@@ -3,6 +3,7 @@
 //! done. Asking is idempotent, and there is no step that is not.
 
 mod capability;
+mod rehearse;
 mod tune;
 mod watch;
 
@@ -185,7 +186,8 @@ impl Driver {
         let blueprint = self.plan(planners).await?;
         let check = self.check_case(Arc::clone(&blueprint));
         let pins = self.pin(&blueprint).await?;
-        let choices = self.tune(&blueprint, &pins).await?;
+        let contests = self.tune(&blueprint, &pins).await?;
+        let choices = self.rehearse(&blueprint, &pins, contests).await?;
         let linked = self.link(&blueprint, &pins, choices).await?;
         self.step(JobStep::Linked).await?;
         let check =
@@ -286,26 +288,13 @@ impl Driver {
         for (index, choices) in choices.into_iter().enumerate() {
             let target = blueprint.variants()[index].target;
             let pin = &pins[&target];
-            let ids = choices.iter().map(|(task, winner)| (*task, winner.id)).collect::<Vec<_>>();
+            let ids = ids(&choices);
             let plan = Arc::clone(blueprint);
             let untested = pin.device.is_none().then(|| format!("no device that runs {target} was there to measure on"));
             let outline = compute(move || plan.link(index, &ids, untested)).await??;
-            let objects = self.objects(blueprint, &outline, &choices, target, pin).await?;
-            let glue = self.core.blobs.put(outline.glue).await.map_err(Error::from)?;
-            let weights = self.core.blobs.put(outline.weights).await.map_err(Error::from)?;
-            let spec = LinkSpec {
-                target,
-                toolchain: pin.linker.clone(),
-                glue,
-                objects,
-                weights,
-                section_bytes: outline.section_bytes,
-                packs: outline.packs,
-                copies: outline.copies,
-            };
+            parts.push((target, outline.metadata.clone()));
             let label = format!("link {} for {target}", self.job.request.name);
-            wants.push(Want { spec: WorkSpec::Link(spec), label, context: None });
-            parts.push((target, outline.metadata));
+            wants.push(self.link_item(blueprint, outline, &choices, target, pin, label).await?);
         }
         let keys = self.core.want(self.id, &wants).await?;
         let ended = self.wait_for(JobState::Linking, &keys, pins, 0).await?;
@@ -317,6 +306,32 @@ impl Driver {
             }
         }
         Ok(linked)
+    }
+
+    /// A Link item, its objects built and its other parts put into the store.
+    async fn link_item(
+        &self,
+        blueprint: &Arc<dyn Blueprint>,
+        outline: LinkOutline,
+        choices: &[(TaskRef, CandidateOutline)],
+        target: Target,
+        pin: &Pin,
+        label: String,
+    ) -> Drive<Want> {
+        let objects = self.objects(blueprint, &outline, choices, target, pin).await?;
+        let glue = self.core.blobs.put(outline.glue).await.map_err(Error::from)?;
+        let weights = self.core.blobs.put(outline.weights).await.map_err(Error::from)?;
+        let spec = LinkSpec {
+            target,
+            toolchain: pin.linker.clone(),
+            glue,
+            objects,
+            weights,
+            section_bytes: outline.section_bytes,
+            packs: outline.packs,
+            copies: outline.copies,
+        };
+        Ok(Want { spec: WorkSpec::Link(spec), label, context: None })
     }
 
     /// The objects of an artifact, in the order of its units. Nearly all were built while tuning.
@@ -406,6 +421,10 @@ impl Driver {
         let row = self.core.job(&mut conn, self.id).await?;
         if row.state == state { Ok(()) } else { Err(Stop::Gone) }
     }
+}
+
+fn ids(choices: &[(TaskRef, CandidateOutline)]) -> Vec<(TaskRef, aotfarm_protocol::CandidateId)> {
+    choices.iter().map(|(task, winner)| (*task, winner.id)).collect()
 }
 
 /// The error of a job one of whose last items did not come out.

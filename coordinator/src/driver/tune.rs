@@ -19,10 +19,11 @@ use crate::error::Error;
 use crate::items::Want;
 use crate::pipeline::JobStep;
 use crate::planner::{Blueprint, CandidateOutline, TaskRef};
+use crate::rehearsal::Contest;
 use crate::tuner::{Action, Cost, Known, KnownOutcomes, PROTOCOL_VERSION, Settings, Tally, Tuner};
 
 /// Milliseconds of measuring in all, unless the user said otherwise.
-const QUICK_BUDGET_MS: u64 = 11_000;
+const QUICK_BUDGET_MS: u64 = 24_000;
 const FULL_BUDGET_MS: u64 = 300_000;
 /// Likewise on a GPU, where more candidates race at more sizes.
 const QUICK_BUDGET_ON_GPU_MS: u64 = 25_000;
@@ -44,8 +45,8 @@ struct Search {
 }
 
 impl Driver {
-    /// Finds the winners: for every variant, one per task. Ends in state Linking.
-    pub(super) async fn tune(&self, blueprint: &Arc<dyn Blueprint>, pins: &Pins) -> Drive<Vec<Vec<(TaskRef, CandidateOutline)>>> {
+    /// Finds the winners and who was near them: for every variant, one contest per task. Ends in state Linking.
+    pub(super) async fn tune(&self, blueprint: &Arc<dyn Blueprint>, pins: &Pins) -> Drive<Vec<Vec<Contest>>> {
         let mut searches = self.searches(blueprint, pins).await?;
         let mut watch = Watch::new();
         let mut planned = false;
@@ -86,7 +87,7 @@ impl Driver {
         }
         self.enough(searches.iter().map(|s| tuner(s).tally()))?;
         self.step(JobStep::Tuned).await?;
-        Ok(searches.iter().map(|s| tuner(s).choices()).collect())
+        Ok(searches.iter().map(|s| tuner(s).contests()).collect())
     }
 
     /// One search per variant, with everything that is known about its tasks.

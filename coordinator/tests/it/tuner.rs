@@ -108,7 +108,7 @@ fn search(
             other => unreachable!("{other:?} is not open"),
         }
     }
-    out.winners = tuner.choices().iter().map(|(_, c)| c.id).collect();
+    out.winners = tuner.contests().iter().map(|c| c.candidates[0].id).collect();
     out.tally = tuner.tally();
     assert!(stop < usize::MAX - 1 || tuner.is_done());
     out
@@ -125,14 +125,14 @@ fn first(_: usize) -> usize {
 #[test]
 fn later_points_race_the_best_of_the_point_before() {
     let mut known = KnownOutcomes::new();
-    let out = search("specs=1 points=2 candidates=11 weights=a", &mut known, &[], first, FOREVER);
+    let out = search("specs=1 points=2 candidates=31 weights=a", &mut known, &[], first, FOREVER);
     assert_eq!((out.races.len(), out.units.len(), out.winners.len()), (2, 3, 2));
-    assert_eq!(out.tally, Tally { planned: 11 + 6, measured: 11 + 6, ..Tally::default() });
+    assert_eq!(out.tally, Tally { planned: 31 + 28, measured: 31 + 28, ..Tally::default() });
 }
 
 #[test]
 fn of_kin_one_is_searched_and_the_other_races_its_best() {
-    let plan = blueprint("specs=4 points=2 candidates=11 weights=a");
+    let plan = blueprint("specs=4 points=2 candidates=31 weights=a");
     let mut tuner = Tuner::new(Arc::clone(&plan), 0, settings(TuneMode::Quick), Arc::default());
     // (spec, point, candidates, milliseconds) of the races, in the order in which they are asked for.
     let mut races = Vec::new();
@@ -154,9 +154,9 @@ fn of_kin_one_is_searched_and_the_other_races_its_best() {
     }
     assert!(tuner.is_done());
     let of = |spec: usize| races.iter().filter(|r| r.0 == spec).map(|r| (r.2, r.3)).collect::<Vec<_>>();
-    assert_eq!(of(1), [(11, 1250), (6, 1250)], "no kin: its own search, and a quarter of the time of each point");
-    assert_eq!(of(2), [(11, 1875), (6, 1875)], "the leader has half of its follower's time");
-    assert_eq!(of(3), [(6, 625), (3, 625)], "the follower races the leader's best, at each point");
+    assert_eq!(of(1), [(31, 1250), (28, 1250)], "no kin: its own search, and a quarter of the time of each point");
+    assert_eq!(of(2), [(31, 1875), (28, 1875)], "the leader has half of its follower's time");
+    assert_eq!(of(3), [(28, 625), (16, 625)], "the follower races the leader's best, at each point");
     let at = |spec: usize, point: usize| races.iter().position(|r| (r.0, r.1) == (spec, point)).unwrap();
     assert!(at(2, 0) < at(3, 0) && at(2, 1) < at(3, 1));
 }
@@ -202,7 +202,8 @@ fn a_vendors_library_wins_only_in_a_job_that_allows_it_and_by_an_algorithm() {
                 }
             }
         }
-        let [(_, winner)] = &tuner.choices()[..] else { panic!("one task") };
+        let [contest] = &tuner.contests()[..] else { panic!("one task") };
+        let winner = &contest.candidates[0];
         let expected = if allowed { ("vendor@1", Some(&3)) } else { ("fast@1", None) };
         assert_eq!((winner.family.as_str(), winner.params.get("algorithm")), expected);
     }
@@ -237,7 +238,7 @@ fn nothing_is_measured_without_tuning() {
     let mut tuner = Tuner::new(plan, 0, settings(TuneMode::None), Arc::default());
     assert_eq!(tuner.advance(), []);
     assert!(tuner.is_done());
-    assert_eq!((tuner.choices().len(), tuner.tally()), (12, Tally::default()));
+    assert_eq!((tuner.contests().len(), tuner.tally()), (12, Tally::default()));
 }
 
 #[test]
@@ -252,7 +253,7 @@ fn given_up_items_leave_the_naive_kernel() {
     tuner.measured(*task, None, Cost::default());
     let actions = tuner.advance();
     assert!(actions.iter().any(|a| matches!(a, Action::Note(text) if text.contains("naive kernel is taken"))), "{actions:?}");
-    assert_eq!(tuner.choices()[0].1, plan.reference(*task));
+    assert_eq!(tuner.contests()[0].candidates, [plan.reference(*task)]);
     assert_eq!(tuner.tally(), Tally { planned: 3, given_up: 3, ..Tally::default() });
 }
 

@@ -297,7 +297,8 @@ fn stem_winograd() {
         vec![BIAS, unary(UnaryOp::Neg), unary(UnaryOp::Gelu)],
     ];
     let cases = pooled.into_iter().chain(chains.map(|steps| fused.clone().steps(&steps)));
-    let tasks = cases.enumerate().map(|(k, case)| (case.plain_input().task(ISAS[k % 2]), k as u64));
+    let tasks = cases.map(Case::plain_input).enumerate();
+    let tasks = tasks.flat_map(|(k, case)| isas(k).map(|isa| (case.task(isa), k as u64)));
     let cases: Vec<_> = tasks.map(|(task, k)| (task.clone(), random(&task, k))).collect();
     check_points(family("conv_stem_winograd@1"), &cases, 4);
 }
