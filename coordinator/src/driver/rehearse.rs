@@ -29,7 +29,7 @@ impl Driver {
             if open && matches!(target, Target::Cpu(_)) && pins[&target].device.is_some() {
                 choices.push(self.rehearse_variant(blueprint, pins, index, contests).await?);
             } else {
-                choices.push(contests.into_iter().map(|mut c| (c.task, c.candidates.swap_remove(0))).collect());
+                choices.push(by_race(contests));
             }
         }
         Ok(choices)
@@ -84,7 +84,7 @@ impl Driver {
         let Some(seconds) = seconds else {
             // Its own link and profile will tell what is wrong, if it is the winners' fault.
             self.core.note(self.id, "the rehearsal did not come to an end; the winners of the races stay".to_owned()).await?;
-            return Ok(contests.into_iter().map(|mut c| (c.task, c.candidates.swap_remove(0))).collect());
+            return Ok(by_race(contests));
         };
         let (winners, changes) = rehearsal::decide(&contests, &steps, &points, &seconds);
         self.tell_changes(&changes, winners.len()).await?;
@@ -105,4 +105,9 @@ impl Driver {
         }
         Ok(())
     }
+}
+
+/// The winners of the races.
+fn by_race(contests: Vec<Contest>) -> Vec<(TaskRef, CandidateOutline)> {
+    contests.into_iter().map(|mut contest| (contest.task, contest.candidates.swap_remove(0))).collect()
 }
