@@ -3,7 +3,7 @@
 //! A [`TaskSpec`] says what a kernel computes and where its operands lie; sizes that depend on symbolic dimensions are
 //! [`Size::Dim`]s, read by the kernel at run time. A [`TuningTask`] adds the sizes to tune at.
 
-use aotfarm_protocol::{DType, Lattice, Target, TaskKey};
+use aotfarm_protocol::{DType, Digest, KeyHasher, Lattice, Likeness, Target, TaskKey};
 
 use crate::ir::{BinaryOp, ReduceOp, UnaryOp, Window};
 
@@ -305,7 +305,7 @@ impl TuningTask {
         // `Debug` of these types is their canonical text: it names every field and variant, and the golden test of
         // `tests/golden/task_keys.txt` fails when it changes, which is the moment to raise `KEY_VERSION`.
         TaskKey(
-            aotfarm_protocol::KeyHasher::new("task")
+            KeyHasher::new("task")
                 .field(format!("{:?}", self.spec))
                 .field(self.target.to_string())
                 .field(format!("{:?}", self.point))
@@ -317,22 +317,46 @@ impl TuningTask {
 impl TuningTask {
     /// What tasks have in common whose kernels differ only in the fused steps and the halos: what is fast for one is fast for the other.
     /// `None` for kinds in which the fused steps are most of the work.
-    pub fn kin(&self) -> Option<aotfarm_protocol::Digest> {
+    pub fn kin(&self) -> Option<Digest> {
         let spec = &self.spec;
         let main = match &spec.kind {
             TaskKind::Conv(conv) => format!("conv {:?} {} {:?} {:?}", conv.window, conv.groups, conv.pool, conv.branch),
             TaskKind::MatMul(MatMulSpec { b_is_weight, b_transposed, .. }) => format!("matmul {b_is_weight} {b_transposed}"),
             TaskKind::Attention(_) | TaskKind::Pool(_) | TaskKind::Rows(_) | TaskKind::Loops(_) => return None,
         };
-        let summed = match &spec.kind {
+        let shapes: Vec<String> = self.multiplied().map(|t| format!("{:?} {:?}", t.dtype, t.shape)).collect();
+        let key = KeyHasher::new("kin").field(main).list(shapes).field(self.target.to_string());
+        let key = key.field(format!("{:?}", spec.math));
+        Some(key.field(format!("{:?}", self.point)).finish())
+    }
+
+    /// What it is like: `None` for kinds without [kin](Self::kin).
+    pub fn likeness(&self) -> Option<Likeness> {
+        let spec = &self.spec;
+        let class = match &spec.kind {
+            TaskKind::Conv(conv) => {
+                // A group with one channel is another kernel than a dense convolution; how many there are is a size.
+                let channels = spec.weights.first().and_then(|w| w.shape.get(1)).map(|c| c.at(&self.point));
+                let groups = (conv.groups > 1, channels == Some(1));
+                let branch = conv.branch.map(|b| b.window);
+                format!("conv {:?} {groups:?} {:?} {branch:?}", conv.window, conv.pool)
+            }
+            TaskKind::MatMul(MatMulSpec { b_is_weight, b_transposed, .. }) => format!("matmul {b_is_weight} {b_transposed}"),
+            TaskKind::Attention(_) | TaskKind::Pool(_) | TaskKind::Rows(_) | TaskKind::Loops(_) => return None,
+        };
+        let types: Vec<String> = self.multiplied().map(|t| format!("{:?} {}", t.dtype, t.shape.len())).collect();
+        let class = KeyHasher::new("likeness").field(class).list(types).field(self.target.to_string());
+        let sizes = self.multiplied().flat_map(|t| t.shape.iter().map(|size| size.at(&self.point))).collect();
+        Some(Likeness { class: class.field(format!("{:?}", spec.math)).finish(), sizes })
+    }
+
+    /// The operands that are multiplied, and what comes out.
+    fn multiplied(&self) -> impl Iterator<Item = &TensorSpec> {
+        let factors = match &self.spec.kind {
             TaskKind::Conv(ConvSpec { branch: Some(_), .. }) => 2,
             _ => 1,
         };
-        let operands = spec.inputs.iter().take(summed).chain(spec.weights.iter().take(summed)).chain(&spec.outputs);
-        let shapes: Vec<String> = operands.map(|t| format!("{:?} {:?}", t.dtype, t.shape)).collect();
-        let key = aotfarm_protocol::KeyHasher::new("kin").field(main).list(shapes).field(self.target.to_string());
-        let key = key.field(format!("{:?}", spec.math));
-        Some(key.field(format!("{:?}", self.point)).finish())
+        self.spec.inputs.iter().take(factors).chain(self.spec.weights.iter().take(factors)).chain(&self.spec.outputs)
     }
 }
 

@@ -114,6 +114,7 @@ impl Variant {
         let task = |(point, task, calls): &(Bindings, TuningTask, u32)| TaskOutline {
             key: task.key(),
             kin: task.kin(),
+            likeness: task.likeness(),
             title: title(task),
             point: named(point),
             calls: *calls,
@@ -262,6 +263,18 @@ impl Blueprint for CompiledModel {
         legal.then(|| self.memo().add(Candidate::new(*family, tuning, params.clone())))
     }
 
+    fn alike(&self, task: TaskRef, family: &str, params: &Params) -> Option<CandidateOutline> {
+        let alike = candidate::alike(self.task(task), family, params)?;
+        Some(self.memo().add(alike))
+    }
+
+    fn siblings(&self, task: TaskRef, candidate: &CandidateOutline) -> Vec<CandidateOutline> {
+        let of = self.memo().candidate(candidate.id).clone();
+        let siblings = of.siblings(self.task(task));
+        let mut memo = self.memo();
+        siblings.into_iter().map(|c| memo.add(c)).collect()
+    }
+
     fn reference(&self, task: TaskRef) -> CandidateOutline {
         let naive = candidate::reference(self.task(task));
         self.memo().add(naive)
@@ -327,9 +340,9 @@ impl Blueprint for CompiledModel {
 
     fn link_for_rehearsal(&self, variant: usize, choices: &[(TaskRef, CandidateId)]) -> Result<LinkOutline, PlanError> {
         let info = ArtifactInfo { graph: Digest::of("a rehearsal"), ..self.info.clone() };
-        let mut outline = self.linked(variant, choices, &info)?;
-        outline.weights.fill(0);
-        Ok(outline)
+        let outline = self.linked(variant, choices, &info)?;
+        // A weight section that nothing is packed into holds zeros.
+        Ok(LinkOutline { weights: Vec::new(), packs: Vec::new(), copies: Vec::new(), ..outline })
     }
 
     fn check_case(&self) -> Result<Vec<u8>, PlanError> {

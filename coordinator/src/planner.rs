@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use aotfarm_protocol::{
-    ArtifactMetadata, AutotuneRow, CandidateId, CopyStep, Digest, JobRequest, MeasureProtocol, MeasureSpec, Outcome, PackStep,
-    Params, Target, TaskKey, TuneMode,
+    ArtifactMetadata, AutotuneRow, CandidateId, CopyStep, Digest, JobRequest, Likeness, MeasureProtocol, MeasureSpec, Outcome,
+    PackStep, Params, Target, TaskKey, TuneMode,
 };
 use bytes::Bytes;
 
@@ -50,6 +50,8 @@ pub struct TaskOutline {
     pub key: TaskKey,
     /// Equal for tasks of which the same kernels are fast: one of them is searched first, the others choose among its best.
     pub kin: Option<Digest>,
+    /// What it is like, for those of which nothing is known.
+    pub likeness: Option<Likeness>,
     /// In words, as the AUTOTUNE table prints it.
     pub title: String,
     /// Values of the symbolic dimensions.
@@ -149,6 +151,13 @@ pub trait Blueprint: Send + Sync + 'static {
 
     /// One point of a family for a task; `None` when the family does not implement the task, or the point is not legal for it.
     fn candidate(&self, task: TaskRef, family: &str, params: &Params) -> Option<CandidateOutline>;
+
+    /// What stands for a point of a family in this task, after it was fast in one that is like it: the point itself if it is legal, else the best guess that
+    /// is compiled alike.
+    fn alike(&self, task: TaskRef, family: &str, params: &Params) -> Option<CandidateOutline>;
+
+    /// The candidates of the same unit: all legal points that differ from this one in nothing that is compiled, itself among them, those believed best first.
+    fn siblings(&self, task: TaskRef, candidate: &CandidateOutline) -> Vec<CandidateOutline>;
 
     /// The naive candidate of a task: the fallback and the reference.
     fn reference(&self, task: TaskRef) -> CandidateOutline;

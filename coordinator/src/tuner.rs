@@ -5,9 +5,12 @@
 //!   the best known candidates, because times from different races do not compare well.
 //! * **Heavy tasks first**, with more candidates: a task's share of the model's estimated work decides how many translation units are
 //!   built for it and how long it may be measured.
+//! * **Neighbours help**: a task of which nothing is known begins with the units that are fast in those most like it, and few others.
 //! * **Kin follow**: of tasks that differ only in their fused steps, the heaviest is searched, and of the others only its best race.
-//! * **Small sizes first**: a spec's points are tuned one after the other, and at a larger point only the best of the point
-//!   before race, with the first guess of each family for the larger size.
+//! * **Small sizes first**: a spec's points are tuned one after the other. On a CPU, where sizes share units, the best guess of every unit for
+//!   the larger size races beside the best of the size before.
+//! * **Survey, then refine**: on a CPU the units that came out best race once more, with all their run-time integers. Those cost no compiling, and
+//!   which of them are good depends on the size.
 //! * **Deterministic**: what is asked for depends on the blueprint, the settings and the outcomes alone, never on their order of arrival, so that
 //!   a restarted coordinator asks for the same work items.
 
@@ -24,15 +27,30 @@ pub const PROTOCOL_VERSION: u32 = 1;
 
 /// Milliseconds that every Measure item gets at least.
 const BUDGET_FLOOR_MS: u64 = 150;
-/// How many candidates race again at the second point, and at each further one: runs get longer and the field is known better.
-/// Likewise of a task whose kin is decided, at the first point and at each further one.
-const FINALISTS: [usize; 2] = [28, 16];
+/// How many candidates of its leader a follower races, at the first point and at each further one, where runs are longer.
+const FOLLOWED: [usize; 2] = [28, 16];
+/// How many of the fastest at the size before race again at the next one.
+const KEPT: usize = 6;
+/// How many units of similar tasks a search begins with, and how many others beside them.
+const SIMILAR_UNITS: usize = 4;
+/// See [`SIMILAR_UNITS`].
+const FRESH_UNITS: usize = 2;
+/// With so many candidates timed a task has been searched: what a search of today would choose to consider is no reason to measure more.
+const SEARCHED: usize = 10;
+/// How many units are refined, if their best is as near to the fastest as [`REFINED_WITHIN`] says.
+const REFINED_UNITS: usize = 3;
+/// See [`REFINED_UNITS`].
+const REFINED_WITHIN: f64 = 1.35;
+/// The most candidates that refining adds.
+const REFINED: usize = 24;
 /// How many come from the size before on a GPU, where each size is searched anew.
 const GPU_FINALISTS: usize = 3;
 /// How many candidates race at a later point at least, if there are so many.
 const MIN_FIELD: usize = 3;
 /// The share of the work from which on a task is rehearsed.
 const HEAVY: f64 = 0.004;
+/// A candidate that a race had no time for is tried again with this many times its time: how a budget is shared differs from model to model.
+const AMPLE: f64 = 1.5;
 /// How many known candidates race again beside new ones.
 const CHAMPIONS: usize = 2;
 /// Above this many operations the naive kernel takes too long to be the reference at a point that is not the first; a candidate that
@@ -117,6 +135,9 @@ pub struct Known {
 
 /// Stored outcomes by task and candidate.
 pub type KnownOutcomes = HashMap<TaskKey, BTreeMap<CandidateId, Known>>;
+
+/// For a task, the best points of families in the tasks that are most like it, as `family@version` and parameters, the fastest of the nearest first.
+pub type Similar = HashMap<TaskKey, Vec<(String, Params)>>;
 
 /// What the driver must do.
 #[derive(Debug, Clone, PartialEq)]
@@ -233,6 +254,10 @@ struct Task {
     budget_ms: u64,
     trials: Option<u32>,
     max_units: usize,
+    /// Whether its best units are refined after a first race.
+    refines: bool,
+    /// Whether they have been.
+    refined: bool,
     considered: Vec<CandidateOutline>,
     reference: Option<CandidateOutline>,
     /// Those that a Measure item is made for, in order.
@@ -243,12 +268,20 @@ struct Task {
     winner: Option<CandidateOutline>,
 }
 
+impl Task {
+    /// Milliseconds for its next race: one that is to be refined has two.
+    fn race_ms(&self) -> u64 {
+        if self.refines { (self.budget_ms / 2).max(BUDGET_FLOOR_MS) } else { self.budget_ms }
+    }
+}
+
 /// The search in one variant.
 pub struct Tuner {
     blueprint: Arc<dyn Blueprint>,
     variant: usize,
     settings: Settings,
     known: Arc<KnownOutcomes>,
+    similar: Similar,
     /// `tasks[spec][point]`.
     tasks: Vec<Vec<Task>>,
     /// Indices of specs, the heaviest first.
@@ -295,6 +328,8 @@ impl Tuner {
                         budget_ms: ((budget * share) as u64).max(BUDGET_FLOOR_MS),
                         trials,
                         max_units,
+                        refines: !settings.gpu && settings.mode == TuneMode::Quick && leader(spec, point).is_none(),
+                        refined: false,
                         considered: Vec::new(),
                         reference: None,
                         racing: Vec::new(),
@@ -308,7 +343,13 @@ impl Tuner {
             })
             .collect();
         let tools = blueprint.tools(variant);
-        Self { blueprint, variant, settings, known, tasks, order, units: BTreeMap::new(), tools }
+        Self { blueprint, variant, settings, known, similar: Similar::new(), tasks, order, units: BTreeMap::new(), tools }
+    }
+
+    /// Begins tasks of which nothing is known with these.
+    #[must_use]
+    pub fn beginning_with(self, similar: Similar) -> Self {
+        Self { similar, ..self }
     }
 
     /// What the first round will ask for: `(tasks, known tasks, candidates, units)`. Valid after the first [`Self::advance`].
@@ -341,7 +382,8 @@ impl Tuner {
             Some(outcomes) => task.outcomes.extend(outcomes),
             None => task.given_up += task.racing.iter().filter(|c| !task.outcomes.contains_key(&c.id)).count() as u32,
         }
-        task.measure = cost;
+        task.measure.seconds += cost.seconds;
+        task.measure.worker = cost.worker.or(task.measure.worker.take());
         // All that was to be learnt is learnt: the decision follows at the next `advance`.
         task.racing.clear();
     }
@@ -398,18 +440,30 @@ impl Tuner {
                 if self.tasks[spec][point].stage == Stage::Waiting {
                     self.begin(spec, point, &mut actions);
                 }
-                if self.tasks[spec][point].stage == Stage::Building {
-                    self.race(spec, point, &mut actions);
-                }
-                if self.tasks[spec][point].stage == Stage::Measuring && self.tasks[spec][point].racing.is_empty() {
-                    self.decide(spec, point, &mut actions);
-                }
+                self.go_on(spec, point, &mut actions);
                 if self.tasks[spec][point].stage != Stage::Decided {
                     break;
                 }
             }
         }
         actions
+    }
+
+    /// A task that has begun: as far as it can go.
+    fn go_on(&mut self, spec: usize, point: usize, actions: &mut Vec<Action>) {
+        loop {
+            if self.tasks[spec][point].stage == Stage::Building {
+                self.race(spec, point, actions);
+            }
+            if self.tasks[spec][point].stage != Stage::Measuring || !self.tasks[spec][point].racing.is_empty() {
+                return;
+            }
+            if !self.refine(spec, point) {
+                self.decide(spec, point, actions);
+                return;
+            }
+            self.ask(spec, point, actions);
+        }
     }
 
     fn task_ref(&self, spec: usize, point: usize) -> TaskRef {
@@ -424,44 +478,95 @@ impl Tuner {
 
     /// Chooses what to consider, takes what is known, and asks for the units of the rest.
     fn begin(&mut self, spec: usize, point: usize, actions: &mut Vec<Action>) {
-        let stored = Arc::clone(&self.known);
-        let known = stored.get(&self.tasks[spec][point].key);
         let considered = self.consider(spec, point);
         let naive = self.reference(spec, point);
         let task = &mut self.tasks[spec][point];
-        for candidate in &considered {
+        task.reference = Some(naive);
+        self.add(spec, point, considered);
+        self.ask(spec, point, actions);
+    }
+
+    /// Considers these as well, and takes what is known of them.
+    fn add(&mut self, spec: usize, point: usize, candidates: Vec<CandidateOutline>) {
+        let task = &mut self.tasks[spec][point];
+        let known = self.known.get(&task.key);
+        for candidate in &candidates {
             let Some(k) = known.and_then(|k| k.get(&candidate.id)) else { continue };
             // "The budget ended" is no answer to someone who brings a larger one.
-            if !matches!(k.outcome, Outcome::Unsupported { .. }) || k.budget_ms >= task.budget_ms {
+            if !matches!(k.outcome, Outcome::Unsupported { .. }) || AMPLE * k.budget_ms as f64 >= task.race_ms() as f64 {
                 task.outcomes.insert(candidate.id, k.outcome.clone());
             }
         }
-        task.considered = considered;
-        task.reference = Some(naive.clone());
-        task.stage = Stage::Building;
-        let missing: Vec<_> = task.considered.iter().filter(|c| !task.outcomes.contains_key(&c.id)).cloned().collect();
+        task.considered.extend(candidates);
+    }
+
+    /// Asks for the units of those of whom nothing is known, and of the best known ones, which are to race beside them.
+    fn ask(&mut self, spec: usize, point: usize, actions: &mut Vec<Action>) {
         let task = &self.tasks[spec][point];
-        if !self.measures(task) || missing.is_empty() {
+        let missing: Vec<_> = task.considered.iter().filter(|c| !task.outcomes.contains_key(&c.id)).cloned().collect();
+        let Some(naive) = task.reference.as_ref().filter(|_| self.measures(task) && !missing.is_empty()) else {
             self.tasks[spec][point].stage = Stage::Measuring;
             return;
-        }
+        };
         let champions = best(task).into_iter().take(CHAMPIONS).cloned().collect::<Vec<_>>();
         let mut racing = missing;
         racing.extend(champions);
-        let title = task.title.clone();
+        let title = &task.title;
         let tools = self.tools.map(|unit| (unit, "tools for measuring".to_owned()));
-        let kernels = std::iter::once(&naive).chain(&racing).map(|c| (c.unit, format!("{} for {title}", c.family)));
+        let kernels = std::iter::once(naive).chain(&racing).map(|c| (c.unit, format!("{} for {title}", c.family)));
         for (unit, label) in tools.into_iter().chain(kernels) {
             if let std::collections::btree_map::Entry::Vacant(entry) = self.units.entry(unit) {
                 entry.insert(Unit::Wanted);
                 actions.push(Action::Build { unit, label });
             }
         }
-        self.tasks[spec][point].racing = racing;
+        let task = &mut self.tasks[spec][point];
+        task.racing = racing;
+        task.stage = Stage::Building;
     }
 
-    /// The candidates of a task: the best of its leader, if it has one; else at the first point the blueprint's first ones, within the
-    /// bound on units, and at a later one the best of the point before.
+    /// Considers more of the units that came out best; whether there are more.
+    fn refine(&mut self, spec: usize, point: usize) -> bool {
+        let here = self.task_ref(spec, point);
+        let task = &self.tasks[spec][point];
+        if !task.refines || task.refined || !self.measures(task) {
+            return false;
+        }
+        self.tasks[spec][point].refined = true;
+        let task = &self.tasks[spec][point];
+        let ranked = timed(task);
+        let mut units: Vec<(Digest, Vec<CandidateOutline>)> = Vec::new();
+        for (seconds, candidate) in &ranked {
+            let near = *seconds <= REFINED_WITHIN * ranked[0].0;
+            if near && units.len() < REFINED_UNITS && units.iter().all(|(unit, _)| *unit != candidate.unit) {
+                units.push((candidate.unit, self.blueprint.siblings(here, candidate)));
+            }
+        }
+        let places =
+            self.settings.trials.map_or(REFINED, |n| REFINED.min((n as usize + 1).saturating_sub(task.considered.len())));
+        let longest = units.iter().map(|(_, siblings)| siblings.len()).max().unwrap_or(0);
+        let in_turn = (0..longest).flat_map(|k| units.iter().filter_map(move |(_, siblings)| siblings.get(k)));
+        let new = in_turn.filter(|c| task.considered.iter().all(|known| known.id != c.id));
+        let new: Vec<CandidateOutline> = new.take(places).cloned().collect();
+        if new.is_empty() {
+            return false;
+        }
+        // Times of different races do not compare: of the first one's, those that race again come first.
+        let champions: Vec<CandidateId> = ranked.iter().take(CHAMPIONS).map(|(_, c)| c.id).collect();
+        let task = &mut self.tasks[spec][point];
+        for (id, outcome) in &mut task.outcomes {
+            if let Outcome::Measured(measurement) = outcome
+                && !champions.contains(id)
+            {
+                measurement.raced = 0;
+            }
+        }
+        self.add(spec, point, new);
+        true
+    }
+
+    /// The candidates that a task begins with: the best of its leader, if it has one; else at the first point the blueprint's first ones, within the
+    /// bound on units, and at a later one the best of the point before with the first guess of each unit.
     fn consider(&self, spec: usize, point: usize) -> Vec<CandidateOutline> {
         let here = self.task_ref(spec, point);
         let task = &self.tasks[spec][point];
@@ -476,57 +581,99 @@ impl Tuner {
                 }
             }
         }
-        let before = match task.leader {
-            Some(leader) => &self.tasks[leader][point],
-            None if point > 0 && self.settings.mode == TuneMode::Quick => {
-                let before = &self.tasks[spec][point - 1];
-                if self.settings.gpu {
-                    // A vendor's library is no candidate here, and takes nobody's place.
-                    let legal = best(before).into_iter().filter_map(|c| self.blueprint.candidate(here, &c.family, &c.params));
-                    for fast in legal.take(GPU_FINALISTS) {
-                        if guesses.iter().all(|g| g.id != fast.id) {
-                            guesses.push(fast);
-                        }
-                    }
-                    return guesses;
-                }
-                before
-            }
-            None => return guesses,
-        };
-        let places = FINALISTS[usize::from(point > usize::from(task.leader.is_none()))];
+        if let Some(searched) = self.searched(here, &guesses) {
+            return searched;
+        }
         let naive = self.blueprint.reference(here).family;
-        let legal_here = |c: &CandidateOutline| self.blueprint.candidate(here, &c.family, &c.params);
-        let ranked = best(before);
-        let mut chosen: Vec<CandidateOutline> = Vec::with_capacity(places);
         let add = |chosen: &mut Vec<CandidateOutline>, new: CandidateOutline, most: usize| {
             if chosen.len() < most && chosen.iter().all(|c| c.id != new.id) {
                 chosen.push(new);
             }
         };
-        // Half of the places go to the fastest. The naive one takes a place only there, as it takes very long at large sizes.
-        for fast in ranked.iter().take(places.div_ceil(2)).filter_map(|c| legal_here(c)) {
-            add(&mut chosen, fast, places);
-        }
-        // What is best changes with the size: of each family, the best at the size before first, comes its first guess for this one.
-        let others = || ranked.iter().copied().filter(|c| c.family != naive);
-        let mut families: Vec<&str> = Vec::new();
-        for candidate in others().chain(&guesses).filter(|c| c.family != naive) {
-            if !families.contains(&candidate.family.as_str()) {
-                families.push(&candidate.family);
-                if let Some(guess) = guesses.iter().find(|g| g.family == candidate.family) {
-                    add(&mut chosen, guess.clone(), places);
+        let mut chosen: Vec<CandidateOutline> = Vec::new();
+        if let Some(leader) = task.leader {
+            let places = FOLLOWED[usize::from(point > 0)];
+            for fast in self.legal(here, &self.tasks[leader][point]).take(places) {
+                add(&mut chosen, fast, places);
+            }
+        } else if self.settings.mode == TuneMode::Quick && self.settings.gpu && point > 0 {
+            for fast in self.legal(here, &self.tasks[spec][point - 1]).take(GPU_FINALISTS) {
+                add(&mut guesses, fast, usize::MAX);
+            }
+            return guesses;
+        } else if self.settings.mode == TuneMode::Quick && !self.settings.gpu {
+            let similar = self.similar_units(here);
+            if point > 0 {
+                // The naive one takes very long at large sizes: it races again only if it was among the fastest.
+                for fast in self.legal(here, &self.tasks[spec][point - 1]).take(KEPT) {
+                    add(&mut chosen, fast, KEPT);
+                }
+            } else if similar.is_empty() {
+                return guesses;
+            }
+            let mut units: BTreeSet<Digest> = similar.iter().map(|c| c.unit).collect();
+            let most = if similar.is_empty() { usize::MAX } else { units.len() + FRESH_UNITS };
+            for candidate in similar {
+                add(&mut chosen, candidate, usize::MAX);
+            }
+            for guess in guesses.iter().filter(|g| g.family != naive) {
+                if units.len() < most && units.insert(guess.unit) {
+                    add(&mut chosen, guess.clone(), usize::MAX);
                 }
             }
-        }
-        for next in others().filter_map(legal_here) {
-            add(&mut chosen, next, places);
+        } else {
+            return guesses;
         }
         // What is legal can depend on the size: a race of one is none.
         for guess in guesses.iter().filter(|g| g.family != naive) {
             add(&mut chosen, guess.clone(), MIN_FIELD);
         }
         if chosen.is_empty() { vec![self.blueprint.reference(here)] } else { chosen }
+    }
+
+    /// What a task that has been searched before considers: what is known, and families that are new.
+    fn searched(&self, here: TaskRef, guesses: &[CandidateOutline]) -> Option<Vec<CandidateOutline>> {
+        if self.settings.mode != TuneMode::Quick || self.settings.trials.is_some() || self.settings.gpu {
+            return None;
+        }
+        let task = &self.tasks[here.spec][here.point];
+        let known = self.known.get(&task.key)?;
+        let time = |k: &Known| match &k.outcome {
+            Outcome::Measured(m) if !m.samples.is_empty() && m.error <= task.allowed => Some((m.raced == 0, m.quantile(0.2))),
+            _ => None,
+        };
+        let mut timed: Vec<_> = known.values().filter_map(|k| Some((time(k)?, k))).collect();
+        if timed.len() < SEARCHED {
+            return None;
+        }
+        timed.sort_by(|(a, _), (b, _)| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
+        let families: BTreeSet<&str> = known.values().map(|k| k.family.as_str()).collect();
+        let new = |c: &CandidateOutline| !families.contains(c.family.as_str());
+        let mut considered: Vec<_> = guesses.iter().filter(|c| known.contains_key(&c.id) || new(c)).cloned().collect();
+        for (_, k) in timed.into_iter().take(KEPT) {
+            let fast = self.blueprint.candidate(here, &k.family, &k.params);
+            considered.extend(fast.filter(|fast| considered.iter().all(|c| c.id != fast.id)));
+        }
+        Some(considered)
+    }
+
+    /// The best guess of each unit that is fast in tasks like this one.
+    fn similar_units(&self, here: TaskRef) -> Vec<CandidateOutline> {
+        let mut chosen: Vec<CandidateOutline> = Vec::new();
+        for (family, params) in self.similar.get(&self.tasks[here.spec][here.point].key).into_iter().flatten() {
+            if chosen.len() == SIMILAR_UNITS {
+                break;
+            }
+            let alike = self.blueprint.alike(here, family, params);
+            chosen.extend(alike.filter(|c| chosen.iter().all(|other| other.unit != c.unit)));
+        }
+        chosen
+    }
+
+    /// The candidates of another task that are right and legal here, the fastest there first.
+    fn legal<'a>(&'a self, here: TaskRef, other: &'a Task) -> impl Iterator<Item = CandidateOutline> + 'a {
+        // A vendor's library is no candidate here, and takes nobody's place.
+        best(other).into_iter().filter_map(move |c| self.blueprint.candidate(here, &c.family, &c.params))
     }
 
     /// What candidates are checked against.
@@ -559,7 +706,7 @@ impl Tuner {
             return;
         }
         task.stage = Stage::Measuring;
-        let protocol = self.settings.protocol(task.budget_ms, task.footprint);
+        let protocol = self.settings.protocol(task.race_ms(), task.footprint);
         let mut refused: BTreeMap<Digest, (String, Vec<CandidateOutline>)> = BTreeMap::new();
         let mut objects = Vec::new();
         let mut racing = Vec::new();

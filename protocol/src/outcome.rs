@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{CandidateId, Device, MeasureProtocol, Params, Target, TaskKey};
+use crate::{CandidateId, Device, Digest, MeasureProtocol, Params, Target, TaskKey};
 
 /// A timed, correct run of one candidate.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -95,4 +95,38 @@ pub struct TuningRecord {
     pub outcome: Outcome,
     /// When, Unix seconds.
     pub at: i64,
+}
+
+/// What a task is like: among tasks of one class, those of near sizes have the same fast kernels.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Likeness {
+    /// What must be equal: the operation, its window, types, ranks and target.
+    pub class: Digest,
+    /// The sizes of the operands, in an order that the class fixes; all positive.
+    pub sizes: Vec<i64>,
+}
+
+impl Likeness {
+    /// How far two tasks are apart: by how many doublings their sizes differ in sum. `None` for those of different classes.
+    pub fn distance(&self, other: &Self) -> Option<f64> {
+        let comparable = self.class == other.class && self.sizes.len() == other.sizes.len();
+        let doublings = |(a, b): (&i64, &i64)| (*a.max(&1) as f64 / *b.max(&1) as f64).log2().abs();
+        comparable.then(|| self.sizes.iter().zip(&other.sizes).map(doublings).sum())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn near_tasks_differ_by_few_doublings() {
+        let task = |class: &str, sizes: &[i64]| Likeness { class: Digest::of(class), sizes: sizes.to_vec() };
+        let own = task("conv", &[1, 64, 56]);
+        assert_eq!(own.distance(&own), Some(0.0));
+        assert_eq!(own.distance(&task("conv", &[8, 64, 28])), Some(4.0));
+        assert_eq!(task("conv", &[8, 64, 28]).distance(&own), Some(4.0));
+        assert_eq!(own.distance(&task("matmul", &[1, 64, 56])), None);
+        assert_eq!(own.distance(&task("conv", &[1, 64])), None);
+    }
 }

@@ -153,9 +153,8 @@ pub fn candidates(task: &TuningTask, mode: TuneMode, trials: Option<u32>) -> Vec
     while result.len() <= limit && !queues.is_empty() {
         queues.retain_mut(|(family, points, units)| {
             let Some(params) = points.next() else { return false };
-            let mut compiled = params.clone();
-            compiled.retain(|name, _| family.compile_time().is_none_or(|names| names.contains(&name.as_str())));
-            let unit: &RenderedUnit = units.entry(compiled).or_insert_with(|| RenderedUnit::new(*family, task, &params));
+            let unit: &RenderedUnit =
+                units.entry(compiled(*family, &params)).or_insert_with(|| RenderedUnit::new(*family, task, &params));
             let new = Candidate::of_unit(*family, task, key, params, unit.clone());
             // Two points can come out as the same program for small sizes; the first stands for both.
             if result.len() <= limit && seen.insert((new.unit, new.tune.clone())) {
@@ -209,6 +208,21 @@ impl RenderedUnit {
     }
 }
 
+/// The parameters that show in the source.
+fn compiled(family: &dyn CandidateFamily, params: &Params) -> Params {
+    family.compile_time().map_or_else(|| params.clone(), |names| only(params, names))
+}
+
+/// What stands for a point of a family in a task that is like the one in which it was fast: the same point if it is legal, else the best guess that is
+/// compiled alike. `None` when the family has none, or does not implement the task.
+pub fn alike(task: &TuningTask, family: &str, params: &Params) -> Option<Candidate> {
+    let family = FAMILIES.iter().find(|f| f.id() == family && f.supports(task).is_ok())?;
+    let mut points = family.enumerate(task);
+    let own = compiled(*family, params);
+    let at = points.iter().position(|p| p == params).or_else(|| points.iter().position(|p| compiled(*family, p) == own))?;
+    Some(Candidate::new(*family, task, points.swap_remove(at)))
+}
+
 /// The named parameters alone, for [`CandidateFamily::packing`].
 pub(crate) fn only(params: &Params, names: &[&str]) -> Params {
     params.iter().filter(|(name, _)| names.contains(&name.as_str())).map(|(name, value)| (name.clone(), *value)).collect()
@@ -235,6 +249,18 @@ impl Candidate {
             source,
             unit,
         }
+    }
+
+    /// The candidates of its unit for `task`: all legal points of the family that differ from this one in nothing that is compiled, itself among them,
+    /// those believed best first. None of what is of no family.
+    pub fn siblings(&self, task: &TuningTask) -> Vec<Self> {
+        let Some(family) = FAMILIES.iter().find(|f| f.id() == self.family) else { return Vec::new() };
+        let (key, own) = (task.key(), compiled(*family, &self.params));
+        let mut seen = HashSet::new();
+        let points = family.enumerate(task).into_iter().filter(|params| compiled(*family, params) == own);
+        let unit = RenderedUnit { source: self.source.clone(), digest: self.unit };
+        let all = points.map(|params| Self::of_unit(*family, task, key, params, unit.clone()));
+        all.filter(|c| seen.insert(c.tune.clone())).collect()
     }
 
     /// A candidate of no family.

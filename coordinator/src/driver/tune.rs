@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use aotfarm_protocol::{
-    Device, Digest, ErrorCode, JobEvent, JobState, MeasureProtocol, Outcome, Target, TaskKey, TuneMode, TuningRecord, WorkItemId,
-    WorkResult, WorkSpec,
+    CandidateId, Device, Digest, ErrorCode, JobEvent, JobState, MeasureProtocol, Outcome, Params, Target, TaskKey, TuneMode,
+    TuningRecord, WorkItemId, WorkResult, WorkSpec,
 };
 
 use super::watch::Watch;
@@ -13,20 +13,22 @@ use super::{Drive, Driver, LOOK, Stop, compute};
 use crate::db::DbError;
 use crate::db::tables::job_items::{self, Ended};
 use crate::db::tables::jobs::{Pin, Pins};
-use crate::db::tables::tuning_records;
 use crate::db::tables::work_items::MeasureContext;
+use crate::db::tables::{tasks, tuning_records};
 use crate::error::Error;
 use crate::items::Want;
 use crate::pipeline::JobStep;
-use crate::planner::{Blueprint, CandidateOutline, TaskRef};
+use crate::planner::{Blueprint, CandidateOutline, TaskOutline, TaskRef};
 use crate::rehearsal::Contest;
-use crate::tuner::{Action, Cost, Known, KnownOutcomes, PROTOCOL_VERSION, Settings, Tally, Tuner};
+use crate::tuner::{Action, Cost, Known, KnownOutcomes, PROTOCOL_VERSION, Settings, Similar, Tally, Tuner};
 
 /// Milliseconds of measuring in all, unless the user said otherwise.
-const QUICK_BUDGET_MS: u64 = 24_000;
+const QUICK_BUDGET_MS: u64 = 20_000;
 const FULL_BUDGET_MS: u64 = 300_000;
 /// Likewise on a GPU, where more candidates race at more sizes.
 const QUICK_BUDGET_ON_GPU_MS: u64 = 25_000;
+/// How many tasks that are like one lend it their records.
+const NEIGHBOURS: usize = 2;
 /// Compute capabilities whose records may help others.
 const GPUS: [u32; 12] = [75, 80, 86, 87, 88, 89, 90, 100, 103, 110, 120, 121];
 
@@ -113,8 +115,12 @@ impl Driver {
                 }
                 None => (TuneMode::None, 1, self.borrowed(blueprint, index).await?),
             };
+            let similar = match &pin.device {
+                Some(device) if !gpu => self.similar(blueprint, index, device, threads).await?,
+                _ => Similar::new(),
+            };
             let settings = Settings { mode, trials: request.trials, budget_ms, threads, gpu };
-            let tuner = Tuner::new(Arc::clone(blueprint), index, settings, Arc::new(known));
+            let tuner = Tuner::new(Arc::clone(blueprint), index, settings, Arc::new(known)).beginning_with(similar);
             searches.push(Search { tuner: Some(tuner), pin, open: HashMap::new() });
         }
         Ok(searches)
@@ -130,6 +136,36 @@ impl Driver {
             known.insert(*task, outcomes);
         }
         Ok(known)
+    }
+
+    /// What was fast in tasks of other models that are like those of this variant. Its own tasks do not count, so that a coordinator that comes back in
+    /// the middle of the search begins it in the same way.
+    async fn similar(&self, blueprint: &Arc<dyn Blueprint>, variant: usize, device: &Device, threads: u32) -> Drive<Similar> {
+        let own: Vec<&TaskOutline> = blueprint.variants()[variant].specs.iter().flat_map(|s| &s.tasks).collect();
+        let fingerprint = device.fingerprint();
+        let mut similar = Similar::new();
+        {
+            let mut conn = self.core.db.read().await?;
+            for task in &own {
+                let Some(likeness) = &task.likeness else { continue };
+                let known = tasks::known_of_class(&mut conn, likeness.class, fingerprint, PROTOCOL_VERSION, threads).await?;
+                let others = known.into_iter().filter(|(key, _)| own.iter().all(|o| o.key != *key));
+                let mut near: Vec<_> = others.filter_map(|(key, other)| Some((likeness.distance(&other)?, key))).collect();
+                near.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+                for (_, key) in near.into_iter().take(NEIGHBOURS) {
+                    let records = tuning_records::newest(&mut conn, key, fingerprint, PROTOCOL_VERSION, threads).await?;
+                    similar.entry(task.key).or_default().extend(fastest(records, task.allowed));
+                }
+            }
+        }
+        let mut tx = self.core.db.write().await?;
+        for task in own {
+            if let Some(likeness) = &task.likeness {
+                tasks::add(&mut tx, task.key, likeness).await?;
+            }
+        }
+        tx.commit().await.map_err(DbError::from)?;
+        Ok(similar)
     }
 
     /// Records of the target's nearest measured relative, for a device that no worker has: what was fast there is the best guess here. A CPU is
@@ -307,6 +343,17 @@ impl Driver {
         let error = aotfarm_protocol::ApiError::new(ErrorCode::Internal, message);
         Err(Stop::Fail(error.hint("`aotfarm logs JOB` shows each failure; a larger --budget helps where the budget cut off")))
     }
+}
+
+/// The points that won or nearly did, the fastest first.
+fn fastest(records: BTreeMap<CandidateId, TuningRecord>, allowed: f64) -> Vec<(String, Params)> {
+    let raced = |record: TuningRecord| match record.outcome {
+        Outcome::Measured(m) if m.raced > 0 && m.error <= allowed => Some((m.quantile(0.2), record.family, record.params)),
+        _ => None,
+    };
+    let mut raced: Vec<_> = records.into_values().filter_map(raced).collect();
+    raced.sort_by(|a, b| a.0.total_cmp(&b.0));
+    raced.into_iter().map(|(_, family, params)| (family, params)).collect()
 }
 
 fn as_known(record: TuningRecord) -> Known {

@@ -68,6 +68,7 @@ impl Planner for FakePlanner {
             key: TaskKey(Digest::of(format!("task {spec} {point} {target}"))),
             // The last two specs, if there are so many, are kin.
             kin: (specs > 3 && spec >= specs - 2).then(|| Digest::of(format!("kin {point} {target}"))),
+            likeness: Some(Likeness { class: Digest::of(format!("class {target}")), sizes: vec![1 + spec as i64, 1 << point] }),
             title: format!("op{spec}(n={})", 1 << point),
             point: BTreeMap::from([("n".to_owned(), 1 << point)]),
             calls: 1,
@@ -126,6 +127,14 @@ impl Blueprint for FakeBlueprint {
 
     fn candidate(&self, task: TaskRef, family: &str, params: &Params) -> Option<CandidateOutline> {
         Some(self.numbered(task, params["n"] as usize)).filter(|c| c.family == family && family != VENDOR)
+    }
+
+    fn alike(&self, task: TaskRef, family: &str, params: &Params) -> Option<CandidateOutline> {
+        self.candidate(task, family, params)
+    }
+
+    fn siblings(&self, task: TaskRef, candidate: &CandidateOutline) -> Vec<CandidateOutline> {
+        (0..self.candidates).map(|n| self.numbered(task, n)).filter(|c| c.unit == candidate.unit).collect()
     }
 
     fn reference(&self, task: TaskRef) -> CandidateOutline {

@@ -41,16 +41,34 @@ async fn a_job_is_published_with_every_item_done_once() {
     let items = farm.items(job.id).await;
     assert_eq!(items.len(), 16);
     assert!(items.iter().all(|i| i.state == ItemState::Done && i.completions == 1 && i.attempts == 1), "{items:#?}");
-    // All candidates race at both sizes: there are fewer than finalists.
+    // At the larger size the best six race again; the units of the others are represented by them.
     let tables = log.iter().filter_map(|e| match e {
         JobEvent::Tuned { table } => Some((table.title.as_str(), table.considered, table.measured, table.workers)),
         _ => None,
     });
     let mut tables = tables.collect::<Vec<_>>();
     tables.sort();
-    assert_eq!(tables, [("op0(n=1)", 9, 9, 1), ("op0(n=2)", 9, 9, 1), ("op1(n=1)", 9, 9, 1), ("op1(n=2)", 9, 9, 1)]);
+    assert_eq!(tables, [("op0(n=1)", 9, 9, 1), ("op0(n=2)", 6, 6, 1), ("op1(n=1)", 9, 9, 1), ("op1(n=2)", 6, 6, 1)]);
     assert!(log.iter().any(|e| matches!(e, JobEvent::Planned { tasks: 4, known: 0, candidates: 18, units: 6 })), "{log:#?}");
     assert!(log.iter().any(|e| matches!(e, JobEvent::Progress { .. })));
+}
+
+#[tokio::test]
+async fn a_task_that_is_new_begins_with_what_is_fast_in_those_like_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let farm = Farm::new(&dir).await;
+    let worker = farm.worker("a").await;
+    let considered = async |text: &str, title: &str| {
+        let job = farm.submit("net", text).await;
+        worker.work(&farm, job.id).await;
+        let log = farm.log(job.id).await;
+        let tables = log.iter().filter_map(|e| if let JobEvent::Tuned { table } = e { Some(table) } else { None });
+        let of = tables.filter(|table| table.title == title).map(|table| table.considered).collect::<Vec<_>>();
+        of[0]
+    };
+    assert_eq!(considered("specs=1 points=1 candidates=31 weights=a", "op0(n=1)").await, 31);
+    // The last of the race is the slow family's: one of each unit, then the rest of the fast one's 16.
+    assert_eq!(considered("specs=2 points=1 candidates=31 weights=a", "op1(n=1)").await, 17);
 }
 
 #[tokio::test]

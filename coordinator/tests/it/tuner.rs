@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use aotfarm_coordinator::Planner as _;
-use aotfarm_coordinator::planner::Blueprint;
+use aotfarm_coordinator::planner::{Blueprint, CandidateOutline, TaskRef};
 use aotfarm_coordinator::tuner::{Action, Cost, Known, KnownOutcomes, Settings, Tally, Tuner};
 use aotfarm_protocol::*;
 use bytes::Bytes;
@@ -65,12 +65,15 @@ fn search(
     let plan = blueprint(text);
     let mut tuner = Tuner::new(Arc::clone(&plan), 0, settings(TuneMode::Quick), Arc::new(known.clone()));
     let (mut open, mut out) = (Vec::new(), Outcomes::default());
-    let mut store = |task: TaskKey, outcomes: &[(CandidateId, Outcome)], protocol: &MeasureProtocol| {
-        for (id, outcome) in outcomes {
-            let entry = known_as(outcome.clone(), protocol.budget_ms);
-            known.entry(task).or_default().insert(*id, entry);
-        }
-    };
+    let mut store =
+        |task: TaskKey, candidates: &[CandidateOutline], outcomes: &[(CandidateId, Outcome)], protocol: &MeasureProtocol| {
+            for (id, outcome) in outcomes {
+                let of = candidates.iter().find(|c| c.id == *id).expect("one that was asked for");
+                let (family, params) = (of.family.clone(), of.params.clone());
+                let entry = Known { family, params, ..known_as(outcome.clone(), protocol.budget_ms) };
+                known.entry(task).or_default().insert(*id, entry);
+            }
+        };
     for _ in 0..=stop {
         for action in tuner.advance() {
             match action {
@@ -85,7 +88,7 @@ fn search(
                 }
                 Action::RecordBuildFailure { key, candidates, log, protocol, .. } => {
                     let outcomes: Vec<_> = candidates.iter().map(|c| (c.id, Outcome::BuildFailed { log: log.clone() })).collect();
-                    store(key, &outcomes, &protocol);
+                    store(key, &candidates, &outcomes, &protocol);
                 }
                 Action::Decided { .. } | Action::Note(_) => {}
             }
@@ -100,9 +103,9 @@ fn search(
                 let end = if bad { Err("error: no".to_owned()) } else { Ok(unit) };
                 tuner.built(unit, Some(end), Cost::default());
             }
-            Action::Measure { task, spec, .. } => {
+            Action::Measure { task, spec, candidates } => {
                 let outcomes = measured(&spec);
-                store(spec.task, &outcomes, &spec.protocol);
+                store(spec.task, &candidates, &outcomes, &spec.protocol);
                 tuner.measured(task, Some(outcomes), Cost::default());
             }
             other => unreachable!("{other:?} is not open"),
@@ -123,11 +126,65 @@ fn first(_: usize) -> usize {
 }
 
 #[test]
-fn later_points_race_the_best_of_the_point_before() {
+fn later_points_race_the_best_of_the_point_before_then_the_best_units() {
     let mut known = KnownOutcomes::new();
     let out = search("specs=1 points=2 candidates=31 weights=a", &mut known, &[], first, FOREVER);
-    assert_eq!((out.races.len(), out.units.len(), out.winners.len()), (2, 3, 2));
-    assert_eq!(out.tally, Tally { planned: 31 + 28, measured: 31 + 28, ..Tally::default() });
+    assert_eq!((out.races.len(), out.units.len(), out.winners.len()), (3, 3, 2));
+    // Of 16 fast ones, 14 slow ones and the naive one: six fast ones and the first slow one, then the other fast ones.
+    assert_eq!(out.tally, Tally { planned: 31 + 7 + 10, measured: 31 + 7 + 10, ..Tally::default() });
+}
+
+/// Runs a search whose items all end well; of each race the task and the labels of its candidates.
+fn races(mut tuner: Tuner) -> Vec<(TaskRef, Vec<String>)> {
+    let mut races = Vec::new();
+    while !tuner.is_done() {
+        for action in tuner.advance() {
+            match action {
+                Action::Build { unit, .. } => tuner.built(unit, Some(Ok(unit)), Cost::default()),
+                Action::Measure { task, spec, .. } => {
+                    races.push((task, spec.candidates.iter().map(|c| c.label.clone()).collect()));
+                    tuner.measured(task, Some(measured(&spec)), Cost::default());
+                }
+                _ => {}
+            }
+        }
+    }
+    races
+}
+
+#[test]
+fn a_task_begins_with_what_is_fast_in_similar_ones_and_few_others() {
+    let plan = blueprint("specs=1 points=2 candidates=31 weights=a");
+    let task = |point: usize| plan.variants()[0].specs[0].tasks[point].key;
+    let of = |family: &str, n: i64| (family.to_owned(), Params::from([("n".to_owned(), n)]));
+    let tuner = || Tuner::new(Arc::clone(&plan), 0, settings(TuneMode::Quick), Arc::default());
+    // One unit can be fast in many ways: it is begun once. What is not legal here is passed over.
+    let similar = [(task(0), vec![of("fast@1", 30), of("fast@1", 28), of("gone@1", 1), of("slow@1", 29)])];
+    let begun = races(tuner().beginning_with(similar.into()));
+    assert_eq!(begun[0].1, ["fast@1 30", "slow@1 29", "fast@1 1"], "a race of two is none");
+    assert_eq!(races(tuner())[0].1.len(), 31, "nothing is similar");
+    // Then the rest of the unit that is fast, with the two best.
+    assert_eq!(begun[1].1.len(), 16);
+}
+
+#[test]
+fn what_was_searched_before_is_not_searched_wider() {
+    let text = "specs=1 points=1 candidates=31 weights=a";
+    let mut known = KnownOutcomes::new();
+    search(text, &mut known, &[], first, FOREVER);
+    let asked = |known: &KnownOutcomes, trials| {
+        let settings = Settings { trials, ..settings(TuneMode::Quick) };
+        let races = races(Tuner::new(blueprint(text), 0, settings, Arc::new(known.clone())));
+        races.into_iter().flat_map(|(_, labels)| labels).collect::<Vec<_>>()
+    };
+    let forget = |known: &mut KnownOutcomes, which: &dyn Fn(&Known) -> bool| {
+        known.values_mut().next().unwrap().retain(|_, k| !which(k));
+    };
+    forget(&mut known, &|k| k.family == "slow@1" && k.params["n"] > 3);
+    assert_eq!(asked(&known, None), [""; 0], "the other slow ones are no reason to measure");
+    assert_eq!(asked(&known, Some(30)).len(), 13 + 2, "whoever asks for more gets it, with the two best");
+    forget(&mut known, &|k| k.family == "slow@1");
+    assert_eq!(asked(&known, None).len(), 14 + 2, "a family that is new is tried");
 }
 
 #[test]
@@ -154,8 +211,9 @@ fn of_kin_one_is_searched_and_the_other_races_its_best() {
     }
     assert!(tuner.is_done());
     let of = |spec: usize| races.iter().filter(|r| r.0 == spec).map(|r| (r.2, r.3)).collect::<Vec<_>>();
-    assert_eq!(of(1), [(31, 1250), (28, 1250)], "no kin: its own search, and a quarter of the time of each point");
-    assert_eq!(of(2), [(31, 1875), (28, 1875)], "the leader has half of its follower's time");
+    let own = "no kin: its own search, and a quarter of the time of each point, half of it for the units that are refined";
+    assert_eq!(of(1), [(31, 625), (7, 625), (12, 625)], "{own}");
+    assert_eq!(of(2), [(31, 937), (7, 937), (12, 937)], "the leader has half of its follower's time");
     assert_eq!(of(3), [(28, 625), (16, 625)], "the follower races the leader's best, at each point");
     let at = |spec: usize, point: usize| races.iter().position(|r| (r.0, r.1) == (spec, point)).unwrap();
     assert!(at(2, 0) < at(3, 0) && at(2, 1) < at(3, 1));
@@ -219,16 +277,17 @@ fn what_is_known_is_not_asked_for_again() {
 }
 
 #[test]
-fn a_cut_off_candidate_is_tried_again_only_with_a_larger_budget() {
+fn a_cut_off_candidate_is_tried_again_only_with_a_much_larger_budget() {
     let mut known = KnownOutcomes::new();
     search("specs=1 points=1 candidates=5 weights=a", &mut known, &[], first, FOREVER);
     let cut_off = |known: &mut KnownOutcomes, budget_ms: u64| {
         let candidate = known.values_mut().next().unwrap().values_mut().next().unwrap();
         *candidate = known_as(Outcome::Unsupported { reason: "budget".to_owned() }, budget_ms);
     };
-    cut_off(&mut known, 10_000);
+    // Half of the time is for the first race; half as much again is worth another try.
+    cut_off(&mut known, 3_334);
     assert_eq!(search("specs=1 points=1 candidates=5 weights=a", &mut known, &[], first, FOREVER).races.len(), 0);
-    cut_off(&mut known, 9_999);
+    cut_off(&mut known, 3_333);
     assert_eq!(search("specs=1 points=1 candidates=5 weights=a", &mut known, &[], first, FOREVER).races.len(), 1);
 }
 

@@ -195,11 +195,7 @@ impl CandidateFamily for ConvDirect {
 
     fn render(&self, task: &TuningTask, params: &Params) -> KernelSource {
         let shape = Shape::of(task).unwrap_or_else(|e| panic!("conv_direct was asked for a task that it refuses: {e}"));
-        let compile_time: Params = params
-            .iter()
-            .filter(|(name, _)| matches!(name.as_str(), "mr" | "nv" | "flat" | "pf"))
-            .map(|(k, v)| (k.clone(), *v))
-            .collect();
+        let compile_time = only(params, &["mr", "nv", "flat", "pf"]);
         let unit = Unit { family: self.id(), template: TEMPLATE, headers: &[SIMD], task, params: &compile_time, packs: true };
         render::unit(&unit, variables(&shape, params))
     }

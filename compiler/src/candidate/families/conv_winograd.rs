@@ -214,11 +214,7 @@ impl CandidateFamily for ConvWinograd {
     fn render(&self, task: &TuningTask, params: &Params) -> KernelSource {
         let shape = Shape::of(task, param(params, "out"))
             .unwrap_or_else(|e| panic!("conv_winograd was asked for a task that it refuses: {e}"));
-        let compile_time: Params = params
-            .iter()
-            .filter(|(name, _)| matches!(name.as_str(), "mr" | "nv" | "out" | "pf"))
-            .map(|(k, v)| (k.clone(), *v))
-            .collect();
+        let compile_time = only(params, &["mr", "nv", "out", "pf"]);
         let unit = Unit { family: self.id(), template: TEMPLATE, headers: &[SIMD], task, params: &compile_time, packs: true };
         render::unit(&unit, variables(&shape, params))
     }
