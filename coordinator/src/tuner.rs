@@ -50,7 +50,7 @@ const MIN_FIELD: usize = 3;
 /// The share of the work from which on a task is rehearsed.
 const HEAVY: f64 = 0.004;
 /// A candidate that a race had no time for is tried again with this many times its time: how a budget is shared differs from model to model.
-const AMPLE: f64 = 1.5;
+const AMPLE: f64 = 3.0;
 /// How many known candidates race again beside new ones.
 const CHAMPIONS: usize = 2;
 /// Above this many operations the naive kernel takes too long to be the reference at a point that is not the first; a candidate that
@@ -254,6 +254,8 @@ struct Task {
     budget_ms: u64,
     trials: Option<u32>,
     max_units: usize,
+    /// Whether it begins with what an earlier search found out. Its best unit was refined then, if all of it is known; which are next best is luck.
+    searched: bool,
     /// Whether its best units are refined after a first race.
     refines: bool,
     /// Whether they have been.
@@ -328,6 +330,7 @@ impl Tuner {
                         budget_ms: ((budget * share) as u64).max(BUDGET_FLOOR_MS),
                         trials,
                         max_units,
+                        searched: false,
                         refines: !settings.gpu && settings.mode == TuneMode::Quick && leader(spec, point).is_none(),
                         refined: false,
                         considered: Vec::new(),
@@ -478,10 +481,13 @@ impl Tuner {
 
     /// Chooses what to consider, takes what is known, and asks for the units of the rest.
     fn begin(&mut self, spec: usize, point: usize, actions: &mut Vec<Action>) {
-        let considered = self.consider(spec, point);
+        let (considered, searched) = match self.searched(self.task_ref(spec, point)) {
+            Some(considered) => (considered, true),
+            None => (self.consider(spec, point), false),
+        };
         let naive = self.reference(spec, point);
         let task = &mut self.tasks[spec][point];
-        task.reference = Some(naive);
+        (task.reference, task.searched) = (Some(naive), searched);
         self.add(spec, point, considered);
         self.ask(spec, point, actions);
     }
@@ -542,12 +548,15 @@ impl Tuner {
                 units.push((candidate.unit, self.blueprint.siblings(here, candidate)));
             }
         }
+        let new = |c: &&CandidateOutline| task.considered.iter().all(|known| known.id != c.id);
+        if task.searched && units.first().is_some_and(|(_, siblings)| !siblings.iter().any(|c| new(&c))) {
+            return false;
+        }
         let places =
             self.settings.trials.map_or(REFINED, |n| REFINED.min((n as usize + 1).saturating_sub(task.considered.len())));
         let longest = units.iter().map(|(_, siblings)| siblings.len()).max().unwrap_or(0);
         let in_turn = (0..longest).flat_map(|k| units.iter().filter_map(move |(_, siblings)| siblings.get(k)));
-        let new = in_turn.filter(|c| task.considered.iter().all(|known| known.id != c.id));
-        let new: Vec<CandidateOutline> = new.take(places).cloned().collect();
+        let new: Vec<CandidateOutline> = in_turn.filter(new).take(places).cloned().collect();
         if new.is_empty() {
             return false;
         }
@@ -570,9 +579,7 @@ impl Tuner {
     fn consider(&self, spec: usize, point: usize) -> Vec<CandidateOutline> {
         let here = self.task_ref(spec, point);
         let task = &self.tasks[spec][point];
-        let mut units = BTreeSet::new();
-        let mut guesses = self.blueprint.candidates(here, self.settings.mode, task.trials);
-        guesses.retain(|c| units.contains(&c.unit) || (units.len() < task.max_units && units.insert(c.unit)));
+        let mut guesses = self.guesses(here);
         if self.settings.mode == TuneMode::None {
             // What is known may be the result of a wider search.
             for (id, known) in self.known.get(&task.key).into_iter().flatten() {
@@ -580,9 +587,6 @@ impl Tuner {
                     guesses.extend(self.blueprint.candidate(here, &known.family, &known.params));
                 }
             }
-        }
-        if let Some(searched) = self.searched(here, &guesses) {
-            return searched;
         }
         let naive = self.blueprint.reference(here).family;
         let add = |chosen: &mut Vec<CandidateOutline>, new: CandidateOutline, most: usize| {
@@ -631,8 +635,17 @@ impl Tuner {
         if chosen.is_empty() { vec![self.blueprint.reference(here)] } else { chosen }
     }
 
+    /// The blueprint's first candidates, within the bound on units.
+    fn guesses(&self, here: TaskRef) -> Vec<CandidateOutline> {
+        let task = &self.tasks[here.spec][here.point];
+        let mut units = BTreeSet::new();
+        let mut guesses = self.blueprint.candidates(here, self.settings.mode, task.trials);
+        guesses.retain(|c| units.contains(&c.unit) || (units.len() < task.max_units && units.insert(c.unit)));
+        guesses
+    }
+
     /// What a task that has been searched before considers: what is known, and families that are new.
-    fn searched(&self, here: TaskRef, guesses: &[CandidateOutline]) -> Option<Vec<CandidateOutline>> {
+    fn searched(&self, here: TaskRef) -> Option<Vec<CandidateOutline>> {
         if self.settings.mode != TuneMode::Quick || self.settings.trials.is_some() || self.settings.gpu {
             return None;
         }
@@ -647,9 +660,12 @@ impl Tuner {
             return None;
         }
         timed.sort_by(|(a, _), (b, _)| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
-        let families: BTreeSet<&str> = known.values().map(|k| k.family.as_str()).collect();
-        let new = |c: &CandidateOutline| !families.contains(c.family.as_str());
-        let mut considered: Vec<_> = guesses.iter().filter(|c| known.contains_key(&c.id) || new(c)).cloned().collect();
+        let naive = self.blueprint.reference(here).family;
+        let families: BTreeSet<&str> = known.values().map(|k| k.family.as_str()).chain([naive.as_str()]).collect();
+        // A follower leaves new families to its leader.
+        let new = |c: &CandidateOutline| task.leader.is_none() && !families.contains(c.family.as_str());
+        let mut considered = self.guesses(here);
+        considered.retain(|c| known.contains_key(&c.id) || new(c));
         for (_, k) in timed.into_iter().take(KEPT) {
             let fast = self.blueprint.candidate(here, &k.family, &k.params);
             considered.extend(fast.filter(|fast| considered.iter().all(|c| c.id != fast.id)));
@@ -659,10 +675,14 @@ impl Tuner {
 
     /// The best guess of each unit that is fast in tasks like this one.
     fn similar_units(&self, here: TaskRef) -> Vec<CandidateOutline> {
+        let naive = self.blueprint.reference(here).family;
         let mut chosen: Vec<CandidateOutline> = Vec::new();
         for (family, params) in self.similar.get(&self.tasks[here.spec][here.point].key).into_iter().flatten() {
             if chosen.len() == SIMILAR_UNITS {
                 break;
+            }
+            if *family == naive {
+                continue;
             }
             let alike = self.blueprint.alike(here, family, params);
             chosen.extend(alike.filter(|c| chosen.iter().all(|other| other.unit != c.unit)));

@@ -138,22 +138,24 @@ impl Driver {
         Ok(known)
     }
 
-    /// What was fast in tasks of other models that are like those of this variant. Its own tasks do not count, so that a coordinator that comes back in
+    /// What was fast in the tasks that are like those of this variant, as far as it was known when the job was submitted: a coordinator that comes back in
     /// the middle of the search begins it in the same way.
     async fn similar(&self, blueprint: &Arc<dyn Blueprint>, variant: usize, device: &Device, threads: u32) -> Drive<Similar> {
         let own: Vec<&TaskOutline> = blueprint.variants()[variant].specs.iter().flat_map(|s| &s.tasks).collect();
-        let fingerprint = device.fingerprint();
+        let (fingerprint, before) = (device.fingerprint(), self.job.submitted_at / 1000);
         let mut similar = Similar::new();
         {
             let mut conn = self.core.db.read().await?;
             for task in &own {
                 let Some(likeness) = &task.likeness else { continue };
-                let known = tasks::known_of_class(&mut conn, likeness.class, fingerprint, PROTOCOL_VERSION, threads).await?;
-                let others = known.into_iter().filter(|(key, _)| own.iter().all(|o| o.key != *key));
+                let class = likeness.class;
+                let known = tasks::known_of_class(&mut conn, class, fingerprint, PROTOCOL_VERSION, threads, before).await?;
+                let others = known.into_iter().filter(|(key, _)| *key != task.key);
                 let mut near: Vec<_> = others.filter_map(|(key, other)| Some((likeness.distance(&other)?, key))).collect();
                 near.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
                 for (_, key) in near.into_iter().take(NEIGHBOURS) {
-                    let records = tuning_records::newest(&mut conn, key, fingerprint, PROTOCOL_VERSION, threads).await?;
+                    let mut records = tuning_records::newest(&mut conn, key, fingerprint, PROTOCOL_VERSION, threads).await?;
+                    records.retain(|_, record| record.at < before);
                     similar.entry(task.key).or_default().extend(fastest(records, task.allowed));
                 }
             }

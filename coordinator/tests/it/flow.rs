@@ -59,6 +59,7 @@ async fn a_task_that_is_new_begins_with_what_is_fast_in_those_like_it() {
     let farm = Farm::new(&dir).await;
     let worker = farm.worker("a").await;
     let considered = async |text: &str, title: &str| {
+        farm.clock.forward(2_000);
         let job = farm.submit("net", text).await;
         worker.work(&farm, job.id).await;
         let log = farm.log(job.id).await;

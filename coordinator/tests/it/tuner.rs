@@ -284,10 +284,10 @@ fn a_cut_off_candidate_is_tried_again_only_with_a_much_larger_budget() {
         let candidate = known.values_mut().next().unwrap().values_mut().next().unwrap();
         *candidate = known_as(Outcome::Unsupported { reason: "budget".to_owned() }, budget_ms);
     };
-    // Half of the time is for the first race; half as much again is worth another try.
-    cut_off(&mut known, 3_334);
+    // Half of the time is for the first race; three times what there was is worth another try.
+    cut_off(&mut known, 1_667);
     assert_eq!(search("specs=1 points=1 candidates=5 weights=a", &mut known, &[], first, FOREVER).races.len(), 0);
-    cut_off(&mut known, 3_333);
+    cut_off(&mut known, 1_666);
     assert_eq!(search("specs=1 points=1 candidates=5 weights=a", &mut known, &[], first, FOREVER).races.len(), 1);
 }
 

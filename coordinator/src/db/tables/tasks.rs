@@ -16,24 +16,27 @@ pub(crate) async fn add(conn: &mut Conn, task: TaskKey, likeness: &Likeness) -> 
     Ok(())
 }
 
-/// The tasks of a class of which a device has records, measured in one way, in a fixed order.
+/// The tasks of a class of which a device has records, measured in one way and before a time (Unix seconds), in a fixed order.
 pub(crate) async fn known_of_class(
     conn: &mut Conn,
     class: Digest,
     device: Digest,
     protocol_version: u32,
     threads: u32,
+    before: i64,
 ) -> Result<Vec<(TaskKey, Likeness)>> {
     let rows = sqlx::query(
         "SELECT task, sizes FROM tasks WHERE class = ? AND EXISTS (
              SELECT 1 FROM tuning_records AS r
-             WHERE r.task = tasks.task AND r.device = ? AND r.protocol_version = ? AND r.threads = ?)
+             WHERE r.task = tasks.task AND r.device = ? AND r.protocol_version = ? AND r.threads = ?
+                 AND r.record ->> '$.at' < ?)
          ORDER BY task",
     )
     .bind(class.to_string())
     .bind(device.to_string())
     .bind(protocol_version)
     .bind(threads)
+    .bind(before)
     .fetch_all(conn)
     .await?;
     let parse = |row: &sqlx::sqlite::SqliteRow| {
