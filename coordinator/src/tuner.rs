@@ -47,6 +47,8 @@ const REFINED: usize = 24;
 const GPU_FINALISTS: usize = 3;
 /// How many candidates race at a later point at least, if there are so many.
 const MIN_FIELD: usize = 3;
+/// What a finalist costs at least, in runs: its check and the last one, which go over all memory several times, and a few runs.
+const RUNS_OF_FINALIST: f64 = 13.0;
 /// The share of the work from which on a task is rehearsed.
 const HEAVY: f64 = 0.004;
 /// A candidate that a race had no time for is tried again with this many times its time: how a budget is shared differs from model to model.
@@ -607,22 +609,21 @@ impl Tuner {
             return guesses;
         } else if self.settings.mode == TuneMode::Quick && !self.settings.gpu {
             let similar = self.similar_units(here);
-            if point > 0 {
-                // The naive one takes very long at large sizes: it races again only if it was among the fastest.
-                for fast in self.legal(here, &self.tasks[spec][point - 1]).take(KEPT) {
-                    add(&mut chosen, fast, KEPT);
-                }
-            } else if similar.is_empty() {
+            if point == 0 && similar.is_empty() {
                 return guesses;
             }
             let mut units: BTreeSet<Digest> = similar.iter().map(|c| c.unit).collect();
             let most = if similar.is_empty() { usize::MAX } else { units.len() + FRESH_UNITS };
-            for candidate in similar {
-                add(&mut chosen, candidate, usize::MAX);
-            }
-            for guess in guesses.iter().filter(|g| g.family != naive) {
-                if units.len() < most && units.insert(guess.unit) {
-                    add(&mut chosen, guess.clone(), usize::MAX);
+            let of_family = guesses.iter().filter(|g| g.family != naive);
+            let fresh = of_family.filter(|g| units.len() < most && units.insert(g.unit)).cloned();
+            let new: Vec<CandidateOutline> = similar.into_iter().chain(fresh).collect();
+            // The naive one takes very long at large sizes: it races again only if it was among the fastest.
+            let kept = self.tasks[spec][..point].last().map(|before| self.legal(here, before).take(KEPT).collect::<Vec<_>>());
+            // In turn, because time may be up before all have had theirs.
+            let (mut kept, mut new) = (kept.unwrap_or_default().into_iter(), new.into_iter());
+            while let pair @ ((Some(_), _) | (_, Some(_))) = (kept.next(), new.next()) {
+                for candidate in [pair.0, pair.1].into_iter().flatten() {
+                    add(&mut chosen, candidate, usize::MAX);
                 }
             }
         } else {
@@ -719,6 +720,7 @@ impl Tuner {
 
     /// Once all units of a task have ended, asks for the race.
     fn race(&mut self, spec: usize, point: usize, actions: &mut Vec<Action>) {
+        let expected = self.expected_seconds(spec, point).filter(|_| !self.settings.gpu);
         let task = &mut self.tasks[spec][point];
         let Some(reference) = task.reference.clone() else { return };
         let ended = |unit: &Digest| !matches!(self.units.get(unit), None | Some(Unit::Wanted));
@@ -726,7 +728,11 @@ impl Tuner {
             return;
         }
         task.stage = Stage::Measuring;
-        let protocol = self.settings.protocol(task.race_ms(), task.footprint);
+        let mut protocol = self.settings.protocol(task.race_ms(), task.footprint);
+        if let Some(seconds) = expected {
+            let affordable = task.race_ms() as f64 / (1e3 * seconds * RUNS_OF_FINALIST);
+            protocol.race_width = (affordable as u32).clamp(MIN_FIELD as u32, protocol.race_width);
+        }
         let mut refused: BTreeMap<Digest, (String, Vec<CandidateOutline>)> = BTreeMap::new();
         let mut objects = Vec::new();
         let mut racing = Vec::new();
@@ -774,6 +780,19 @@ impl Tuner {
         let work = self.blueprint.measure(task_ref, (reference.id, reference_object), &objects, tools, protocol, seed);
         task.racing.clone_from(&racing);
         actions.push(Action::Measure { task: task_ref, spec: Box::new(work), candidates: racing });
+    }
+
+    /// What a run of the fastest will take: as an earlier race here or its leader's told, or as the work grows from the size before.
+    fn expected_seconds(&self, spec: usize, point: usize) -> Option<f64> {
+        let best = |task: &Task| timed(task).first().map(|(seconds, _)| *seconds);
+        let task = &self.tasks[spec][point];
+        let of_leader = || best(&self.tasks[task.leader?][point]);
+        let of_smaller = || {
+            let outlines = &self.blueprint.variants()[self.variant].specs[spec].tasks;
+            let before = point.checked_sub(1)?;
+            Some(best(&self.tasks[spec][before])? * outlines[point].flops / outlines[before].flops.max(1.0))
+        };
+        best(task).or_else(of_leader).or_else(of_smaller)
     }
 
     fn decide(&mut self, spec: usize, point: usize, actions: &mut Vec<Action>) {
