@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use aotfarm_protocol::{
     ArtifactMetadata, AutotuneRow, CandidateId, CopyStep, Digest, JobRequest, Likeness, MeasureProtocol, MeasureSpec, Outcome,
-    PackStep, Params, Target, TaskKey, TuneMode,
+    PackStep, Params, Target, TaskKey, TuneMode, params_text,
 };
 use bytes::Bytes;
 
@@ -105,6 +105,13 @@ pub struct CandidateOutline {
     pub params: Params,
     /// Digest of its translation unit, which candidates may share.
     pub unit: Digest,
+}
+
+impl CandidateOutline {
+    /// Family and parameters, for logs.
+    pub fn label(&self) -> String {
+        format!("{} {}", self.family, params_text(&self.params))
+    }
 }
 
 /// What was chosen for one task.

@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use aotfarm_protocol::{CandidateId, Digest, KeyHasher, Launch, Params, Target, TaskKey, TuneMode, VendorCall};
+use aotfarm_protocol::{CandidateId, Digest, KeyHasher, Launch, Params, Target, TaskKey, TuneMode, VendorCall, params_text};
 
 use crate::ir::PoolOp;
 use crate::task::{AttentionSpec, LoopNest, PoolSpec, RowSpec, Size, TaskKind, TensorSpec, TuningTask};
@@ -306,15 +306,9 @@ impl Candidate {
         family.map_or_else(|| self.needs.clone(), |f| f.needs(task, &self.params, dims))
     }
 
-    /// The parameters in text, in the order of their names: `mr6_nv2`; `-` when there are none.
-    pub fn params_text(&self) -> String {
-        let words: Vec<_> = self.params.iter().map(|(name, value)| format!("{name}{value}")).collect();
-        if words.is_empty() { "-".to_owned() } else { words.join("_") }
-    }
-
     /// `family@version` and the parameters, for tables and logs.
     pub fn label(&self) -> String {
-        format!("{} {}", self.family, self.params_text())
+        format!("{} {}", self.family, params_text(&self.params))
     }
 }
 

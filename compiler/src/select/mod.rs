@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use aotfarm_protocol::{AutotuneRow, CandidateId, Measurement, Outcome};
+use aotfarm_protocol::{AutotuneRow, CandidateId, Measurement, Outcome, params_text};
 
 use crate::candidate::{Candidate, reference};
 use crate::task::TuningTask;
@@ -201,7 +201,7 @@ fn row(candidate: &Candidate, outcome: &Outcome, verdict: String) -> AutotuneRow
     };
     AutotuneRow {
         family: candidate.family.to_owned(),
-        params: candidate.params_text(),
+        params: params_text(&candidate.params),
         outcome,
         seconds,
         verdict,

@@ -2,6 +2,7 @@
 
 use aotfarm_protocol::{
     Accuracy, CandidateId, DType, Digest, Lattice, MeasureProtocol, Measurement, OperandRole, Outcome, Target, TuneMode, Values,
+    params_text,
 };
 
 use super::{Admission, allowed, measure_spec, operands, select, tolerance};
@@ -57,7 +58,10 @@ fn check(outcomes: &[Option<Outcome>], winner: usize, rows: &[(usize, &str)]) {
         considered.iter().zip(outcomes).filter_map(|(c, o)| o.clone().map(|o| (c.id, o))).collect();
     let selection = select(&task, &considered, &given, &[], ours(tolerance(&task)));
     let place = |family: &str, params: &str| {
-        considered.iter().position(|c| c.family == family && c.params_text() == params).expect("a row of a considered candidate")
+        considered
+            .iter()
+            .position(|c| c.family == family && params_text(&c.params) == params)
+            .expect("a row of a considered candidate")
     };
     assert_eq!(selection.winner.id, considered[winner].id, "the winner");
     let got: Vec<(usize, String)> = selection.rows.iter().map(|r| (place(&r.family, &r.params), r.verdict.clone())).collect();

@@ -95,12 +95,8 @@ impl Driver {
         let summary = format!("rehearsed in the model: {} of {of} kernels gave way to a rival", changes.len());
         self.core.note(self.id, summary).await?;
         for Change { title, from, to } in changes {
-            let name = |c: &CandidateOutline| {
-                let words: Vec<_> = c.params.iter().map(|(name, value)| format!("{name}{value}")).collect();
-                format!("{} {}", c.family, words.join("_"))
-            };
-            let text =
-                format!("{title}: {} takes {:.3} ms where {} takes {:.3}", name(&to.0), to.1 * 1e3, name(&from.0), from.1 * 1e3);
+            let [to, from] = [to, from].map(|(candidate, seconds)| (candidate.label(), seconds * 1e3));
+            let text = format!("{title}: {} takes {:.3} ms where {} takes {:.3}", to.0, to.1, from.0, from.1);
             self.core.note(self.id, text).await?;
         }
         Ok(())

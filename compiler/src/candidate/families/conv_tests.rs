@@ -4,7 +4,7 @@
 use aotfarm_protocol::{CpuIsa, DType, Target};
 
 use crate::candidate::testing::{check_points, random};
-use crate::candidate::{CandidateFamily, FAMILIES};
+use crate::candidate::{CandidateFamily, FAMILIES, alike, candidates};
 use crate::ir::{BinaryOp, PoolOp, UnaryOp, Window};
 use crate::task::{ConvSpec, EpilogueStep, Layout, Math, PoolSpec, Size, TaskKind, TaskSpec, TensorSpec, TuningTask};
 
@@ -345,4 +345,40 @@ fn im2col() {
     ];
     let fused = case(5, [6, 9], 21, 3, 2, 1).batch(2).plain_output();
     check_all("conv_im2col@1", 2, &shapes.map(Case::plain_output), &fused);
+}
+
+/// The point that another task had as its own: the same one where it is legal, else the best guess that is compiled alike.
+#[test]
+fn points_stand_for_those_of_similar_tasks_and_units_for_their_points() {
+    let task = |batch: i64, channels: i64| {
+        let mut task = case(channels, [14, 14], 64, 3, 1, 1).task(CpuIsa::X86_64V3);
+        task.point = vec![batch];
+        task
+    };
+    let (small, large) = (task(1, 32), task(8, 128));
+    assert_eq!(small.likeness().unwrap().distance(&large.likeness().unwrap()), Some(3.0 + 2.0 + 2.0 + 3.0));
+    assert_eq!(
+        small.likeness().unwrap().distance(&case(32, [14, 14], 64, 3, 2, 1).task(CpuIsa::X86_64V3).likeness().unwrap()),
+        None
+    );
+
+    let all = candidates(&small, aotfarm_protocol::TuneMode::Full, None);
+    let winograd: Vec<_> = all.iter().filter(|c| c.family == "conv_winograd@1").collect();
+    let mut moved = 0;
+    for own in &winograd {
+        assert_eq!(alike(&small, own.family, &own.params).unwrap().id, own.id);
+        let there = alike(&large, own.family, &own.params).unwrap();
+        moved += usize::from(there.params != own.params);
+        for name in ["mr", "nv", "out", "pf"] {
+            assert_eq!(there.params[name], own.params[name]);
+        }
+        let siblings = own.siblings(&small);
+        assert!(siblings.iter().any(|s| s.id == own.id) && siblings.iter().all(|s| s.unit == own.unit));
+        assert_eq!(siblings.len(), winograd.iter().filter(|c| c.unit == own.unit).count());
+    }
+    assert!(moved > 0, "chunks of the larger task are other ones");
+    assert!(
+        alike(&small, "conv_depthwise@1", &winograd[0].params).is_none()
+            && alike(&small, "gone@1", &winograd[0].params).is_none()
+    );
 }
