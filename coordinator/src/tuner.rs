@@ -209,6 +209,14 @@ pub struct Tally {
 }
 
 impl Tally {
+    /// Whether at least half of those that there was time for were measured. The budget cuts off the guesses that are believed worst, in a large model many
+    /// of them.
+    #[must_use]
+    pub fn tells_enough(&self) -> bool {
+        let tried = self.planned.saturating_sub(self.unsupported);
+        self.planned == 0 || (self.measured > 0 && 2 * self.measured >= tried)
+    }
+
     /// The sum of two.
     #[must_use]
     pub fn plus(self, other: Self) -> Self {

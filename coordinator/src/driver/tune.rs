@@ -331,10 +331,10 @@ impl Driver {
         Ok(news)
     }
 
-    /// A job tells the truth: with fewer than half of the planned candidates measured, the winners are luck.
+    /// A job tells the truth: winners that are luck are none.
     fn enough(&self, tallies: impl Iterator<Item = Tally>) -> Drive<()> {
         let t = tallies.fold(Tally::default(), Tally::plus);
-        if t.measured * 2 >= t.planned {
+        if t.tells_enough() {
             return Ok(());
         }
         let message = format!(

@@ -316,6 +316,16 @@ fn given_up_items_leave_the_naive_kernel() {
     assert_eq!(tuner.tally(), Tally { planned: 3, given_up: 3, ..Tally::default() });
 }
 
+#[test]
+fn what_the_budget_cuts_off_is_no_failure_but_something_must_be_measured() {
+    let tally = Tally { planned: 749, measured: 361, unsupported: 388, ..Tally::default() };
+    assert!(tally.tells_enough() && Tally::default().tells_enough());
+    assert!(!Tally { planned: 10, unsupported: 10, ..Tally::default() }.tells_enough());
+    assert!(Tally { planned: 10, measured: 5, faulty: 5, ..Tally::default() }.tells_enough());
+    assert!(!Tally { planned: 10, measured: 4, faulty: 3, given_up: 3, ..Tally::default() }.tells_enough());
+    assert!(!Tally { planned: 20, measured: 4, unsupported: 10, build_failed: 6, ..Tally::default() }.tells_enough());
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
