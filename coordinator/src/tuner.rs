@@ -660,11 +660,7 @@ impl Tuner {
         }
         let task = &self.tasks[here.spec][here.point];
         let known = self.known.get(&task.key)?;
-        let time = |k: &Known| match &k.outcome {
-            Outcome::Measured(m) if !m.samples.is_empty() && m.error <= task.allowed => Some((m.raced == 0, m.quantile(0.2))),
-            _ => None,
-        };
-        let mut timed: Vec<_> = known.values().filter_map(|k| Some((time(k)?, k))).collect();
+        let mut timed: Vec<_> = known.values().filter_map(|k| Some((rank(&k.outcome, task.allowed)?, k))).collect();
         if timed.len() < SEARCHED {
             return None;
         }
@@ -728,13 +724,14 @@ impl Tuner {
 
     /// Once all units of a task have ended, asks for the race.
     fn race(&mut self, spec: usize, point: usize, actions: &mut Vec<Action>) {
-        let expected = self.expected_seconds(spec, point).filter(|_| !self.settings.gpu);
-        let task = &mut self.tasks[spec][point];
+        let task = &self.tasks[spec][point];
         let Some(reference) = task.reference.clone() else { return };
         let ended = |unit: &Digest| !matches!(self.units.get(unit), None | Some(Unit::Wanted));
         if !self.tools.iter().chain([&reference.unit]).chain(task.racing.iter().map(|c| &c.unit)).all(ended) {
             return;
         }
+        let expected = self.expected_seconds(spec, point).filter(|_| !self.settings.gpu);
+        let task = &mut self.tasks[spec][point];
         task.stage = Stage::Measuring;
         let mut protocol = self.settings.protocol(task.race_ms(), task.footprint);
         if let Some(seconds) = expected {
@@ -864,12 +861,17 @@ fn best(task: &Task) -> Vec<&CandidateOutline> {
 
 /// [`best`], with their seconds.
 fn timed(task: &Task) -> Vec<(f64, &CandidateOutline)> {
-    // As the selection ranks: those of the final race before the others, each by the 20th percentile.
-    let rank = |c: &CandidateOutline| match task.outcomes.get(&c.id) {
-        Some(Outcome::Measured(m)) if !m.samples.is_empty() && m.error <= task.allowed => Some((m.raced == 0, m.quantile(0.2))),
-        _ => None,
-    };
+    let rank = |c: &CandidateOutline| task.outcomes.get(&c.id).and_then(|outcome| rank(outcome, task.allowed));
     let mut timed: Vec<((bool, f64), &CandidateOutline)> = task.considered.iter().filter_map(|c| Some((rank(c)?, c))).collect();
     timed.sort_by(|(a, _), (b, _)| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
     timed.into_iter().map(|((_, seconds), c)| (seconds, c)).collect()
+}
+
+/// What orders candidates that have a time and are exact enough, as the selection does: those of the final race before the others, each by its seconds at
+/// the 20th percentile.
+pub(crate) fn rank(outcome: &Outcome, allowed: f64) -> Option<(bool, f64)> {
+    match outcome {
+        Outcome::Measured(m) if !m.samples.is_empty() && m.error <= allowed => Some((m.raced == 0, m.quantile(0.2))),
+        _ => None,
+    }
 }

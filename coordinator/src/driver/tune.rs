@@ -20,7 +20,7 @@ use crate::items::Want;
 use crate::pipeline::JobStep;
 use crate::planner::{Blueprint, CandidateOutline, TaskOutline, TaskRef};
 use crate::rehearsal::Contest;
-use crate::tuner::{Action, Cost, Known, KnownOutcomes, PROTOCOL_VERSION, Settings, Similar, Tally, Tuner};
+use crate::tuner::{Action, Cost, Known, KnownOutcomes, PROTOCOL_VERSION, Settings, Similar, Tally, Tuner, rank};
 
 /// Milliseconds of measuring in all, unless the user said otherwise.
 const QUICK_BUDGET_MS: u64 = 20_000;
@@ -349,8 +349,8 @@ impl Driver {
 
 /// The points that won or nearly did, the fastest first.
 fn fastest(records: BTreeMap<CandidateId, TuningRecord>, allowed: f64) -> Vec<(String, Params)> {
-    let raced = |record: TuningRecord| match record.outcome {
-        Outcome::Measured(m) if m.raced > 0 && m.error <= allowed => Some((m.quantile(0.2), record.family, record.params)),
+    let raced = |record: TuningRecord| match rank(&record.outcome, allowed) {
+        Some((false, seconds)) => Some((seconds, record.family, record.params)),
         _ => None,
     };
     let mut raced: Vec<_> = records.into_values().filter_map(raced).collect();
