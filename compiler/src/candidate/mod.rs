@@ -209,7 +209,7 @@ impl RenderedUnit {
 }
 
 /// The parameters that show in the source.
-fn compiled(family: &dyn CandidateFamily, params: &Params) -> Params {
+pub(crate) fn compiled(family: &dyn CandidateFamily, params: &Params) -> Params {
     family.compile_time().map_or_else(|| params.clone(), |names| only(params, names))
 }
 

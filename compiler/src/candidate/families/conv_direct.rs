@@ -6,7 +6,7 @@ use minijinja::{Value, context};
 use super::conv_geometry::{Conv, Image, bytes, div_up, even_runs, interleave, param, point};
 use crate::candidate::printer::{SIMD, Width};
 use crate::candidate::render::{self, Template, Unit};
-use crate::candidate::{CandidateFamily, FamilyId, KernelSource, Needs, Unsupported, only};
+use crate::candidate::{CandidateFamily, FamilyId, KernelSource, Needs, Unsupported, compiled, only};
 use crate::task::TuningTask;
 
 const TEMPLATE: Template = Template { name: "cpu/conv_direct.c.j2", text: include_str!("../../../kernels/cpu/conv_direct.c.j2") };
@@ -195,7 +195,7 @@ impl CandidateFamily for ConvDirect {
 
     fn render(&self, task: &TuningTask, params: &Params) -> KernelSource {
         let shape = Shape::of(task).unwrap_or_else(|e| panic!("conv_direct was asked for a task that it refuses: {e}"));
-        let compile_time = only(params, &["mr", "nv", "flat", "pf"]);
+        let compile_time = compiled(self, params);
         let unit = Unit { family: self.id(), template: TEMPLATE, headers: &[SIMD], task, params: &compile_time, packs: true };
         render::unit(&unit, variables(&shape, params))
     }

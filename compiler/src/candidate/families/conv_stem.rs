@@ -6,7 +6,7 @@ use minijinja::{Value, context};
 use super::conv_geometry::{Conv, Image, POOL, POOL_STRIDE, bytes, div_up, even_runs, interleave, param, point};
 use crate::candidate::printer::{SIMD, Width};
 use crate::candidate::render::{self, Template, Unit};
-use crate::candidate::{CandidateFamily, FamilyId, KernelSource, Needs, Unsupported, only};
+use crate::candidate::{CandidateFamily, FamilyId, KernelSource, Needs, Unsupported, compiled, only};
 use crate::task::{Layout, Size, TuningTask};
 
 const TEMPLATE: Template = Template { name: "cpu/conv_stem.c.j2", text: include_str!("../../../kernels/cpu/conv_stem.c.j2") };
@@ -123,7 +123,7 @@ impl CandidateFamily for ConvStem {
 
     fn render(&self, task: &TuningTask, params: &Params) -> KernelSource {
         let shape = Shape::of(task).unwrap_or_else(|e| panic!("conv_stem was asked for a task that it refuses: {e}"));
-        let compile_time = only(params, &["mr", "nv"]);
+        let compile_time = compiled(self, params);
         let unit = Unit { family: self.id(), template: TEMPLATE, headers: &[SIMD], task, params: &compile_time, packs: true };
         render::unit(&unit, variables(&shape, params))
     }

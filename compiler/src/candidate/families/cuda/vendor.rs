@@ -178,7 +178,7 @@ mod tests {
         };
         assert_eq!(call(&layer), Some(VendorCall::MatMul(expected)));
         let candidate = baseline(&layer).unwrap();
-        assert_eq!((candidate.family, candidate.params.is_empty()), ("cublaslt@1", true));
+        assert_eq!((candidate.family, aotfarm_protocol::params_text(&candidate.params).as_str()), ("cublaslt@1", "-"));
     }
 
     #[test]
