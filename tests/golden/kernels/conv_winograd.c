@@ -372,8 +372,11 @@ static void multiply(const float *v, const float *w, float *m, int64_t count, in
 void AOTK_SYMBOL(const aotk_call *c);
 void AOTK_SYMBOL(const aotk_call *c) {
     const int64_t total = c->dim[0] * TILES_H * TILES_W, most = c->tune[0] < total ? c->tune[0] : total;
-    const int64_t group_panels = c->tune[1] < PANELS ? c->tune[1] : PANELS, groups = (PANELS + group_panels - 1) / group_panels;
+    const int64_t group_panels = c->tune[1] < PANELS ? c->tune[1] : PANELS;
     const int64_t depth = c->tune[2], by_channels = c->tune[3];
+    int64_t groups = (PANELS + group_panels - 1) / group_panels;
+    if (by_channels && groups % c->threads) groups += c->threads - groups % c->threads;
+    if (groups > PANELS) groups = PANELS;
     const int64_t room = most + 1 < 2 ? 2 : most + 1; /* tiles that V and M have room for */
     const int64_t deep = room * BLOCK, v_apart = IN_BLOCKS * deep + SKEW;
     const int64_t wide = room * LANES, m_apart = group_panels * NV * wide + SKEW;

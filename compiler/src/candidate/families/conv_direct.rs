@@ -167,9 +167,15 @@ impl CandidateFamily for ConvDirect {
         let mut units = Vec::new();
         for tile in shape.tiles() {
             let chunks = shape.chunks(&tile);
-            // Weights that L2 holds need no prefetching; others need enough lines to be there in time, the more the fewer tiles there are.
+            // Weights that L2 holds need no prefetching; others need enough lines to be there in time, the more the fewer tiles there are,
+            // and the more the longer vectors are.
             let weights = bytes(shape.taps() * shape.conv.weight[0] * shape.conv.weight[1]);
-            let order = if weights > 512 * 1024 { [2, 0] } else { [0, 1] };
+            let lines = shape.input.block * tile.nv * shape.conv.lanes * 4 / 64;
+            let order = match weights > 512 * 1024 {
+                true if lines >= 16 => [(lines / 4).min(8), 2],
+                true => [2, 0],
+                false => [0, 1],
+            };
             for pf in order {
                 let points = chunks.iter().map(|[rows, panels, depth, split]| {
                     point([

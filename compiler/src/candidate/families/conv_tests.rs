@@ -355,8 +355,8 @@ fn points_stand_for_those_of_similar_tasks_and_units_for_their_points() {
         task.point = vec![batch];
         task
     };
-    let (small, large) = (task(1, 32), task(8, 128));
-    assert_eq!(small.likeness().unwrap().distance(&large.likeness().unwrap()), Some(3.0 + 2.0 + 2.0 + 3.0));
+    let (small, large) = (task(1, 32), task(8, 64));
+    assert_eq!(small.likeness().unwrap().distance(&large.likeness().unwrap()), Some(3.0 + 1.0 + 1.0 + 3.0));
     assert_eq!(
         small.likeness().unwrap().distance(&case(32, [14, 14], 64, 3, 2, 1).task(CpuIsa::X86_64V3).likeness().unwrap()),
         None

@@ -117,11 +117,18 @@ impl<'a> Shape<'a> {
         (sums + transforms).max(read)
     }
 
+    /// How many cache lines of the next weights to ask for at each input block. Weights that L2 holds need none; of others a few runs
+    /// of tiles must ask for a whole panel's block, which has the more lines the longer vectors are, or for what they can.
+    fn prefetches(&self, nv: i64) -> [i64; 2] {
+        let lines = self.input.block * nv * self.conv.lanes * 4 / 64;
+        if self.points() * self.in_lanes() * self.output.channels * 4 > 1 << 20 { [(lines / 2).clamp(3, 12), 2] } else { [0, 2] }
+    }
+
     /// Register tiles: pixels, vectors.
     fn register_tiles(&self) -> Vec<(i64, i64)> {
         let all: &[(i64, i64)] = match (self.conv.registers, self.conv.lanes) {
             (16, _) => &[(3, 4), (6, 2), (12, 1)],
-            (_, 16) => &[(7, 4), (14, 2), (6, 4), (14, 1)],
+            (_, 16) => &[(6, 4), (14, 2), (7, 4), (14, 1)],
             _ => &[(6, 4), (12, 2), (14, 1)],
         };
         let mut fits: Vec<_> = all.iter().copied().filter(|(_, nv)| self.vectors() % nv == 0).collect();
@@ -187,7 +194,7 @@ impl CandidateFamily for ConvWinograd {
             // The kind that should lose gets one register tile.
             let tiles = shape.register_tiles();
             for (mr, nv) in tiles.into_iter().take(if rank == 0 { 3 } else { 1 }) {
-                for pf in [0, 2] {
+                for pf in shape.prefetches(nv) {
                     let points = shape.chunks(batch, mr, nv).into_iter().map(|[tiles, group, depth, split]| {
                         point([
                             ("depth", depth),
