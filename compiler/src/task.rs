@@ -68,7 +68,7 @@ pub enum Math {
     Tf32,
 }
 
-/// A fused convolution. `in[0]` is x. `weight[0]` is `[O, C/groups, KH, KW]` in f32 on a CPU, and `[O, KH, KW, C/groups]` in the type that
+/// A fused convolution. `in[0]` is x (times `in[gate]`, if there is a gate). `weight[0]` is `[O, C/groups, KH, KW]` in f32 on a CPU, and `[O, KH, KW, C/groups]` in the type that
 /// activations are stored in on a GPU; there C is padded as in the input when that is an image and there is one group.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ConvSpec {
@@ -82,6 +82,9 @@ pub struct ConvSpec {
     pub pool: Option<PoolSpec>,
     /// A second convolution whose result is added before the fused steps: the shortcut of a residual block.
     pub branch: Option<Branch>,
+    /// Which input is a plain `[N, C]` whose element (n, c) multiplies all of x's channel c of image n: the gate of a squeeze-and-excitation
+    /// block (Hu et al. 2018). Only for CPUs.
+    pub gate: Option<usize>,
 }
 
 /// A convolution of one group that is added to another one; its output has the same shape.
@@ -320,7 +323,9 @@ impl TuningTask {
     pub fn kin(&self) -> Option<Digest> {
         let spec = &self.spec;
         let main = match &spec.kind {
-            TaskKind::Conv(conv) => format!("conv {:?} {} {:?} {:?}", conv.window, conv.groups, conv.pool, conv.branch),
+            TaskKind::Conv(conv) => {
+                format!("conv {:?} {} {:?} {:?} {}", conv.window, conv.groups, conv.pool, conv.branch, conv.gate.is_some())
+            }
             TaskKind::MatMul(MatMulSpec { b_is_weight, b_transposed, .. }) => format!("matmul {b_is_weight} {b_transposed}"),
             TaskKind::Attention(_) | TaskKind::Pool(_) | TaskKind::Rows(_) | TaskKind::Loops(_) => return None,
         };
@@ -339,7 +344,7 @@ impl TuningTask {
                 let channels = spec.weights.first().and_then(|w| w.shape.get(1)).map(|c| c.at(&self.point));
                 let groups = (conv.groups > 1, channels == Some(1));
                 let branch = conv.branch.map(|b| b.window);
-                format!("conv {:?} {groups:?} {:?} {branch:?}", conv.window, conv.pool)
+                format!("conv {:?} {groups:?} {:?} {branch:?} {}", conv.window, conv.pool, conv.gate.is_some())
             }
             TaskKind::MatMul(MatMulSpec { b_is_weight, b_transposed, .. }) => format!("matmul {b_is_weight} {b_transposed}"),
             TaskKind::Attention(_) | TaskKind::Pool(_) | TaskKind::Rows(_) | TaskKind::Loops(_) => return None,

@@ -85,8 +85,8 @@ pub fn evaluate(task: &TuningTask, raw: &[Vec<u8>]) -> Tensor {
             let [ch, cw] = [size(0, h), size(1, w)];
             let whole = TensorSpec { shape: [n, o, ch, cw].map(Size::Const).to_vec(), ..output.clone() };
             let (whole_at, y_at) = (places(&whole, &task.point), places(output, &task.point));
-            let main = operands.convolution(task, [0, 0], window, conv.groups, o);
-            let branch = conv.branch.map(|b| operands.convolution(task, [b.input, b.weight], b.window, 1, o));
+            let main = operands.convolution(task, [0, 0], window, conv.groups, o, conv.gate);
+            let branch = conv.branch.map(|b| operands.convolution(task, [b.input, b.weight], b.window, 1, o, None));
             let element = |b: i64, k: i64, y: i64, x: i64| {
                 let sum = main(b, k, y, x) + branch.as_ref().map_or(0.0, |branch| branch(b, k, y, x));
                 let at = whole_at[(((b * o + k) * ch + y) * cw + x) as usize];
@@ -209,6 +209,7 @@ impl Operands<'_> {
         window: Window,
         groups: i64,
         o: i64,
+        gate: Option<usize>,
     ) -> impl Fn(i64, i64, i64, i64) -> f64 {
         let (x, filter) = (&self.spec.inputs[input], &self.spec.weights[weight]);
         let ([_, c, h, w], [kh, kw], x_at) = (image(x, self.point), window.kernel, places(x, self.point));
@@ -225,7 +226,9 @@ impl Operands<'_> {
                 if (0..h).contains(&iy) && (0..w).contains(&ix) {
                     for ci in 0..per_group {
                         let channel = k / (o / groups) * per_group + ci;
+                        let factor = gate.map_or(1.0, |gate| self.inputs[gate].values[(b * c + channel) as usize]);
                         sum += self.weights[weight].values[weight_at(k, ci, i, j) as usize]
+                            * factor
                             * self.inputs[input].values[x_at[(((b * c + channel) * h + iy) * w + ix) as usize]];
                     }
                 }

@@ -37,9 +37,36 @@ pub(super) struct Chain {
     pub(super) pool: Option<PoolSpec>,
     /// A second convolution (its node) that is added before the epilogue.
     pub(super) branch: Option<usize>,
+    /// What multiplies the convolution's input.
+    pub(super) gate: Option<Gate>,
+}
+
+/// A product of an image and a factor for each channel of each image that a convolution makes as it reads the image.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Gate {
+    /// The product's node.
+    pub(super) node: usize,
+    /// The image.
+    pub(super) image: ValueId,
+    /// The factors, `[N, C, 1, 1]`.
+    pub(super) factors: ValueId,
+}
+
+/// What a target's convolutions take in besides their epilogue.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Fusions {
+    /// [`Chain::branch`]: the kernels on tensor cores know it.
+    pub(super) branches: bool,
+    /// [`Chain::gate`]: the kernels of CPUs know it.
+    pub(super) gates: bool,
 }
 
 impl Chain {
+    /// That begins and ends at a node.
+    fn new(anchor: usize) -> Self {
+        Self { anchor, last: anchor, steps: Vec::new(), pool: None, branch: None, gate: None }
+    }
+
     /// Makes one of the biases at the beginning.
     fn merge_biases(&mut self) {
         while let [ChainStep::Bias { name, data: a }, ChainStep::Bias { data: b, .. }, ..] = self.steps.as_slice() {
@@ -96,8 +123,7 @@ impl Uses {
 impl Chains {
     /// Assigns every element-wise node that can ride on an earlier computation, first come, first served. The pooling after a model's
     /// first convolution rides too: that convolution's output is the largest of all.
-    /// `branches`: convolutions become branches of others, as the kernels on tensor cores know them.
-    pub(super) fn of(graph: &Graph, uses: &Uses, branches: bool) -> Self {
+    pub(super) fn of(graph: &Graph, uses: &Uses, fusions: Fusions) -> Self {
         let mut chains = Self { all: Vec::new(), of: vec![None; graph.nodes.len()] };
         for (n, node) in graph.nodes.iter().enumerate() {
             if chains.of[n].is_some() {
@@ -117,10 +143,47 @@ impl Chains {
             chains.of[n] = Some(chains.all.len());
             chains.all.push(chain);
         }
-        if branches {
+        if fusions.branches {
             chains.join_branches(graph, uses);
         }
+        if fusions.gates {
+            chains.join_gates(graph, uses);
+        }
         chains
+    }
+
+    /// A 1x1 convolution multiplies its input by the gate of a squeeze-and-excitation block: it has fewer weights than the image has elements, so
+    /// to scale those for each image costs next to nothing, and the product never goes through memory.
+    fn join_gates(&mut self, graph: &Graph, uses: &Uses) {
+        for c in 0..self.all.len() {
+            let anchor = &graph.nodes[self.all[c].anchor];
+            let Op::Conv { window, groups: 1 } = anchor.op else { continue };
+            let Some([channels, ..]) = image_size(graph, anchor.inputs[0]) else { continue };
+            let Def::Node(node) = graph.value(anchor.inputs[0]).def else { continue };
+            let product = &graph.nodes[node];
+            let free = self.of[node].is_none() && uses.single(product.output).is_some();
+            let narrow = window.kernel == [1, 1] && window.pad == [[0; 2]; 2] && channels > FEW_CHANNELS;
+            if !narrow || !free || product.op != Op::Binary(BinaryOp::Mul) {
+                continue;
+            }
+            let shape = &graph.ty(product.output).shape;
+            let is_gate = |id: ValueId| {
+                let ty = graph.ty(id);
+                let one = |size: &Expr| size.as_const() == Some(1);
+                let computed = matches!(graph.value(id).def, Def::Node(_));
+                computed
+                    && ty.dtype == DType::F32
+                    && ty.shape.len() == 4
+                    && ty.shape[..2] == shape[..2]
+                    && ty.shape[2..].iter().all(one)
+            };
+            for (image, factors) in [(0, 1), (1, 0)].map(|(a, b)| (product.inputs[a], product.inputs[b])) {
+                if is_gate(factors) && graph.ty(image) == graph.ty(product.output) && self.all[c].gate.is_none() {
+                    self.all[c].gate = Some(Gate { node, image, factors });
+                    self.of[node] = Some(c);
+                }
+            }
+        }
     }
 
     /// A convolution that is added to another one and used nowhere else becomes its branch: both are sums over taps and channels, so one
@@ -183,7 +246,7 @@ impl Chains {
     fn epilogue(&mut self, graph: &Graph, uses: &Uses, anchor: usize, axis: usize) -> Chain {
         let node = &graph.nodes[anchor];
         let shape = &graph.ty(node.output).shape;
-        let mut chain = Chain { anchor, last: anchor, steps: Vec::new(), pool: None, branch: None };
+        let mut chain = Chain::new(anchor);
         if let Some(bias) = node.inputs.get(2)
             && let Some(data) = channel_vector(graph, *bias, shape, axis, true)
         {
@@ -236,7 +299,7 @@ impl Chains {
 
     /// Attention stores its heads side by side, if that is all that they are read for.
     fn heads(&mut self, graph: &Graph, uses: &Uses, anchor: usize) -> Chain {
-        let mut chain = Chain { anchor, last: anchor, steps: Vec::new(), pool: None, branch: None };
+        let mut chain = Chain::new(anchor);
         if let Some((next, _)) = uses.single(graph.nodes[anchor].output)
             && matches!(&graph.nodes[next].op, Op::Permute { axes } if axes == &[0, 2, 1, 3])
         {
@@ -248,7 +311,7 @@ impl Chains {
 
     /// A reduction takes with it single-use element-wise nodes that keep its type.
     fn followers(&mut self, graph: &Graph, uses: &Uses, anchor: usize) -> Chain {
-        let mut chain = Chain { anchor, last: anchor, steps: Vec::new(), pool: None, branch: None };
+        let mut chain = Chain::new(anchor);
         let mut value = graph.nodes[anchor].output;
         while let Some((next, _)) = uses.single(value) {
             let node = &graph.nodes[next];

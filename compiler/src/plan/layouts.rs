@@ -131,9 +131,14 @@ impl Layouts {
         let node = &graph.nodes[n];
         let constant = |id: ValueId| matches!(graph.value(id).def, Def::Weight(_));
         let rides = chains.of[n].is_some_and(|c| chains.all[c].anchor != n);
+        let gate = chains.of[n].and_then(|c| chains.all[c].gate);
         match (&node.op, slot) {
             (Op::Pool { .. }, _) if rides => Need::Any,
+            (Op::Conv { .. }, 0) if gate.is_some() => Need::Any,
             (Op::Conv { .. }, 0) => self.conv_input(graph, node),
+            (Op::Binary(_), _) if gate.is_some_and(|gate| gate.node == n) => {
+                if gate.is_some_and(|gate| gate.image == node.inputs[slot]) { Need::Image } else { Need::Plain }
+            }
             (Op::Conv { .. }, _) | (Op::Linear, 2) | (Op::LayerNorm { .. }, 1..) => Need::Constant,
             (Op::Linear, 1) if constant(node.inputs[1]) => Need::Constant,
             (Op::MatMul, 1) if constant(node.inputs[1]) && graph.ty(node.inputs[1]).shape.len() == 2 => Need::Constant,

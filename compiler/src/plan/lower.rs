@@ -12,7 +12,7 @@ use crate::task::{
 };
 
 use super::attention::{self, Strided};
-use super::chains::{Chain, ChainStep, Chains, Uses};
+use super::chains::{Chain, ChainStep, Chains, Fusions, Uses};
 use super::forms::{Form, forms};
 use super::layouts::{Blocking, Layouts};
 use super::nest::{Context, Dims, Nest, Operands};
@@ -35,10 +35,10 @@ pub fn lower(graph: Graph, target: Target, precision: Precision) -> Result<Plan,
     let ports = |ids: &[ValueId]| ids.iter().map(|id| port(&graph, *id)).collect::<Vec<_>>();
     let (inputs, outputs) = (ports(&graph.inputs), ports(&graph.outputs));
     // In exact f32 only the naive kernel would sum them.
-    let branches = precision != Precision::Fp32;
-    let Prepared { graph, transposed } = prepare(graph, blocking, branches);
+    let fusions = Fusions { branches: precision != Precision::Fp32, gates: blocking != Blocking::Whole };
+    let Prepared { graph, transposed } = prepare(graph, blocking, fusions);
     let uses = Uses::of(&graph);
-    let chains = Chains::of(&graph, &uses, branches);
+    let chains = Chains::of(&graph, &uses, fusions);
     let layouts = Layouts::of(&graph, &uses, &chains, blocking);
     let forms = forms(&graph, &uses, &chains, &layouts);
     let mut lowering = Lowering {
@@ -286,11 +286,12 @@ impl<'a> Lowering<'a> {
         if let Some(bias) = node.inputs.get(2) {
             self.constant(node, *bias, "bias")?;
         }
-        let (x, result) = (node.inputs[0], self.graph.nodes[chain.last].output);
+        let x = chain.gate.map_or(node.inputs[0], |gate| gate.image);
+        let result = self.graph.nodes[chain.last].output;
         let shape = self.graph.ty(result).shape.clone();
         let mut task = Task {
             dims: Dims::default(),
-            kind: TaskKind::Conv(ConvSpec { window, groups, epilogue: Vec::new(), pool: None, branch: None }),
+            kind: TaskKind::Conv(ConvSpec { window, groups, epilogue: Vec::new(), pool: None, branch: None, gate: None }),
             inputs: vec![(x, self.graph.ty(x).shape.clone())],
             weights: vec![weight],
             output: (result, shape.clone()),
@@ -303,8 +304,12 @@ impl<'a> Lowering<'a> {
             task.inputs.push((other.inputs[0], self.graph.ty(other.inputs[0]).shape.clone()));
             branch = Some(Branch { input: 1, weight: 1, window });
         }
+        let gate = chain.gate.map(|gate| {
+            task.inputs.push((gate.factors, self.graph.ty(gate.factors).shape[..2].to_vec()));
+            task.inputs.len() - 1
+        });
         let epilogue = self.epilogue(chain, &shape, &mut task);
-        task.kind = TaskKind::Conv(ConvSpec { window, groups, epilogue, pool: chain.pool, branch });
+        task.kind = TaskKind::Conv(ConvSpec { window, groups, epilogue, pool: chain.pool, branch, gate });
         self.emit(node, task);
         Ok(())
     }
@@ -526,7 +531,9 @@ fn label(spec: &TaskSpec, dims: &[Expr], node: &Node) -> String {
             let branch = conv.branch.map_or(String::new(), |b| {
                 format!(" +conv {}x{} of {}", b.window.kernel[0], b.window.kernel[1], shape(&spec.inputs[b.input]))
             });
-            format!("conv {kh}x{kw}{stride}{groups} {} -> {result}{branch}{}{pool}", shape(&spec.inputs[0]), tail(&conv.epilogue))
+            let gate = if conv.gate.is_some() { " gated" } else { "" };
+            let (x, tail) = (shape(&spec.inputs[0]), tail(&conv.epilogue));
+            format!("conv {kh}x{kw}{stride}{groups} {x}{gate} -> {result}{branch}{tail}{pool}")
         }
         TaskKind::MatMul(product) => {
             let b = if product.b_is_weight { &spec.weights[0] } else { &spec.inputs[1] };

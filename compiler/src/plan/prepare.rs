@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use crate::ir::{Def, Expr, Graph, Node, Op, TensorType, Value, ValueId};
 
-use super::chains::{Chains, Uses};
+use super::chains::{Chains, Fusions, Uses};
 use super::layouts::{Blocking, Layouts, Need};
 
 /// A graph ready for lowering.
@@ -15,11 +15,11 @@ pub(super) struct Prepared {
     pub(super) transposed: HashSet<ValueId>,
 }
 
-/// Inserts what the kernels need; see [`Chains::of`].
-pub(super) fn prepare(graph: Graph, blocking: Blocking, branches: bool) -> Prepared {
+/// Inserts what the kernels need.
+pub(super) fn prepare(graph: Graph, blocking: Blocking, fusions: Fusions) -> Prepared {
     let (graph, transposed) = products(graph);
     let uses = Uses::of(&graph);
-    let chains = Chains::of(&graph, &uses, branches);
+    let chains = Chains::of(&graph, &uses, fusions);
     let layouts = Layouts::of(&graph, &uses, &chains, blocking);
     Prepared { graph: copies(&graph, &chains, &layouts), transposed }
 }

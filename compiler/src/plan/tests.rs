@@ -322,9 +322,8 @@ fn heads_are_sliced_out_of_one_product_without_a_copy() {
     assert_eq!(kinds(&plan), "matmul attention attention matmul", "{}", plan.print());
 }
 
-#[test]
-fn squeeze_and_excitation_is_a_mean_two_products_and_one_loop() {
-    let mut m = Model::new("se");
+/// A depthwise convolution whose channels are weighed by what two products make of their means.
+fn squeeze_and_excitation(m: &mut Model) -> ValueId {
     let x = m.input("x", &[3, 9, 9]);
     let x = m.conv(x, 16, 3, 2, 1);
     let x = m.unary(UnaryOp::Hardswish, x);
@@ -335,10 +334,26 @@ fn squeeze_and_excitation_is_a_mean_two_products_and_one_loop() {
     let s = m.unary(UnaryOp::Relu, s);
     let s = m.conv(s, 16, 1, 1, 0);
     let s = m.unary(UnaryOp::Hardsigmoid, s);
-    let y = m.binary(BinaryOp::Mul, s, x);
+    m.binary(BinaryOp::Mul, s, x)
+}
+
+#[test]
+fn squeeze_and_excitation_is_a_mean_two_products_and_a_gate() {
+    let mut m = Model::new("se");
+    let y = squeeze_and_excitation(&mut m);
     let y = m.conv(y, 12, 1, 1, 0);
     let plan = check(&m.finish(&[y]));
-    assert_eq!(kinds(&plan), "conv conv reduce matmul matmul loops conv loops");
+    assert_eq!(kinds(&plan), "conv conv reduce matmul matmul conv loops");
+    assert!(plan.print().contains("conv 1x1 16x5x5 gated -> 12x5x5"), "{}", plan.print());
+}
+
+#[test]
+fn a_gated_image_that_others_read_too_is_stored() {
+    let mut m = Model::new("two");
+    let y = squeeze_and_excitation(&mut m);
+    let (z, w) = (m.conv(y, 12, 1, 1, 0), m.conv(y, 12, 3, 1, 1));
+    let plan = check(&m.finish(&[z, w]));
+    assert_eq!(kinds(&plan), "conv conv reduce matmul matmul loops conv conv loops loops");
 }
 
 #[test]

@@ -35,12 +35,15 @@ impl Driver {
         loop {
             let mut listener = self.core.signals.progress.listen();
             let workers = self.live_workers().await?;
+            let alive: Vec<_> = workers.iter().filter(|w| self.core.judge(w) == WorkerState::Alive).cloned().collect();
             let mut lacking = BTreeSet::new();
             for target in &targets {
                 if pins.contains_key(target) {
                     continue;
                 }
-                match choose(*target, &workers) {
+                // Who has not been heard of since the coordinator started may have left before it, with a compiler that nobody has any more.
+                let heard = choose(*target, &alive).ok().filter(|pin| pin.device.is_some());
+                match heard.map_or_else(|| choose(*target, &workers), Ok) {
                     Ok(pin) if pin.device.is_some() => drop(pins.insert(*target, pin)),
                     Ok(pin) => {
                         let what = format!("a device that runs {target}");

@@ -230,7 +230,8 @@ void AOTK_SYMBOL(const aotk_call *c) {
                 p.ahead_end = p.ahead + p.blocks * TAPS * BLOCK * vectors * LANES * 4;
                 p.pass = (block == 0 ? FIRST : 0) | (block + p.blocks == IN_BLOCKS ? LAST : 0);
                 const float *x = in + (group * IN_BLOCKS + block) * IN_PLANE;
-                pass(&p, tiles_4, x, from, to);
+                tile_fn *const *const tiles = tiles_4;
+                pass(&p, tiles, x, from, to);
             }
         }
     }

@@ -5,7 +5,7 @@ use aotfarm_protocol::{DType, Target};
 
 use super::{image, plain, task};
 use crate::ir::{PoolOp, UnaryOp, Window};
-use crate::task::{Branch, ConvSpec, EpilogueStep, GPU_CHANNELS, Layout, PoolSpec, TaskKind, TuningTask};
+use crate::task::{Branch, ConvSpec, EpilogueStep, GPU_CHANNELS, Layout, PoolSpec, TaskKind, TensorSpec, TuningTask};
 
 /// A convolution of two images of `size` x `size` with bias and ReLU, padded so that the picture keeps its size at stride 1.
 fn convolution(target: Target, channels: [i64; 2], size: i64, kernel: i64, stride: i64, groups: i64) -> TuningTask {
@@ -21,7 +21,7 @@ fn convolution(target: Target, channels: [i64; 2], size: i64, kernel: i64, strid
     };
     let weights = vec![plain(DType::F32, &weight), plain(DType::F32, &[to])];
     let halo = [pad as u32; 4];
-    let kind = TaskKind::Conv(ConvSpec { window, groups, epilogue, pool: None, branch: None });
+    let kind = TaskKind::Conv(ConvSpec { window, groups, epilogue, pool: None, branch: None, gate: None });
     task(target, kind, vec![image(target, [from, size, size], halo)], weights, image(target, [to, out, out], [1; 4]), &[2])
 }
 
@@ -43,6 +43,19 @@ fn pooled_stem(target: Target) -> TuningTask {
     let TaskKind::Conv(conv) = &mut task.spec.kind else { return task };
     conv.pool = Some(PoolSpec { op: PoolOp::Max, window });
     task.spec.outputs[0] = image(target, [32, 5, 5], [1; 4]);
+    task
+}
+
+/// The end of a squeeze-and-excitation block.
+fn gated(target: Target) -> TuningTask {
+    let mut task = convolution(target, [40, 24], 9, 1, 1, 1);
+    let TaskKind::Conv(conv) = &mut task.spec.kind else { return task };
+    conv.gate = Some(1);
+    task.spec.inputs.push(TensorSpec {
+        shape: task.spec.inputs[0].shape[..2].to_vec(),
+        layout: Layout::Plain,
+        ..task.spec.inputs[0].clone()
+    });
     task
 }
 
@@ -78,7 +91,9 @@ pub(super) fn examples(target: Target) -> Vec<TuningTask> {
         convolution(target, [20, 24], 6, 5, 1, 4),
         pooled_stem(target),
     ];
-    if let Target::Cuda { .. } = target {
+    if let Target::Cpu(_) = target {
+        all.push(gated(target));
+    } else {
         all.extend([(64, 1), (20, 3)].map(|(channels, kernel)| with_branch(target, channels, kernel)));
     }
     all

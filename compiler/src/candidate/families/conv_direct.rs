@@ -16,6 +16,7 @@ const TEMPLATE: Template = Template { name: "cpu/conv_direct.c.j2", text: includ
 /// Compile time: `mr` pixels (at most) times `nv` vectors of output channels are a register tile; `flat` tiles go on across row ends;
 /// `pf` cache lines of the next weights are asked for at each tap. Run time: `rows` (`flat`: pixels) and `panels` are a chunk of
 /// work; `depth` input blocks are summed in one pass; `split` 0 gives threads different pixels, 1 different channels.
+/// The gate of a 1x1 convolution's input scales the weights of a pass, for each image.
 pub(crate) struct ConvDirect;
 
 /// The legal geometry.
@@ -27,9 +28,12 @@ struct Shape<'a> {
 
 impl<'a> Shape<'a> {
     fn of(task: &'a TuningTask) -> Result<Self, Unsupported> {
-        let conv = Conv::of(task)?;
+        let conv = Conv::with_gate(task)?;
         let output = conv.output_image()?;
         let input = conv.input_image(&output, [0, 0])?;
+        if conv.gate.is_some() && (conv.groups, conv.window.kernel) != (1, [1, 1]) {
+            return Err(Unsupported("its input has a gate, and it is no dense 1x1 convolution".into()));
+        }
         let [o, i, ..] = conv.weight;
         if conv.groups > 1 && (i % input.block != 0 || (o / conv.groups) % output.block != 0) {
             return Err(Unsupported(format!("groups of {i} channels are not whole blocks of {}", input.block)));
@@ -214,11 +218,16 @@ impl CandidateFamily for ConvDirect {
         only(params, &["nv"])
     }
 
-    fn needs(&self, task: &TuningTask, _: &Params, _: &[i64]) -> Needs {
+    fn needs(&self, task: &TuningTask, params: &Params, _: &[i64]) -> Needs {
         let Ok(shape) = Shape::of(task) else { return Needs { packed: 0, shared: 0, thread: 0 } };
         let lanes = shape.conv.groups * shape.vectors() * shape.conv.lanes;
         let depth = shape.in_blocks() * shape.taps() * shape.input.block;
-        Needs { packed: bytes(lanes * (depth + shape.conv.per_lane(shape.masked()))), shared: 0, thread: 0 }
+        let scaled = param(params, "depth") * shape.input.block * param(params, "nv") * shape.conv.lanes;
+        Needs {
+            packed: bytes(lanes * (depth + shape.conv.per_lane(shape.masked()))),
+            shared: 0,
+            thread: if shape.conv.gate.is_some() { bytes(scaled) } else { 0 },
+        }
     }
 }
 
@@ -249,6 +258,7 @@ fn variables(shape: &Shape<'_>, params: &Params) -> Value {
         vector_counts => shape.vector_counts(nv),
         biases => conv.biases(),
         residuals => conv.residuals(),
+        gate => conv.gate,
         masked => shape.masked(),
         batch => render::size(conv.batch),
         in_width => input.columns(),

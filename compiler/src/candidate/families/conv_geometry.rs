@@ -109,6 +109,8 @@ pub(super) struct Conv<'a> {
     pub output: &'a TensorSpec,
     /// The max pooling of what the epilogue gives.
     pub pool: Option<Pool>,
+    /// The input that multiplies the channels of x.
+    pub gate: Option<usize>,
     pub batch: Size,
     pub window: Window,
     pub groups: i64,
@@ -122,14 +124,28 @@ pub(super) struct Conv<'a> {
 }
 
 impl<'a> Conv<'a> {
-    /// The task's convolution, whatever its layouts, if nothing is pooled.
+    /// The task's convolution, whatever its layouts, if nothing is pooled and x has no gate.
     pub fn of(task: &'a TuningTask) -> Result<Self, Unsupported> {
-        let conv = Self::with_pool(task)?;
-        if conv.pool.is_some() { Err(Unsupported("a fused pooling".into())) } else { Ok(conv) }
+        Self::with_pool(task)?.without_pool()
+    }
+
+    /// The task's convolution, whatever its layouts, if x has no gate.
+    pub fn with_pool(task: &'a TuningTask) -> Result<Self, Unsupported> {
+        let conv = Self::any(task)?;
+        if conv.gate.is_some() { Err(Unsupported("its input has a gate".into())) } else { Ok(conv) }
+    }
+
+    /// The task's convolution, whatever its layouts, if nothing is pooled.
+    pub fn with_gate(task: &'a TuningTask) -> Result<Self, Unsupported> {
+        Self::any(task)?.without_pool()
+    }
+
+    fn without_pool(self) -> Result<Self, Unsupported> {
+        if self.pool.is_some() { Err(Unsupported("a fused pooling".into())) } else { Ok(self) }
     }
 
     /// The task's convolution, whatever its layouts.
-    pub fn with_pool(task: &'a TuningTask) -> Result<Self, Unsupported> {
+    pub fn any(task: &'a TuningTask) -> Result<Self, Unsupported> {
         let TaskKind::Conv(conv) = &task.spec.kind else { return Err(Unsupported("not a convolution".into())) };
         let Target::Cpu(isa) = task.target else { return Err(Unsupported(format!("no C code for {}", task.target))) };
         if conv.branch.is_some() {
@@ -152,6 +168,7 @@ impl<'a> Conv<'a> {
             input,
             output,
             pool: Pool::of(conv, input)?,
+            gate: conv.gate,
             batch,
             window: conv.window,
             groups: conv.groups,

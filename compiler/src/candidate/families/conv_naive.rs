@@ -21,7 +21,7 @@ impl CandidateFamily for ConvNaive {
     }
 
     fn supports(&self, task: &TuningTask) -> Result<(), Unsupported> {
-        let conv = Conv::with_pool(task)?;
+        let conv = Conv::any(task)?;
         match (conv.input.shape.len(), conv.output.shape.len()) {
             (4, 4) => Ok(()),
             (a, b) => Err(Unsupported(format!("operands of rank {a} and {b}, not 4"))),
@@ -33,7 +33,7 @@ impl CandidateFamily for ConvNaive {
     }
 
     fn render(&self, task: &TuningTask, params: &Params) -> KernelSource {
-        let conv = Conv::with_pool(task).unwrap_or_else(|e| panic!("conv_naive was asked for a task that it refuses: {e}"));
+        let conv = Conv::any(task).unwrap_or_else(|e| panic!("conv_naive was asked for a task that it refuses: {e}"));
         let size = |tensor: &TensorSpec, axis: usize| render::size(tensor.shape[axis]);
         // Each bias is read from the raw weights: the n-th bias step's index is what `biases` lists.
         let biases = conv.biases();
@@ -58,6 +58,8 @@ impl CandidateFamily for ConvNaive {
             output => place(conv.output),
             result => place(&result),
             residuals => !conv.residuals().is_empty(),
+            gate => conv.gate,
+            in_channels => size(conv.input, 1),
             in_size => [size(conv.input, 2), size(conv.input, 3)],
             conv_size => [size(&result, 2), size(&result, 3)],
             out_size => [size(conv.output, 2), size(conv.output, 3)],

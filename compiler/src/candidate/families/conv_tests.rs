@@ -27,6 +27,8 @@ struct Case {
     extra: u32,
     /// A max pooling of the result: window, stride, padding before and after.
     pool: Option<[i64; 4]>,
+    /// Whether the input has a gate.
+    gate: bool,
 }
 
 const BIAS: EpilogueStep = EpilogueStep::Bias(1);
@@ -49,6 +51,7 @@ fn case(channels: i64, size: [i64; 2], out: i64, kernel: i64, stride: i64, pad: 
         steps: vec![BIAS, RELU],
         extra: 0,
         pool: None,
+        gate: false,
     }
 }
 
@@ -83,6 +86,10 @@ impl Case {
 
     fn pool(self, kernel: i64, stride: i64, before: i64, after: i64) -> Self {
         Self { pool: Some([kernel, stride, before, after]), ..self }
+    }
+
+    fn gated(self) -> Self {
+        Self { gate: true, ..self }
     }
 
     fn task(&self, isa: CpuIsa) -> TuningTask {
@@ -126,6 +133,11 @@ impl Case {
                 EpilogueStep::Unary(_) => {}
             }
         }
+        // After the residuals, whose numbers the cases give.
+        let gate = self.gate.then(|| {
+            inputs.push(tensor(&[self.channels], Layout::Plain));
+            inputs.len() - 1
+        });
         let window =
             Window { kernel: [self.kernel; 2], stride: [self.stride; 2], pad: [[self.pad; 2]; 2], dilation: [self.dilation; 2] };
         let (mut pool, mut stored) = (None, out);
@@ -134,7 +146,7 @@ impl Case {
             pool = Some(PoolSpec { op: PoolOp::Max, window });
             stored = out.map(|n| (n + before + after - kernel) / stride + 1);
         }
-        let conv = ConvSpec { window, groups: self.groups, epilogue: self.steps.clone(), pool, branch: None };
+        let conv = ConvSpec { window, groups: self.groups, epilogue: self.steps.clone(), pool, branch: None, gate };
         TuningTask {
             spec: TaskSpec {
                 kind: TaskKind::Conv(conv),
@@ -198,6 +210,7 @@ fn naive() {
         case(2, [1, 1], 3, 3, 1, 3).batch(3),
         case(3, [9, 160], 5, 3, 1, 1).pool(3, 2, 1, 1).batch(2),
         case(2, [6, 4], 3, 3, 1, 1).steps(&[BIAS, ADD]).pool(2, 3, 0, 2).plain_output(),
+        case(20, [6, 5], 10, 3, 1, 1).batch(2).gated(),
     ];
     check_all("conv_naive@1", 1, &shapes, &case(5, [4, 6], 7, 3, 1, 1));
 }
@@ -216,6 +229,9 @@ fn direct() {
         case(1, [1, 1], 1, 1, 1, 0),
         case(17, [1, 1], 40, 1, 1, 0).batch(3),
         case(16, [2, 56], 16, 3, 1, 1),
+        case(40, [5, 7], 72, 1, 1, 0).batch(3).gated(),
+        case(21, [7, 7], 19, 1, 1, 0).batch(2).steps(&[BIAS, ADD]).gated(),
+        case(96, [6, 6], 16, 1, 2, 0).batch(2).gated(),
     ];
     check_all("conv_direct@1", 3, &shapes, &case(9, [5, 6], 21, 3, 1, 1).batch(2));
 }

@@ -318,6 +318,7 @@ mod tests {
             epilogue: vec![EpilogueStep::Bias(1), EpilogueStep::Unary(UnaryOp::Relu)],
             pool: Some(PoolSpec { op: PoolOp::Max, window: pool }),
             branch: None,
+            gate: None,
         };
         let spec = TaskSpec {
             kind: TaskKind::Conv(conv),
