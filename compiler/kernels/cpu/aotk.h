@@ -12,6 +12,8 @@ typedef __INT16_TYPE__ int16_t;
 #define AOTK_INLINE static inline __attribute__((always_inline, unused))
 /* Unroll the next loop fully; its count is a constant. */
 #define AOTK_UNROLL _Pragma("GCC unroll 64")
+/* Unroll the next loop by eight: as fast as all sixteen steps of a block of a product, and a third less to compile. */
+#define AOTK_UNROLL_8 _Pragma("GCC unroll 8")
 /* Before an innermost loop whose turns are independent: make vectors of it. Nothing else is vectorised: most kernels are written
  * in vectors, and the search for more would take a third of the compiler's time. */
 #define AOTK_SIMD _Pragma("omp simd")

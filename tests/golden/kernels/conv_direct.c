@@ -115,7 +115,7 @@ c0_0 = c0_1 = c0_2 = c0_3 = c1_0 = c1_1 = c1_2 = c1_3 = c2_0 = c2_1 = c2_2 = c2_
 #pragma GCC unroll 1
             for (int64_t kw = 0; kw < KERNEL_W; kw++) {
                 const float *x0 = x + tap;
-                AOTK_UNROLL
+                AOTK_UNROLL_8
                 for (int k = 0; k < BLOCK; k++) {
                     FRESH(x0);
                     vf a0 = v_splat(x0[0 * IN_COLUMN + k]);

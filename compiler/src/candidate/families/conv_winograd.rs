@@ -128,7 +128,7 @@ impl<'a> Shape<'a> {
     fn register_tiles(&self) -> Vec<(i64, i64)> {
         let all: &[(i64, i64)] = match (self.conv.registers, self.conv.lanes) {
             (16, _) => &[(3, 4), (6, 2), (12, 1)],
-            (_, 16) => &[(6, 4), (14, 2), (7, 4), (14, 1)],
+            (_, 16) => &[(6, 4), (14, 2), (14, 1)],
             _ => &[(6, 4), (12, 2), (14, 1)],
         };
         let mut fits: Vec<_> = all.iter().copied().filter(|(_, nv)| self.vectors() % nv == 0).collect();
