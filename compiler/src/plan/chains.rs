@@ -178,7 +178,11 @@ impl Chains {
                     && ty.shape[2..].iter().all(one)
             };
             for (image, factors) in [(0, 1), (1, 0)].map(|(a, b)| (product.inputs[a], product.inputs[b])) {
-                if is_gate(factors) && graph.ty(image) == graph.ty(product.output) && self.all[c].gate.is_none() {
+                if image != factors
+                    && is_gate(factors)
+                    && graph.ty(image) == graph.ty(product.output)
+                    && self.all[c].gate.is_none()
+                {
                     self.all[c].gate = Some(Gate { node, image, factors });
                     self.of[node] = Some(c);
                 }
