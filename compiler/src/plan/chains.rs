@@ -177,15 +177,13 @@ impl Chains {
                     && ty.shape[..2] == shape[..2]
                     && ty.shape[2..].iter().all(one)
             };
-            for (image, factors) in [(0, 1), (1, 0)].map(|(a, b)| (product.inputs[a], product.inputs[b])) {
-                if image != factors
-                    && is_gate(factors)
-                    && graph.ty(image) == graph.ty(product.output)
-                    && self.all[c].gate.is_none()
-                {
-                    self.all[c].gate = Some(Gate { node, image, factors });
-                    self.of[node] = Some(c);
-                }
+            let operands = [(0, 1), (1, 0)].map(|(image, factors)| (product.inputs[image], product.inputs[factors]));
+            let gated = operands
+                .into_iter()
+                .find(|(image, factors)| image != factors && is_gate(*factors) && graph.ty(*image) == graph.ty(product.output));
+            if let Some((image, factors)) = gated {
+                self.all[c].gate = Some(Gate { node, image, factors });
+                self.of[node] = Some(c);
             }
         }
     }

@@ -174,7 +174,7 @@ impl CandidateFamily for ConvDirect {
             // Weights that L2 holds need no prefetching; others need enough lines to be there in time, the more the fewer tiles there are,
             // and the more the longer vectors are.
             let weights = bytes(shape.taps() * shape.conv.weight[0] * shape.conv.weight[1]);
-            let lines = shape.input.block * tile.nv * shape.conv.lanes * 4 / 64;
+            let lines = shape.conv.lines(shape.input.block, tile.nv);
             let order = match weights > 512 * 1024 {
                 true if lines >= 16 => [(lines / 4).min(8), 2],
                 true => [2, 0],

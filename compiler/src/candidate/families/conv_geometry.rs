@@ -238,6 +238,11 @@ impl<'a> Conv<'a> {
         epilogue_c(self.epilogue, width, value, |k| bias(nth(k)), residual)
     }
 
+    /// Cache lines of the weights of one tap, or position, of a block of input channels and `nv` vectors of output channels.
+    pub fn lines(&self, block: i64, nv: i64) -> i64 {
+        block * nv * self.lanes * 4 / 64
+    }
+
     /// Floats that follow packed weights for each output lane: biases, and the mask of real channels.
     pub fn per_lane(&self, masked: bool) -> i64 {
         self.biases().len() as i64 + i64::from(masked)

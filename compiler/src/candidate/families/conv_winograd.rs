@@ -120,7 +120,7 @@ impl<'a> Shape<'a> {
     /// How many cache lines of the next weights to ask for at each input block. Weights that L2 holds need none; of others a few runs
     /// of tiles must ask for a whole panel's block, which has the more lines the longer vectors are, or for what they can.
     fn prefetches(&self, nv: i64) -> [i64; 2] {
-        let lines = self.input.block * nv * self.conv.lanes * 4 / 64;
+        let lines = self.conv.lines(self.input.block, nv);
         if self.points() * self.in_lanes() * self.output.channels * 4 > 1 << 20 { [(lines / 2).clamp(3, 12), 2] } else { [0, 2] }
     }
 
