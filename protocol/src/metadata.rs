@@ -1,6 +1,7 @@
 //! What an artifact says about itself: the JSON that its `metadata` function returns.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
@@ -64,6 +65,19 @@ pub struct ArtifactMetadata {
     pub outputs: Vec<Port>,
     /// The plan's steps in order: label and, where one was selected, `family@version` and parameters by tuned point.
     pub steps: Vec<StepInfo>,
+    /// Runs of steps that are done for a few images at a time; all others are done for the whole batch.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub segments: Vec<Segment>,
+}
+
+/// A run of steps that is done for a few images from its first step to its last before it begins with the next ones, so that what a step writes is
+/// still in the caches when the next reads it. An image is a unit of the first symbolic dimension.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Segment {
+    /// Which steps.
+    pub steps: Range<usize>,
+    /// At most so many images at a time; a batch is cut into equal parts.
+    pub images: i64,
 }
 
 /// One kernel call of the plan.

@@ -21,10 +21,22 @@ struct rt_kernel {
 
 #define RT_NO_PACK UINT64_MAX
 
-/* What the kernels are made for and need. */
+/* A run of steps that is done for a few images, all of it, before the next ones. An image is a unit of the first symbol. */
+typedef struct rt_segment {
+    uint32_t first, end; /* steps */
+    int64_t images;      /* at most so many at a time, or RT_WHOLE */
+} rt_segment;
+
+#define RT_WHOLE INT64_MAX
+
+/* What the kernels are made for and need, and in what order they run. */
 struct rt_target {
     uint32_t isa; /* x86-64 level, or 82 for ARMv8.2 */
     uint64_t shared_bytes, thread_bytes; /* workspace of the team, of each thread */
+    const rt_segment *segments; /* all steps in order */
+    uint32_t n_segments;
+    uint32_t n_operands; /* most inputs and outputs of a step */
+    const uint32_t *image_bytes; /* of each buffer that holds more than a segment's images: from one to the next, a value; else RT_NONE */
 };
 
 static const struct rt_target rt_target;
@@ -41,6 +53,15 @@ static int32_t rt_fail_forked(void) {
     return rt_fail(AOTFARM_ERROR_BUSY, "the session was made before a fork(), which its threads did not survive: make it in the child");
 }
 
+/* How a segment is done at the bound sizes: in so many parts, whose sizes differ by one at most. */
+typedef struct rt_parts {
+    int64_t count, larger; /* the first `larger` have `images` images, the others one less */
+    int64_t images;
+} rt_parts;
+
+/* What a step is called with, for the larger and the smaller parts of its segment. */
+enum { RT_LARGER, RT_SMALLER, RT_SIZES };
+
 struct aotfarm_session {
     rt_front front;
     rt_team team;
@@ -52,11 +73,12 @@ struct aotfarm_session {
     rt_region *regions, *new_regions; /* of slots, inputs, outputs; `new_regions` while they are laid out */
     /* What the bound sizes imply. */
     bool staging_in, staging_out;
-    uint32_t *points;       /* the chosen point of each rt_model.points */
-    const void **pointers;  /* of each step: in, out, weights */
-    int64_t *dims;          /* of each step */
-    aotk_call *calls;
+    rt_parts *parts;        /* of each segment */
+    const void **pointers;  /* of each step at each of RT_SIZES: in, out, weights; operands of a part begin at its first image */
+    int64_t *dims;          /* likewise */
+    aotk_call *calls;       /* likewise */
     void (**kernels)(const aotk_call *);
+    int64_t *part_symbols, *part_values; /* while binding: of a part */
 };
 
 /* Lays out the arena for the bound values and maps it, when the present one is too small. Regions never shrink. A fresh mapping is zero,
@@ -107,32 +129,60 @@ static int32_t rt_reserve(aotfarm_session *s) {
     return AOTFARM_OK;
 }
 
+/* The calls of a segment's steps for parts of one size, whose symbols and values these are. */
+static void rt_bind_steps(aotfarm_session *s, const rt_segment *segment, int size, const int64_t *symbols, const int64_t *values) {
+    const aotfarm_api *api = rt_model.api;
+    const void **pointer = s->pointers + (size_t)size * rt_model.n_pointers;
+    int64_t *dim = s->dims + (size_t)size * rt_model.n_step_dims;
+    for (uint32_t i = 0; i < segment->end; i++) {
+        const rt_step *step = &rt_model.steps[i];
+        if (i >= segment->first) {
+            const rt_kernel *kernel = &step->kernels[rt_nearest(&rt_model.points[step->points], symbols, api->n_dims)];
+            aotk_call *call = &s->calls[(size_t)size * api->n_steps + i];
+            s->kernels[(size_t)size * api->n_steps + i] = kernel->run;
+            call->in = pointer;
+            call->out = (void *const *)(pointer + step->n_in);
+            call->weight = kernel->weights == NULL ? NULL : pointer + step->n_in + step->n_out;
+            if (kernel->weights != NULL)
+                for (uint32_t k = 0; k < step->n_weights; k++)
+                    pointer[step->n_in + step->n_out + k] = aotfarm_weights + kernel->weights[k];
+            call->packed = kernel->packed == RT_NO_PACK ? NULL : aotfarm_weights + kernel->packed;
+            call->shared = s->arena + s->shared_offset;
+            call->dim = dim;
+            call->tune = kernel->tune;
+            call->team = &s->team;
+            call->barrier = rt_barrier;
+            for (uint32_t k = 0; k < step->n_dims; k++) dim[k] = values[step->dims[k]];
+        }
+        dim += step->n_dims;
+        pointer += step->n_in + step->n_out + step->n_weights;
+    }
+}
+
 /* Makes everything that follows from the symbols' values. */
 static int32_t rt_bind(aotfarm_session *s) {
     const aotfarm_api *api = rt_model.api;
     int32_t status = rt_reserve(s);
     if (status) return status;
-    for (uint32_t i = 0; i < rt_model.n_points; i++) s->points[i] = rt_nearest(&rt_model.points[i], s->front.symbols, api->n_dims);
-    const void **pointer = s->pointers;
-    int64_t *dim = s->dims;
-    for (uint32_t i = 0; i < api->n_steps; i++) {
-        const rt_step *step = &rt_model.steps[i];
-        const rt_kernel *kernel = &step->kernels[s->points[step->points]];
-        aotk_call *call = &s->calls[i];
-        s->kernels[i] = kernel->run;
-        call->in = pointer;
-        call->out = (void *const *)(pointer + step->n_in);
-        call->weight = kernel->weights == NULL ? NULL : pointer + step->n_in + step->n_out;
-        if (kernel->weights != NULL)
-            for (uint32_t k = 0; k < step->n_weights; k++) pointer[step->n_in + step->n_out + k] = aotfarm_weights + kernel->weights[k];
-        call->packed = kernel->packed == RT_NO_PACK ? NULL : aotfarm_weights + kernel->packed;
-        call->shared = s->arena + s->shared_offset;
-        call->dim = dim;
-        call->tune = kernel->tune;
-        call->team = &s->team;
-        call->barrier = rt_barrier;
-        for (uint32_t k = 0; k < step->n_dims; k++) *dim++ = s->front.values[step->dims[k]];
-        pointer += step->n_in + step->n_out + step->n_weights;
+    for (uint32_t g = 0; g < rt_target.n_segments; g++) {
+        const rt_segment *segment = &rt_target.segments[g];
+        rt_parts *parts = &s->parts[g];
+        int64_t batch = api->n_dims > 0 ? s->front.symbols[0] : 1;
+        if (batch <= segment->images) {
+            *parts = (rt_parts){.count = 1, .larger = 1, .images = batch};
+            rt_bind_steps(s, segment, RT_LARGER, s->front.symbols, s->front.values);
+            continue;
+        }
+        parts->count = (batch - 1) / segment->images + 1;
+        parts->images = (batch - 1) / parts->count + 1;
+        parts->larger = batch - parts->count * (parts->images - 1);
+        for (int size = RT_LARGER; size < RT_SIZES; size++) {
+            memcpy(s->part_symbols, s->front.symbols, api->n_dims * sizeof(int64_t));
+            s->part_symbols[0] = parts->images - size;
+            if (size == RT_SMALLER && parts->larger == parts->count) break;
+            rt_model.values(s->part_symbols, s->part_values);
+            rt_bind_steps(s, segment, size, s->part_symbols, s->part_values);
+        }
     }
     s->front.bound = true;
     return AOTFARM_OK;
@@ -160,28 +210,53 @@ static void rt_stage(rt_binding *bindings, uint32_t n, bool in, int32_t thread, 
     }
 }
 
+/* Writes a step's operands for a part that begins with image `first`; what holds only the part begins with it. */
+static void rt_move(const aotfarm_session *s, const rt_step *step, int64_t first, const void *const *operands, const void **moved) {
+    for (uint32_t k = 0; k < step->n_in + step->n_out; k++) {
+        uint32_t bytes = rt_target.image_bytes[k < step->n_in ? step->in[k] : step->out[k - step->n_in]];
+        moved[k] = bytes == RT_NONE ? operands[k] : (const char *)operands[k] + first * s->front.values[bytes];
+    }
+}
+
 /* The whole plan, on one thread of the team. */
 static void rt_walk(void *arg, int32_t thread, int32_t threads) {
     aotfarm_session *s = arg;
     const aotfarm_api *api = rt_model.api;
     char *scratch = s->arena + s->scratch_offset + s->scratch_stride * (uint64_t)thread;
+    const void *moved[rt_target.n_operands + 1];
     if (s->staging_in) {
         rt_stage(s->front.inputs, api->n_inputs, true, thread, threads);
         if (threads > 1) rt_barrier(&s->team, thread);
     }
     double *seconds = thread == 0 ? s->front.seconds : NULL;
+    if (seconds != NULL) memset(seconds, 0, api->n_steps * sizeof *seconds);
     int64_t before = seconds == NULL ? 0 : rt_now_ns();
-    for (uint32_t i = 0; i < api->n_steps; i++) {
-        aotk_call call = s->calls[i];
-        call.scratch = scratch;
-        call.thread = thread;
-        call.threads = threads;
-        s->kernels[i](&call);
-        if (threads > 1) rt_barrier(&s->team, thread);
-        if (seconds != NULL) {
-            int64_t now = rt_now_ns();
-            seconds[i] = (double)(now - before) * 1e-9;
-            before = now;
+    for (uint32_t g = 0; g < rt_target.n_segments; g++) {
+        const rt_segment *segment = &rt_target.segments[g];
+        const rt_parts *parts = &s->parts[g];
+        int64_t first = 0; /* image */
+        for (int64_t part = 0; part < parts->count; part++) {
+            int size = part < parts->larger ? RT_LARGER : RT_SMALLER;
+            for (uint32_t i = segment->first; i < segment->end; i++) {
+                const rt_step *step = &rt_model.steps[i];
+                aotk_call call = s->calls[(size_t)size * api->n_steps + i];
+                if (parts->count > 1) {
+                    rt_move(s, step, first, call.in, moved);
+                    call.in = moved;
+                    call.out = (void *const *)(moved + step->n_in);
+                }
+                call.scratch = scratch;
+                call.thread = thread;
+                call.threads = threads;
+                s->kernels[(size_t)size * api->n_steps + i](&call);
+                if (threads > 1) rt_barrier(&s->team, thread);
+                if (seconds != NULL) {
+                    int64_t now = rt_now_ns();
+                    seconds[i] += (double)(now - before) * 1e-9;
+                    before = now;
+                }
+            }
+            first += parts->images - size;
         }
     }
     if (s->staging_out) rt_stage(s->front.outputs, api->n_outputs, false, thread, threads);
@@ -207,8 +282,8 @@ static int32_t rt_run_locked(aotfarm_session *s, const DLTensor *const *inputs, 
     }
     if ((status = rt_check_overlaps(f))) return status;
     const void **pointer = s->pointers;
-    for (uint32_t i = 0; i < api->n_steps; i++) {
-        const rt_step *step = &rt_model.steps[i];
+    for (uint32_t i = 0; i < RT_SIZES * api->n_steps; i++) {
+        const rt_step *step = &rt_model.steps[i % api->n_steps];
         for (uint32_t k = 0; k < step->n_in + step->n_out; k++) {
             const rt_buffer *b = &rt_model.buffers[k < step->n_in ? step->in[k] : step->out[k - step->n_in]];
             pointer[k] = b->place == RT_INPUT    ? f->inputs[b->index].used
@@ -227,7 +302,8 @@ static void rt_session_destroy(aotfarm_session *s) {
     if (s->mapping != NULL) munmap(s->mapping, s->mapping_bytes);
     free(s->new_regions);
     free(s->regions);
-    free(s->points);
+    free(s->parts);
+    free(s->part_symbols);
     free(s->pointers);
     free(s->dims);
     free(s->calls);
@@ -283,12 +359,15 @@ static int32_t rt_session_create(const aotfarm_options *options, aotfarm_session
     /* One element more each, since calloc(0) may be NULL. */
     s->regions = calloc((size_t)regions + 1, sizeof *s->regions);
     s->new_regions = calloc((size_t)regions + 1, sizeof *s->new_regions);
-    s->points = calloc((size_t)rt_model.n_points + 1, sizeof *s->points);
-    s->pointers = calloc((size_t)rt_model.n_pointers + 1, sizeof *s->pointers);
-    s->dims = calloc((size_t)rt_model.n_step_dims + 1, sizeof *s->dims);
-    s->calls = calloc((size_t)api->n_steps + 1, sizeof *s->calls);
-    s->kernels = calloc((size_t)api->n_steps + 1, sizeof *s->kernels);
-    if (!rt_front_init(&s->front) || !s->regions || !s->new_regions || !s->points || !s->pointers || !s->dims || !s->calls || !s->kernels) {
+    s->parts = calloc((size_t)rt_target.n_segments + 1, sizeof *s->parts);
+    s->part_symbols = calloc((size_t)api->n_dims + rt_model.n_values + 1, sizeof *s->part_symbols);
+    s->part_values = s->part_symbols + api->n_dims;
+    s->pointers = calloc(RT_SIZES * (size_t)rt_model.n_pointers + 1, sizeof *s->pointers);
+    s->dims = calloc(RT_SIZES * (size_t)rt_model.n_step_dims + 1, sizeof *s->dims);
+    s->calls = calloc(RT_SIZES * (size_t)api->n_steps + 1, sizeof *s->calls);
+    s->kernels = calloc(RT_SIZES * (size_t)api->n_steps + 1, sizeof *s->kernels);
+    if (!rt_front_init(&s->front) || !s->regions || !s->new_regions || !s->parts || !s->part_symbols || !s->pointers || !s->dims || !s->calls ||
+        !s->kernels) {
         rt_session_destroy(s);
         return rt_fail(AOTFARM_ERROR_MEMORY, "cannot allocate the tables of a session");
     }

@@ -119,7 +119,7 @@ pub fn link(plan: &Plan, choices: &[SpecChoice], info: &ArtifactInfo) -> Result<
 type NeedsOf<'a> = dyn Fn(&TuningTask, &Candidate, &[i64]) -> Option<Needs> + 'a;
 
 fn link_with(plan: &Plan, choices: &[SpecChoice], info: &ArtifactInfo, needs: &NeedsOf<'_>) -> Result<Linkage, LinkError> {
-    let mut values = values::Values::new(&plan.dims);
+    let mut values = values::Values::new(plan.graph_dims());
     let mut section = section::Section::new(plan);
     let ports = ports::Ports::new(plan, &mut values)?;
     let steps = steps::Steps::new(plan, choices, needs, &mut values, &mut section)?;
@@ -134,6 +134,7 @@ fn link_with(plan: &Plan, choices: &[SpecChoice], info: &ArtifactInfo, needs: &N
         outputs: plan.outputs.clone(),
         libraries: steps.libraries(),
         steps: steps.info.clone(),
+        segments: plan.segments.clone(),
     };
     let glue = glue::print(plan, &values, &ports, &steps, section.bytes(), &metadata)?;
     let (weights, section) = section.finish()?;

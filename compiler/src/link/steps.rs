@@ -50,6 +50,8 @@ pub(super) struct Steps {
     pub(super) points: IndexSet<Vec<Vec<i64>>>,
     /// Sizes of the buffers in each slot, in bytes.
     pub(super) slots: Vec<Vec<u32>>,
+    /// Of each buffer of which a segment uses a part at a time: the bytes from one image to the next.
+    pub(super) image_bytes: Vec<Option<u32>>,
     /// Workspace in bytes: of the team (on a GPU: all), of each thread.
     pub(super) shared: u64,
     pub(super) thread: u64,
@@ -69,6 +71,7 @@ impl Steps {
             steps: Vec::new(),
             points: IndexSet::new(),
             slots: slots(plan, values)?,
+            image_bytes: image_bytes(plan, values)?,
             shared: 0,
             thread: 0,
             units: Vec::new(),
@@ -163,6 +166,14 @@ fn slots(plan: &Plan, values: &mut Values) -> Result<Vec<Vec<u32>>, LinkError> {
         slot.insert(bytes);
     }
     Ok(slots.into_iter().map(|slot| slot.into_iter().collect()).collect())
+}
+
+/// Where the next image is in the buffers that segments use in parts.
+fn image_bytes(plan: &Plan, values: &mut Values) -> Result<Vec<Option<u32>>, LinkError> {
+    let index = |(i, bytes): (usize, Option<Expr>)| {
+        bytes.map(|bytes| values.index(&bytes, || format!("the size of an image in buffer {i}"))).transpose()
+    };
+    plan.parted().into_iter().enumerate().map(index).collect()
 }
 
 /// That the step is one of its spec.

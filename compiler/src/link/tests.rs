@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use aotfarm_protocol::{CandidateId, DType, Digest, Dim, DimRange, GLUE_FLAGS, LINK_FLAGS, LINK_LIBRARIES, Params, Port, Target};
-use aotfarm_protocol::{Precision, VERSION_SCRIPT, cubins_assembly, weights_assembly};
+use aotfarm_protocol::{CandidateId, DType, Digest, Dim, DimRange, GLUE_FLAGS, LINK_FLAGS, LINK_LIBRARIES, Params, Port};
+use aotfarm_protocol::{Precision, Segment, Target, VERSION_SCRIPT, cubins_assembly, weights_assembly};
 use aotfarm_runtime::{LoadError, Model, RunErrorKind, Session, Tensor};
 
 use super::*;
-use crate::candidate::KernelSource;
-use crate::ir::{Expr, TensorData};
+use crate::candidate::{self, KernelSource};
+use crate::ir::{Builder, Expr, Op, ReduceOp, TensorData, TensorType, UnaryOp, Window};
 use crate::plan::{Buffer, BufferId, Place, PlanWeight, Slot, Step, WeightId};
 use crate::task::{Index, Layout, LoopNest, Math, Scalar, Size, TaskKind, TaskSpec, TensorSpec};
 
@@ -55,7 +55,7 @@ fn port(name: &str, dims: &[&str]) -> Port {
 }
 
 fn plan() -> Plan {
-    let buffer = |len: &str, place| Buffer { dtype: DType::F32, len: expr(len), place };
+    let buffer = |len: &str, place| Buffer { dtype: DType::F32, len: expr(len), place, plane: None };
     let weight = |name: &str, shape: &[i64], values: &[f32]| PlanWeight {
         name: name.into(),
         dtype: DType::F32,
@@ -93,6 +93,7 @@ fn plan() -> Plan {
             step("add", 1, &[2, 1], &[1], 3, &["batch"]),
             step("spread", 2, &[3], &[], 4, &["batch", "2*batch + 1"]),
         ],
+        segments: vec![],
     }
 }
 
@@ -382,6 +383,69 @@ fn artifacts_run_at_every_size_and_number_of_threads() {
         assert!(seconds.iter().all(|s| (0.0..10.0).contains(s)), "{seconds:?}");
         let samples = aotfarm_runtime::bench(&mut session, &[x.view(), y.view()], 1, Duration::ZERO).unwrap();
         assert_eq!(samples.len(), 3);
+    }
+}
+
+/// Three convolutions and a mean: `[batch, 3, 5, 6]` to `[batch, 4]`.
+fn network() -> Plan {
+    let mut b = Builder::new("network");
+    let batch = b.dim("batch", 1, 32, None).unwrap();
+    let shape = vec![batch, Expr::from(3), Expr::from(5), Expr::from(6)];
+    let mut x = b.input("x", TensorType { dtype: DType::F32, shape }).unwrap();
+    for (k, [out, channels]) in [[8, 3], [8, 8], [4, 8]].into_iter().enumerate() {
+        let values: Vec<f32> = (0..out * channels * 9).map(|i| (i * 29 % 31) as f32 / 31.0 - 0.5).collect();
+        let shape = [out, channels, 3, 3].map(Expr::from).to_vec();
+        let w = b.weight(&format!("w{k}"), TensorType { dtype: DType::F32, shape }, TensorData::from_f32(&values)).unwrap();
+        let window = Window { kernel: [3; 2], stride: [1; 2], pad: [[1; 2]; 2], dilation: [1; 2] };
+        x = b.push(Op::Conv { window, groups: 1 }, &[x, w], "conv").unwrap();
+        x = b.push(Op::Unary(UnaryOp::Relu), &[x], "relu").unwrap();
+    }
+    let y = b.push(Op::Reduce { op: ReduceOp::Mean, axes: vec![2, 3], keepdim: false }, &[x], "mean").unwrap();
+    b.output(y);
+    let graph = crate::passes::run(b.finish().unwrap(), None).unwrap();
+    crate::plan::lower(graph, native(), Precision::Fp32).unwrap()
+}
+
+#[test]
+fn a_batch_in_parts_gives_what_it_gives_whole() {
+    if let Some(why) = aotfarm_runtime::why_not(native()) {
+        println!("skipped: this host {why}");
+        return;
+    }
+    let whole = network();
+    let n = whole.steps.len();
+    let mut choices: Vec<SpecChoice> = Vec::new();
+    for point in [1, 8].map(at) {
+        for task in whole.tasks(&point).unwrap() {
+            let kernel = (point.clone(), candidate::reference(&task.task));
+            match choices.iter_mut().find(|choice| choice.spec == task.spec) {
+                Some(choice) => choice.by_point.push(kernel),
+                None => choices.push(SpecChoice { spec: task.spec, by_point: vec![kernel] }),
+            }
+        }
+    }
+    let texts: Vec<String> = choices.iter().flat_map(|c| &c.by_point).map(|(_, c)| c.source.text.clone()).collect();
+    let sessions = |segments: &[(std::ops::Range<usize>, i64)]| {
+        let segments = segments.iter().map(|(steps, images)| Segment { steps: steps.clone(), images: *images }).collect();
+        let linkage = link(&whole.clone().in_segments(segments).unwrap(), &choices, &info()).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let model = Model::load(&build(&linkage, &texts, dir.path())?).unwrap();
+        Some([1, 2, 3].map(|threads| Session::new(&model, threads).unwrap()))
+    };
+    let all = [vec![], vec![(0..n, 1)], vec![(0..n, 3)], vec![(0..2, 1), (3..n, 2)], vec![(1..n - 1, 4)]];
+    let Some(mut all) = all.iter().map(|segments| sessions(segments)).collect::<Option<Vec<_>>>() else { return };
+    for batch in [1, 2, 7, 9, 4, 5, 32, 3] {
+        let values: Vec<f32> = (0..batch * 90).map(|i| ((i * 37) % 101) as f32 / 50.0 - 1.0).collect();
+        let x = Tensor::from_f32(vec![batch, 3, 5, 6], &values).unwrap();
+        let results = all.iter_mut().flatten().map(|session| {
+            let (outputs, seconds) = session.run_timed(&[x.view()]).unwrap();
+            assert!(seconds.len() == n && seconds.iter().all(|s| *s > 0.0), "{seconds:?}");
+            outputs.iter().map(|y| y.as_f32().unwrap().to_vec()).collect::<Vec<_>>()
+        });
+        let results: Vec<_> = results.collect();
+        assert_eq!(results[0][0].len() as i64, 4 * batch);
+        assert!(results[0][0].iter().any(|y| *y != 0.0));
+        assert!(results.iter().all(|y| *y == results[0]), "batch {batch}");
     }
 }
 

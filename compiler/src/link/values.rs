@@ -1,6 +1,5 @@
 //! The sizes that an artifact computes at run time.
 
-use aotfarm_protocol::DimRange;
 use indexmap::IndexSet;
 
 use super::LinkError;
@@ -13,8 +12,7 @@ pub(super) struct Values {
 }
 
 impl Values {
-    pub(super) fn new(dims: &[DimRange]) -> Self {
-        let dims = dims.iter().map(|d| GraphDim { sym: Sym::new(&d.name), min: d.min, max: d.max, hint: None }).collect();
+    pub(super) fn new(dims: Vec<GraphDim>) -> Self {
         Self { dims, exprs: IndexSet::new() }
     }
 

@@ -2,10 +2,10 @@
 
 use crate::ir::{Bindings, Expr, GraphDim};
 
-use super::lower::Plane;
-use super::{Place, Plan, Slot};
+use super::{Place, Plan, Plane, Slot};
 
-/// The steps between which a buffer holds a value: written at the first, read at the last.
+/// The steps between which a buffer holds a value: written at the first, read at the last. A segment's steps are done again and again, so what comes from
+/// before it or is read after it must stay for all of it.
 pub(super) fn lifetimes(plan: &Plan) -> Vec<Option<(usize, usize)>> {
     let mut lifetimes: Vec<Option<(usize, usize)>> = vec![None; plan.buffers.len()];
     for (s, step) in plan.steps.iter().enumerate() {
@@ -14,11 +14,19 @@ pub(super) fn lifetimes(plan: &Plan) -> Vec<Option<(usize, usize)>> {
             *lifetime = Some(lifetime.map_or((s, s), |(first, _)| (first, s)));
         }
     }
+    let segment = |s: usize| plan.segments.iter().map(|segment| &segment.steps).find(|steps| steps.contains(&s));
+    for (first, last) in lifetimes.iter_mut().flatten() {
+        let (starts, ends) = (segment(*first), segment(*last));
+        if starts != ends {
+            *first = starts.map_or(*first, |steps| steps.start);
+            *last = ends.map_or(*last, |steps| steps.end - 1);
+        }
+    }
     lifetimes
 }
 
-/// Gives every buffer without a place a slot. Buffers with zeros to keep share only slots of their own geometry.
-pub(super) fn assign(plan: &mut Plan, planes: &[Option<Plane>], dims: &[GraphDim]) {
+/// Gives every buffer that has no slot yet one. Buffers with zeros to keep share only slots of their own geometry.
+pub(super) fn assign(plan: &mut Plan, dims: &[GraphDim]) {
     let lifetimes = lifetimes(plan);
     let largest: Bindings = dims.iter().map(|d| (d.sym.clone(), d.max)).collect();
     let bytes_of = |plan: &Plan, b: usize| &plan.buffers[b].len * plan.buffers[b].dtype.size() as i64;
@@ -26,18 +34,18 @@ pub(super) fn assign(plan: &mut Plan, planes: &[Option<Plane>], dims: &[GraphDim
     let mut slots: Vec<(Slot, Option<Plane>, i64)> = Vec::new();
     let mut free: Vec<usize> = Vec::new();
     for s in 0..plan.steps.len() {
-        for output in plan.steps[s].outputs.clone() {
-            let b = output.0 as usize;
+        for b in 0..plan.buffers.len() {
             if plan.buffers[b].place != Place::Slot(usize::MAX) || lifetimes[b].is_none_or(|(first, _)| first != s) {
                 continue;
             }
             let bytes = bytes_of(plan, b);
             let size = size_of(&bytes);
+            let plane = plan.buffers[b].plane.clone();
             // The tightest free slot that holds it, else the one that has to grow least.
             let best = free
                 .iter()
                 .copied()
-                .filter(|&k| slots[k].1 == planes[b])
+                .filter(|&k| slots[k].1 == plane)
                 .min_by_key(|&k| if slots[k].2 >= size { (0, slots[k].2 - size) } else { (1, size - slots[k].2) });
             let k = match best {
                 Some(k) => {
@@ -45,8 +53,7 @@ pub(super) fn assign(plan: &mut Plan, planes: &[Option<Plane>], dims: &[GraphDim
                     k
                 }
                 None => {
-                    let zeroed = planes[b].is_some();
-                    slots.push((Slot { bytes: Vec::new(), zeroed }, planes[b].clone(), 0));
+                    slots.push((Slot { bytes: Vec::new(), zeroed: plane.is_some() }, plane, 0));
                     slots.len() - 1
                 }
             };

@@ -18,7 +18,7 @@ use super::layouts::{Blocking, Layouts};
 use super::nest::{Context, Dims, Nest, Operands};
 use super::prepare::{Prepared, prepare};
 use super::weights::{self, Weights};
-use super::{Buffer, BufferId, Place, Plan, PlanError, Step, WeightId, arena};
+use super::{Buffer, BufferId, Place, Plan, PlanError, Plane, Step, WeightId, arena};
 
 /// Fuses, lays out and plans the memory of a graph that went through [`crate::passes::run`]. CPU kernels know only [`Precision::Fp32`].
 /// Attention without a kernel of its own becomes products and a softmax.
@@ -59,8 +59,8 @@ pub fn lower(graph: Graph, target: Target, precision: Precision) -> Result<Plan,
             slots: Vec::new(),
             weights: Vec::new(),
             steps: Vec::new(),
+            segments: Vec::new(),
         },
-        planes: Vec::new(),
         buffers: HashMap::new(),
         weights: Weights::default(),
         specs: HashMap::new(),
@@ -69,8 +69,8 @@ pub fn lower(graph: Graph, target: Target, precision: Precision) -> Result<Plan,
     for n in 0..graph.nodes.len() {
         lowering.node(n)?;
     }
-    let Lowering { mut plan, planes, .. } = lowering;
-    arena::assign(&mut plan, &planes, &graph.dims);
+    let mut plan = lowering.plan;
+    arena::assign(&mut plan, &graph.dims);
     super::verify::verify(&plan, &graph.dims)?;
     Ok(plan)
 }
@@ -81,17 +81,6 @@ fn port(graph: &Graph, id: ValueId) -> Port {
     Port { name: value.name.clone(), dtype: value.ty.dtype, dims: value.ty.shape.iter().map(dim).collect() }
 }
 
-/// What of a buffer must stay zero: buffers of equal geometry can share a zeroed slot.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Plane {
-    block: u32,
-    /// Height and width with the halo.
-    padded: [i64; 2],
-    halo: [u32; 4],
-    /// The number of channels, where they do not fill the last block.
-    partial: Option<i64>,
-}
-
 struct Lowering<'a> {
     graph: &'a Graph,
     chains: &'a Chains,
@@ -99,8 +88,6 @@ struct Lowering<'a> {
     forms: &'a [Form],
     transposed: &'a HashSet<ValueId>,
     plan: Plan,
-    /// By buffer; `None` where nothing has to stay zero.
-    planes: Vec<Option<Plane>>,
     buffers: HashMap<ValueId, BufferId>,
     weights: Weights,
     specs: HashMap<String, usize>,
@@ -147,8 +134,7 @@ impl<'a> Lowering<'a> {
         };
         let buffer = BufferId(self.plan.buffers.len() as u32);
         let dtype = if let Place::Slot(_) = place { self.in_slot(ty.dtype) } else { ty.dtype };
-        self.plan.buffers.push(Buffer { dtype, len, place });
-        self.planes.push(plane);
+        self.plan.buffers.push(Buffer { dtype, len, place, plane });
         self.buffers.insert(id, buffer);
         buffer
     }

@@ -14,6 +14,7 @@ mod model_tests;
 mod nest;
 mod prepare;
 mod print;
+mod segments;
 mod tasks;
 mod term;
 #[cfg(test)]
@@ -21,9 +22,9 @@ mod tests;
 mod verify;
 mod weights;
 
-use aotfarm_protocol::{DType, DimRange, Port, Precision, Target};
+use aotfarm_protocol::{DType, DimRange, Port, Precision, Segment, Target};
 
-use crate::ir::{Expr, TensorData};
+use crate::ir::{Expr, GraphDim, Sym, TensorData};
 use crate::passes::PassError;
 use crate::task::TaskSpec;
 
@@ -88,6 +89,21 @@ pub struct Buffer {
     pub len: Expr,
     /// Where it lives.
     pub place: Place,
+    /// What of it must stay zero, if anything.
+    pub plane: Option<Plane>,
+}
+
+/// The zeros of an image: its halo, and the lanes past its channels. Buffers of equal geometry can share a zeroed slot.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Plane {
+    /// Channels that lie together.
+    pub block: u32,
+    /// Height and width with the halo; -1 when not known.
+    pub padded: [i64; 2],
+    /// Zero rows and columns: top, bottom, left, right.
+    pub halo: [u32; 4],
+    /// The number of channels, where they do not fill the last block.
+    pub partial: Option<i64>,
 }
 
 /// A slot of the arena.
@@ -155,4 +171,14 @@ pub struct Plan {
     pub weights: Vec<PlanWeight>,
     /// Kernel calls in order.
     pub steps: Vec<Step>,
+    /// Runs of steps that are done for a few images at a time, in order; all other steps are done for the whole batch.
+    pub segments: Vec<Segment>,
+}
+
+impl Plan {
+    /// The symbolic dimensions as a graph has them.
+    pub(crate) fn graph_dims(&self) -> Vec<GraphDim> {
+        let dim = |(d, hint): (&DimRange, &Option<i64>)| GraphDim { sym: Sym::new(&d.name), min: d.min, max: d.max, hint: *hint };
+        self.dims.iter().zip(&self.hints).map(dim).collect()
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use aotfarm_protocol::{CpuIsa, DType, Precision, Target};
+use aotfarm_protocol::{CpuIsa, DType, Precision, Segment, Target};
 use proptest::prelude::*;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -134,9 +134,23 @@ fn plan_of(graph: &Graph, target: Target) -> Plan {
     lower(folded, target, Precision::Fp32).expect("it lowers")
 }
 
-/// The plan computes what the graph does, for several batches and both vector widths.
+/// The plan with every step that can be in a segment in one of one or two images, of up to four steps.
+fn in_segments(plan: &Plan) -> Plan {
+    let mut segments: Vec<Segment> = Vec::new();
+    for (s, image_wise) in plan.image_wise().into_iter().enumerate() {
+        match segments.last_mut() {
+            _ if !image_wise => {}
+            Some(last) if last.steps.end == s && last.steps.len() < 4 => last.steps.end = s + 1,
+            _ => segments.push(Segment { steps: s..s + 1, images: 1 + (s as i64 / 4) % 2 }),
+        }
+    }
+    plan.clone().in_segments(segments).expect("image-wise steps can be in segments")
+}
+
+/// The plan computes what the graph does, for several batches and both vector widths, and so it does in segments.
 fn check(graph: &Graph) -> Plan {
     let plans = [V3, V4].map(|target| plan_of(graph, target));
+    let plans = [&plans[0], &plans[1], &in_segments(&plans[0])].map(Plan::clone);
     for batch in [1, 3] {
         let inputs = inputs(graph, batch, 11);
         let want = interp::run(graph, &inputs).expect("the interpreter takes it");
@@ -144,7 +158,7 @@ fn check(graph: &Graph) -> Plan {
             assert_close(&eval::run(plan, graph, &inputs), &want, &plan.print());
         }
     }
-    let [plan, _] = plans;
+    let [plan, ..] = plans;
     plan
 }
 
@@ -507,6 +521,56 @@ fn the_verifier_finds_broken_plans() {
     assert!(matches!(small, VerifyError::Place { .. }), "{small}");
     let missing = broken(&|plan| _ = plan.steps.pop());
     assert_eq!(missing, VerifyError::NoOutput(0));
+}
+
+#[test]
+fn steps_that_mix_images_are_done_for_the_whole_batch() {
+    let plan = plan_of(&resnet_block(), V3);
+    assert!(plan.image_wise().into_iter().all(|image_wise| image_wise), "{}", plan.print());
+    assert!(plan_of(&attention_block(), V3).image_wise().into_iter().all(|image_wise| image_wise));
+
+    let mut m = Model::new("mixed");
+    let x = m.input("x", &[3, 4]);
+    let total = m.op(Op::Reduce { op: ReduceOp::Sum, axes: vec![0], keepdim: true }, &[x]);
+    let centred = m.binary(BinaryOp::Sub, x, total);
+    let turned = m.op(Op::Permute { axes: vec![1, 0, 2] }, &[centred]);
+    let all = m.op(Op::Softmax { axis: 1 }, &[turned]);
+    let back = m.op(Op::Permute { axes: vec![1, 0, 2] }, &[all]);
+    let last = m.unary(UnaryOp::Tanh, x);
+    let plan = check(&m.finish(&[back, last]));
+    let alone: Vec<&str> =
+        plan.steps.iter().zip(plan.image_wise()).filter(|(_, image_wise)| *image_wise).map(|(s, _)| s.label.as_str()).collect();
+    assert_eq!(alone.len(), 1, "only the last is computed for each image from it alone: {alone:?}\n{}", plan.print());
+
+    let refused = |segments: Vec<(std::ops::Range<usize>, i64)>| {
+        let segments = segments.into_iter().map(|(steps, images)| Segment { steps, images }).collect();
+        plan.clone().in_segments(segments).expect_err("such segments cannot be").to_string()
+    };
+    assert!(refused(vec![(0..2, 1)]).contains("needs all of the batch"));
+    let last = plan.steps.len() - 1;
+    assert!(refused(vec![(last..last + 1, 0)]).contains("the smallest batch is 1"));
+    assert!(refused(vec![(last..last + 2, 1)]).contains("there are no such steps"));
+}
+
+#[test]
+fn what_lies_between_segments_keeps_its_slot() {
+    let mut m = Model::new("chain");
+    let mut x = m.input("x", &[8, 6, 6]);
+    for _ in 0..6 {
+        x = m.conv(x, 8, 3, 1, 1);
+    }
+    let graph = m.finish(&[x]);
+    let plan = plan_of(&graph, V3);
+    let segments: Vec<Segment> = [(0..4, 1), (4..8, 2)].map(|(steps, images)| Segment { steps, images }).to_vec();
+    // In a chain inputs and outputs take turns in two slots: the next part of an early step would overwrite what the last one wrote.
+    let mut careless = plan.clone();
+    careless.segments.clone_from(&segments);
+    assert!(matches!(verify(&careless, &graph.dims), Err(VerifyError::Shared { .. })));
+
+    let cut = plan.in_segments(segments).expect("all steps are image-wise");
+    let (parted, written) = (cut.parted(), cut.steps.iter().map(|step| step.outputs[0].0 as usize));
+    let parted: Vec<bool> = written.map(|b| parted[b].is_some()).collect();
+    assert_eq!(parted, [false, false, false, true, false, false, false, true], "the other segment reads one, the caller the last");
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! The invariants of a Plan, checked at the end of lowering.
 
+use aotfarm_protocol::Segment;
+
 use crate::ir::{Bindings, EvalError, GraphDim};
 use crate::task::TensorSpec;
 
@@ -30,15 +32,19 @@ pub enum VerifyError {
     /// An output of the model is never written.
     #[error("output {0} is never written")]
     NoOutput(usize),
+    /// A run of steps cannot be done for a few images at a time.
+    #[error("steps {} to {} cannot be done for {images} images at a time: {why}", steps.start, steps.end)]
+    Segment { steps: std::ops::Range<usize>, images: i64, why: String },
     /// A size cannot be computed.
     #[error(transparent)]
     Size(#[from] EvalError),
 }
 
 /// Checks that every buffer is written once and before it is read, that no two live buffers share a slot, and that operands, buffers
-/// and slots agree in number and, at the smallest and the largest sizes, in length.
+/// and slots agree in number and, at the smallest and the largest sizes, in length; and that segments can be done in parts.
 pub(super) fn verify(plan: &Plan, dims: &[GraphDim]) -> Result<(), VerifyError> {
     check_order(plan)?;
+    check_segments(plan)?;
     check_slots(plan)?;
     for pick in [|d: &GraphDim| d.min, |d: &GraphDim| d.max] {
         check_lengths(plan, &dims.iter().map(|d| (d.sym.clone(), pick(d))).collect())?;
@@ -72,6 +78,27 @@ fn check_order(plan: &Plan) -> Result<(), VerifyError> {
         if !plan.buffers.iter().zip(&written).any(|(b, written)| b.place == Place::Output(output) && *written) {
             return Err(VerifyError::NoOutput(output));
         }
+    }
+    Ok(())
+}
+
+fn check_segments(plan: &Plan) -> Result<(), VerifyError> {
+    let image_wise = plan.image_wise();
+    let mut done = 0;
+    for Segment { steps, images } in &plan.segments {
+        let error = |why: String| Err(VerifyError::Segment { steps: steps.clone(), images: *images, why });
+        if steps.start < done || steps.is_empty() || steps.end > plan.steps.len() {
+            return error("they do not follow those before, or there are no such steps".into());
+        }
+        if let Some(s) = steps.clone().find(|s| !image_wise[*s]) {
+            return error(format!("step `{}` needs all of the batch", plan.steps[s].label));
+        }
+        // A batch is cut into equal parts, so they have at least half as many images, rounded up.
+        let least = plan.dims.first().map_or(1, |dim| dim.min);
+        if *images < 1 || (images + 1) / 2 < least {
+            return error(format!("the smallest batch is {least}"));
+        }
+        done = steps.end;
     }
     Ok(())
 }

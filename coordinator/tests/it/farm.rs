@@ -263,6 +263,7 @@ impl Blueprint for FakeBlueprint {
                 inputs: vec![],
                 outputs: vec![],
                 steps: vec![],
+                segments: vec![],
             },
             steps: (0..self.variants[variant].specs.len()).collect(),
         })

@@ -82,6 +82,7 @@ pub(crate) fn metadata(target: Target, graph: Digest) -> ArtifactMetadata {
         inputs: vec![],
         outputs: vec![],
         steps: vec![],
+        segments: vec![],
     }
 }
 

@@ -87,6 +87,16 @@ static const rt_kernel glue_kernels[] = {
     {test_spread, NULL, NULL, RT_NO_PACK},
     {test_spread, NULL, NULL, RT_NO_PACK},
 };
+static const rt_segment glue_segments[] = {
+    {0, 3, RT_WHOLE},
+};
+static const uint32_t glue_image_bytes[] = {
+    RT_NONE,
+    RT_NONE,
+    RT_NONE,
+    RT_NONE,
+    RT_NONE,
+};
 static const rt_step glue_steps[] = {
     {glue_kernels + 0, 0, glue_u32 + 9, glue_u32 + 10, glue_u32 + 9, 1, 1, 1, 1},
     {glue_kernels + 2, 1, glue_u32 + 11, glue_u32 + 6, glue_u32 + 9, 2, 1, 1, 1},
@@ -113,7 +123,8 @@ static const struct rt_model rt_model = {
     &glue_api, 5, 5, 1, 2, 9, 4,
     glue_values, glue_symbols, glue_input_sizes, glue_output_sizes, glue_buffers, glue_slots, glue_points, glue_steps};
 
-static const struct rt_target rt_target = {3, 4096u, 1024u};
+static const struct rt_target rt_target = {
+    3, 4096u, 1024u, glue_segments, 1, 3, glue_image_bytes};
 
 __attribute__((visibility("default"))) const aotfarm_api *aotfarm_model(uint32_t abi_version);
 const aotfarm_api *aotfarm_model(uint32_t abi_version) { return abi_version == AOTFARM_ABI_VERSION ? &glue_api : NULL; }

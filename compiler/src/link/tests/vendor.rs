@@ -47,7 +47,7 @@ fn product(dtypes: [DType; 2], n: i64, k: i64, residual: Option<usize>) -> Vendo
 
 fn vendor_plan() -> Plan {
     let port = |name: &str, dtype, dims: &[&str]| Port { dtype, ..port(name, dims) };
-    let buffer = |dtype, len: &str, place| Buffer { dtype, len: expr(len), place };
+    let buffer = |dtype, len: &str, place| Buffer { dtype, len: expr(len), place, plane: None };
     let weight = |name: &str, dtype, shape: &[i64], f: &dyn Fn(i64) -> f32| {
         let values: Vec<f32> = (0..shape.iter().product()).map(f).collect();
         let data = match dtype {
