@@ -1,5 +1,6 @@
 //! The real [`Planner`]: the compiler, with what it rendered kept by id while a job needs it.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::error::Error as StdError;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,7 +23,7 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::error::chain;
 use crate::planner::{
-    Blueprint, CandidateOutline, Decision, LinkOutline, PlanError, Planner, SpecOutline, TaskOutline, TaskRef, VariantOutline,
+    Blueprint, CandidateOutline, Cast, Decision, LinkOutline, PlanError, Planner, SpecOutline, TaskOutline, TaskRef, VariantOutline,
 };
 
 /// Seed of the inputs of the case that every artifact must reproduce.
@@ -196,24 +197,29 @@ struct CompiledModel {
 }
 
 impl CompiledModel {
-    /// The parts of the artifact with these choices.
-    fn linked(&self, variant: usize, choices: &[(TaskRef, CandidateId)], info: &ArtifactInfo) -> Result<LinkOutline, PlanError> {
+    /// The parts of the artifact of a cast.
+    fn linked(&self, variant: usize, cast: &Cast, info: &ArtifactInfo) -> Result<LinkOutline, PlanError> {
         let variant = &self.variants[variant];
         let mut by_spec: BTreeMap<usize, SpecChoice> = BTreeMap::new();
         {
             let memo = self.memo();
-            for (task, winner) in choices {
+            for (task, winner) in &cast.winners {
                 let spec = &variant.specs[task.spec];
                 let choice = by_spec.entry(spec.index).or_insert_with(|| SpecChoice { spec: spec.index, by_point: Vec::new() });
-                choice.by_point.push((spec.tasks[task.point].0.clone(), memo.candidate(*winner).clone()));
+                choice.by_point.push((spec.tasks[task.point].0.clone(), memo.candidate(winner.id).clone()));
             }
         }
         let choices: Vec<SpecChoice> = by_spec.into_values().collect();
-        let linkage = link::link(&variant.plan, &choices, info).map_err(fault)?;
+        let plan = match cast.segments.as_slice() {
+            [] => Cow::Borrowed(&variant.plan),
+            segments => Cow::Owned(variant.plan.clone().in_segments(segments.to_vec()).map_err(fault)?),
+        };
+        let linkage = link::link(&plan, &choices, info).map_err(fault)?;
         // Every step is of a spec that was tuned.
         let outlined = |step: &Step| variant.specs.iter().position(|spec| spec.index == step.spec);
-        let steps = variant.plan.steps.iter().filter_map(outlined).collect();
+        let steps = plan.steps.iter().filter_map(outlined).collect();
         Ok(LinkOutline {
+            image_wise: plan.image_wise(),
             glue: linkage.glue,
             weights: linkage.weights,
             units: linkage.units,
@@ -329,18 +335,13 @@ impl Blueprint for CompiledModel {
         Decision { winner, measured: selection.measured, dropped: selection.dropped, rows: selection.rows }
     }
 
-    fn link(
-        &self,
-        variant: usize,
-        choices: &[(TaskRef, CandidateId)],
-        untested: Option<String>,
-    ) -> Result<LinkOutline, PlanError> {
-        self.linked(variant, choices, &ArtifactInfo { untested, ..self.info.clone() })
+    fn link(&self, variant: usize, cast: &Cast, untested: Option<String>) -> Result<LinkOutline, PlanError> {
+        self.linked(variant, cast, &ArtifactInfo { untested, ..self.info.clone() })
     }
 
-    fn link_for_rehearsal(&self, variant: usize, choices: &[(TaskRef, CandidateId)]) -> Result<LinkOutline, PlanError> {
+    fn link_for_rehearsal(&self, variant: usize, cast: &Cast) -> Result<LinkOutline, PlanError> {
         let info = ArtifactInfo { graph: Digest::of("a rehearsal"), ..self.info.clone() };
-        let outline = self.linked(variant, choices, &info)?;
+        let outline = self.linked(variant, cast, &info)?;
         // A weight section that nothing is packed into holds zeros.
         Ok(LinkOutline { weights: Vec::new(), packs: Vec::new(), copies: Vec::new(), ..outline })
     }
@@ -394,7 +395,7 @@ fn random_tensor(dtype: DType, shape: Vec<usize>, rng: &mut ChaCha8Rng) -> Tenso
 
 #[cfg(test)]
 mod tests {
-    use aotfarm_protocol::Precision;
+    use aotfarm_protocol::{Precision, Segment};
 
     use super::*;
 
@@ -432,20 +433,26 @@ mod tests {
         let variant = &one.variants()[0];
         let keys: std::collections::HashSet<_> = variant.specs.iter().flat_map(|s| s.tasks.iter().map(|t| t.key)).collect();
         assert_eq!(keys.len(), variant.specs.iter().map(|s| s.tasks.len()).sum::<usize>(), "tasks are distinct");
-        let mut choices = Vec::new();
+        let mut cast = Cast::default();
         for (spec, outline) in variant.specs.iter().enumerate() {
             for point in 0..outline.tasks.len() {
                 let task = TaskRef { variant: 0, spec, point };
                 let naive = one.reference(task);
                 assert_eq!(one.candidates(task, TuneMode::Quick, Some(4))[0], naive);
                 assert_eq!(one.candidate(task, &naive.family, &naive.params).as_ref(), Some(&naive));
-                choices.push((task, naive.id));
+                cast.winners.push((task, naive));
                 two.reference(task);
             }
         }
-        let (a, b) = (one.link(0, &choices, None).unwrap(), two.link(0, &choices, None).unwrap());
+        let (a, b) = (one.link(0, &cast, None).unwrap(), two.link(0, &cast, None).unwrap());
         assert_eq!(a, b);
         assert!(a.units.iter().all(|u| Digest::of(one.source(*u)) == *u));
+
+        assert!(a.metadata.segments.is_empty() && a.image_wise.iter().all(|image_wise| *image_wise));
+        cast.segments = vec![Segment { steps: 1..4, images: 1 }];
+        let parted = one.link(0, &cast, None).unwrap();
+        assert_eq!(parted.metadata.segments, cast.segments);
+        assert_ne!(parted.glue, a.glue);
 
         let wrong = JobRequest { dims: vec![DimRange { name: "seq".to_owned(), min: 1, max: 4 }], ..request };
         let error = CompilerPlanner.plan(graph, &wrong).err().unwrap();
@@ -483,7 +490,7 @@ mod tests {
         };
         for allowed in [false, true] {
             let plan = plan(allowed);
-            let mut choices = Vec::new();
+            let mut cast = Cast::default();
             for spec in 0..plan.variants()[0].specs.len() {
                 let task = TaskRef { variant: 0, spec, point: 0 };
                 let candidates = plan.candidates(task, TuneMode::Quick, Some(1));
@@ -495,9 +502,9 @@ mod tests {
                 let ids: Vec<_> = candidates.iter().map(|c| c.id).collect();
                 let winner = plan.select(task, &ids, &outcomes, &[]).winner;
                 assert_eq!(of_library(&winner), allowed && candidates.iter().any(of_library), "{}", winner.family);
-                choices.push((task, winner.id));
+                cast.winners.push((task, winner));
             }
-            let linked = plan.link(0, &choices, None).unwrap();
+            let linked = plan.link(0, &cast, None).unwrap();
             assert_eq!(linked.metadata.libraries, if allowed { VendorLibrary::ALL.to_vec() } else { vec![] });
             assert_eq!(linked.glue.contains("cudnnConvolutionBiasActivationForward"), allowed);
             assert!(linked.units.iter().all(|unit| !plan.source(*unit).contains("called by the worker")));

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use aotfarm_protocol::{
     ArtifactMetadata, AutotuneRow, CandidateId, CopyStep, Digest, JobRequest, Likeness, MeasureProtocol, MeasureSpec, Outcome,
-    PackStep, Params, Target, TaskKey, TuneMode, params_text,
+    PackStep, Params, Segment, Target, TaskKey, TuneMode, params_text,
 };
 use bytes::Bytes;
 
@@ -146,6 +146,17 @@ pub struct LinkOutline {
     pub metadata: ArtifactMetadata,
     /// The spec of each of its steps, as an index into [`VariantOutline::specs`].
     pub steps: Vec<usize>,
+    /// Of each step: whether it can be in a [`Segment`].
+    pub image_wise: Vec<bool>,
+}
+
+/// What an artifact is made of: a winner for every task, and which steps are done for a few images at a time.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Cast {
+    /// The winners.
+    pub winners: Vec<(TaskRef, CandidateOutline)>,
+    /// In order.
+    pub segments: Vec<Segment>,
 }
 
 /// A planned model.
@@ -199,24 +210,18 @@ pub trait Blueprint: Send + Sync + 'static {
         beside: &[CandidateId],
     ) -> Decision;
 
-    /// The parts of the artifact of a variant; `choices` holds a winner for every task. `untested` says why they were not measured on a
-    /// device of the target, if they were not.
+    /// The parts of the artifact of a variant. `untested` says why its kernels were not measured on a device of the target, if they were not.
     ///
     /// # Errors
     /// When the weights or the workspace exceed what an artifact can hold.
-    fn link(
-        &self,
-        variant: usize,
-        choices: &[(TaskRef, CandidateId)],
-        untested: Option<String>,
-    ) -> Result<LinkOutline, PlanError>;
+    fn link(&self, variant: usize, cast: &Cast, untested: Option<String>) -> Result<LinkOutline, PlanError>;
 
     /// The parts of an artifact to be rehearsed: like [`Self::link`], but all its weights are zeros and it does not say which graph it is of, so that it
     /// is the same for all weights of a model.
     ///
     /// # Errors
     /// As of [`Self::link`].
-    fn link_for_rehearsal(&self, variant: usize, choices: &[(TaskRef, CandidateId)]) -> Result<LinkOutline, PlanError>;
+    fn link_for_rehearsal(&self, variant: usize, cast: &Cast) -> Result<LinkOutline, PlanError>;
 
     /// A safetensors file with seeded random inputs `in.<i>` at the smallest sizes and the reference interpreter's `out.<i>`.
     ///

@@ -19,8 +19,9 @@ typedef __INT16_TYPE__ int16_t;
 #define AOTK_SIMD _Pragma("omp simd")
 
 /* One kernel call as seen by one thread of the team. Every thread calls the kernel with the same pointers but its own
- * `thread` and `scratch`. The caller puts a barrier between kernels; inside one, use aotk_barrier. All buffers are 64-byte
- * aligned and may be read (not written) up to 64 bytes past their end. Workspace contents are undefined on entry. */
+ * `thread` and `scratch`. The caller puts a barrier between kernels; inside one, use aotk_barrier. Weights and workspaces are 64-byte
+ * aligned; an activation begins where any image of a batch may, so an image layout is aligned to its block and a plain one to an element.
+ * All may be read (not written) up to 64 bytes past their end. Workspace contents are undefined on entry. */
 typedef struct aotk_call {
     const void *const *in;      /* activations, in the task's order */
     const void *const *weight;  /* raw weights, in the task's order; null when the kernel has a pack function */

@@ -18,7 +18,7 @@ use super::gpu::{self, Gpu, Nvrtc};
 use super::oracle::{self, Tensor};
 use super::{Candidate, CandidateFamily};
 use crate::select::{operands, tolerance};
-use crate::task::TuningTask;
+use crate::task::{Layout, TensorSpec, TuningTask};
 
 /// Points that are tried of each family and task: the best guesses, and some from all over the space.
 const POINTS: usize = 6;
@@ -184,23 +184,29 @@ extern "C" fn barrier(team: *mut c_void, _thread: i32) {
     unsafe { &*team.cast::<Barrier>() }.wait();
 }
 
-/// Bytes between two fences, aligned to 64. Everything starts as 0xff, which is NaN in every floating-point type.
+/// Bytes between two fences. Everything starts as 0xff, which is NaN in every floating-point type.
 struct Fenced {
     words: Vec<[u64; 8]>,
     len: usize,
+    /// Bytes that it starts after a multiple of 64.
+    past: usize,
 }
 
 impl Fenced {
     const FENCE: usize = 64;
 
     fn new(len: usize) -> Self {
-        // One line before, at least one after; a line more to align in.
-        Self { words: vec![[u64::MAX; 8]; len.div_ceil(64) + 4], len }
+        Self::past(len, 0)
+    }
+
+    fn past(len: usize, past: usize) -> Self {
+        // One line before, at least one after; a line more to align in, and one to start after.
+        Self { words: vec![[u64::MAX; 8]; len.div_ceil(64) + 5], len, past }
     }
 
     fn start(&self) -> usize {
         let base = self.words.as_ptr() as usize;
-        Self::FENCE + base.next_multiple_of(64) - base
+        Self::FENCE + base.next_multiple_of(64) - base + self.past
     }
 
     fn all(&self) -> &[u8] {
@@ -247,8 +253,16 @@ pub fn run(built: &Built, task: &TuningTask, candidate: &Candidate, raw: &[Vec<u
     let needs = candidate.needs_at(task, &task.point);
     let operands = operands(task);
     let mut buffers: Vec<Fenced> = Vec::new();
-    for (operand, bytes) in operands.iter().zip(raw) {
-        let mut buffer = Fenced::new(bytes.len());
+    // Activations begin where any image of a batch could: images at a vector, other tensors at an element.
+    let (inputs, outputs) = (task.spec.inputs.iter(), task.spec.outputs.iter());
+    let past = |tensor: &TensorSpec| match tensor.layout {
+        Layout::Image { block, .. } => block as usize * tensor.dtype.size() % 64,
+        Layout::Plain => tensor.dtype.size(),
+    };
+    let weights = task.spec.weights.iter().map(|_| 0);
+    let starts = inputs.map(past).chain(weights).chain(outputs.map(past));
+    for ((operand, bytes), past) in operands.iter().zip(raw).zip(starts) {
+        let mut buffer = Fenced::past(bytes.len(), past);
         buffer.bytes_mut().copy_from_slice(&prepared(operand, bytes));
         buffers.push(buffer);
     }

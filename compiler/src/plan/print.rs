@@ -35,7 +35,10 @@ impl Plan {
             let sizes: Vec<String> = slot.bytes.iter().map(ToString::to_string).collect();
             writeln!(f, "slot {k}: {} bytes{}", sizes.join(" or "), if slot.zeroed { ", zeroed" } else { "" })?;
         }
-        for step in &self.steps {
+        for (s, step) in self.steps.iter().enumerate() {
+            if let Some(segment) = self.segments.iter().find(|segment| segment.steps.start == s) {
+                writeln!(f, "for {} images at a time, the next {} steps:", segment.images, segment.steps.len())?;
+            }
             let spec = &self.specs[step.spec];
             writeln!(f, "step {}", step.label)?;
             if !step.dims.is_empty() {

@@ -10,9 +10,6 @@ use crate::task::{Index, LoopNest, MatMulSpec, Scalar, Size, TaskKind, TensorSpe
 
 use super::{BufferId, Place, Plan, Step, VerifyError, arena, verify};
 
-/// Kernels may rely on operands that start on a multiple of so many bytes (`aotk.h`), so images must too.
-const ALIGN: i64 = 64;
-
 impl Plan {
     /// Whether each step computes every image from that image alone, wherever in a batch it lies. Only such steps can be in a [`Segment`].
     pub fn image_wise(&self) -> Vec<bool> {

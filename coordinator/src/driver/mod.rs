@@ -26,7 +26,7 @@ use crate::db::tables::{job_events, jobs};
 use crate::error::{Error, chain};
 use crate::items::Want;
 use crate::pipeline::JobStep;
-use crate::planner::{Blueprint, CandidateOutline, LinkOutline, PlanError, TaskRef};
+use crate::planner::{Blueprint, CandidateOutline, Cast, LinkOutline, PlanError, TaskRef};
 
 /// How often a job is driven again after the database or the disk failed, before it is given up.
 const RETRIES: u32 = 5;
@@ -187,8 +187,8 @@ impl Driver {
         let check = self.check_case(Arc::clone(&blueprint));
         let pins = self.pin(&blueprint).await?;
         let contests = self.tune(&blueprint, &pins).await?;
-        let choices = self.rehearse(&blueprint, &pins, contests).await?;
-        let linked = self.link(&blueprint, &pins, choices).await?;
+        let casts = self.rehearse(&blueprint, &pins, contests).await?;
+        let linked = self.link(&blueprint, &pins, casts).await?;
         self.step(JobStep::Linked).await?;
         let check =
             check.await.map_err(|e| Error::api(ErrorCode::Internal, format!("the reference interpreter failed: {e}")))??;
@@ -281,20 +281,20 @@ impl Driver {
         &self,
         blueprint: &Arc<dyn Blueprint>,
         pins: &Pins,
-        choices: Vec<Vec<(TaskRef, CandidateOutline)>>,
+        casts: Vec<Cast>,
     ) -> Drive<Vec<Linked>> {
         let mut wants = Vec::new();
         let mut parts = Vec::new();
-        for (index, choices) in choices.into_iter().enumerate() {
+        for (index, cast) in casts.into_iter().enumerate() {
             let target = blueprint.variants()[index].target;
             let pin = &pins[&target];
-            let ids = ids(&choices);
+            let winners = cast.winners.clone();
             let plan = Arc::clone(blueprint);
             let untested = pin.device.is_none().then(|| format!("no device that runs {target} was there to measure on"));
-            let outline = compute(move || plan.link(index, &ids, untested)).await??;
+            let outline = compute(move || plan.link(index, &cast, untested)).await??;
             parts.push((target, outline.metadata.clone()));
             let label = format!("link {} for {target}", self.job.request.name);
-            wants.push(self.link_item(blueprint, outline, &choices, target, pin, label).await?);
+            wants.push(self.link_item(blueprint, outline, &winners, target, pin, label).await?);
         }
         let keys = self.core.want(self.id, &wants).await?;
         let ended = self.wait_for(JobState::Linking, &keys, pins, 0).await?;
@@ -421,10 +421,6 @@ impl Driver {
         let row = self.core.job(&mut conn, self.id).await?;
         if row.state == state { Ok(()) } else { Err(Stop::Gone) }
     }
-}
-
-fn ids(choices: &[(TaskRef, CandidateOutline)]) -> Vec<(TaskRef, aotfarm_protocol::CandidateId)> {
-    choices.iter().map(|(task, winner)| (*task, winner.id)).collect()
 }
 
 /// The error of a job one of whose last items did not come out.

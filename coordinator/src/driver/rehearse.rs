@@ -1,58 +1,118 @@
-//! The rehearsal: links the casts of each variant, has their steps timed, and takes whoever is the fastest in the model.
+//! The rehearsal: links the casts of each variant, has their steps timed, and takes whoever is the fastest in the model; then tries the winners
+//! depth first.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use aotfarm_protocol::{JobState, RehearseSpec, Target, WorkResult, WorkSpec};
+use aotfarm_protocol::{Device, JobState, RehearseSpec, Target, WorkResult, WorkSpec};
 
-use super::{Drive, Driver, compute, ids};
+use super::{Drive, Driver, compute};
 use crate::db::tables::jobs::Pins;
 use crate::items::Want;
-use crate::planner::{Blueprint, CandidateOutline, TaskRef};
-use crate::rehearsal::{self, Change, Contest};
+use crate::planner::{Blueprint, Cast, LinkOutline};
+use crate::rehearsal::{self, Change, Contest, Decision, WORTHWHILE};
 
 /// Milliseconds of runs for each point.
 const BUDGET_MS: u64 = 1_500;
 
+/// Where a variant is rehearsed.
+struct Stage<'a> {
+    blueprint: &'a Arc<dyn Blueprint>,
+    pins: &'a Pins,
+    /// Of the variant.
+    index: usize,
+    target: Target,
+    device: &'a Device,
+}
+
+/// Casts that were timed.
+struct Rehearsal {
+    /// What the first was linked from; the steps are the same in all.
+    outline: LinkOutline,
+    /// Seconds of each step: for each point, for each cast.
+    seconds: Vec<Vec<Vec<f64>>>,
+}
+
 impl Driver {
-    /// The winners of each variant's contests. A GPU's races are in graphs of launches, as its artifacts are, and its times scatter little: there the winners of
-    /// the races stay.
+    /// What the artifact of each variant is made of. A GPU's races are in graphs of launches, as its artifacts are, and its times scatter little: there the
+    /// winners of the races stay.
     pub(super) async fn rehearse(
         &self,
         blueprint: &Arc<dyn Blueprint>,
         pins: &Pins,
         contests: Vec<Vec<Contest>>,
-    ) -> Drive<Vec<Vec<(TaskRef, CandidateOutline)>>> {
-        let mut choices = Vec::with_capacity(contests.len());
+    ) -> Drive<Vec<Cast>> {
+        let mut casts = Vec::with_capacity(contests.len());
         for (index, contests) in contests.into_iter().enumerate() {
             let target = blueprint.variants()[index].target;
             let open = contests.iter().any(|c| c.candidates.len() > 1);
-            if open && matches!(target, Target::Cpu(_)) && pins[&target].device.is_some() {
-                choices.push(self.rehearse_variant(blueprint, pins, index, contests).await?);
-            } else {
-                choices.push(by_race(contests));
-            }
+            let cast = match &pins[&target].device {
+                Some(device) if open && matches!(target, Target::Cpu(_)) => {
+                    let stage = Stage { blueprint, pins, index, target, device };
+                    self.rehearse_variant(&stage, contests).await?
+                }
+                _ => by_race(contests),
+            };
+            casts.push(cast);
         }
-        Ok(choices)
+        Ok(casts)
     }
 
-    async fn rehearse_variant(
+    async fn rehearse_variant(&self, stage: &Stage<'_>, contests: Vec<Contest>) -> Drive<Cast> {
+        let points = stage.blueprint.profile_points();
+        let Some(Rehearsal { outline, seconds }) = self.time(stage, &rehearsal::casts(&contests), &points).await? else {
+            // Its own link and profile will tell what is wrong, if it is the winners' fault.
+            self.core.note(self.id, "the rehearsal did not come to an end; the winners of the races stay".to_owned()).await?;
+            return Ok(by_race(contests));
+        };
+        let decision = rehearsal::decide(&contests, &outline.steps, &points, &seconds);
+        self.tell_changes(&decision.changes, decision.winners.len()).await?;
+        self.depth_first(stage, decision, &outline, &points).await
+    }
+
+    /// The winners, in segments if these promise to be faster and are.
+    async fn depth_first(
         &self,
-        blueprint: &Arc<dyn Blueprint>,
-        pins: &Pins,
-        index: usize,
-        contests: Vec<Contest>,
-    ) -> Drive<Vec<(TaskRef, CandidateOutline)>> {
-        let target = blueprint.variants()[index].target;
-        let pin = &pins[&target];
-        let device = pin.device.as_ref().expect("a variant without a device is not rehearsed");
+        stage: &Stage<'_>,
+        decision: Decision,
+        outline: &LinkOutline,
+        points: &[BTreeMap<String, i64>],
+    ) -> Drive<Cast> {
+        let whole = Cast { winners: decision.winners, segments: Vec::new() };
+        let Some(batch) = outline.metadata.dims.first() else { return Ok(whole) };
+        let size = |point: &BTreeMap<String, i64>| point.get(&batch.name).copied();
+        let Some(sizes) = points.iter().map(size).collect::<Option<Vec<_>>>() else { return Ok(whole) };
+        let segments = rehearsal::segments(&sizes, &decision.seconds, &outline.image_wise, batch.min);
+        let Some(fewest) = segments.iter().map(|s| s.images).min() else { return Ok(whole) };
+        let parted = Cast { segments, ..whole.clone() };
+        // Smaller batches are one part anyhow.
+        let larger: Vec<_> = points.iter().filter(|point| size(point) > Some(fewest)).cloned().collect();
+        let casts = [whole, parted];
+        let saved = match self.time(stage, &casts, &larger).await? {
+            Some(Rehearsal { seconds, .. }) => rehearsal::saved(&seconds),
+            None => 0.0,
+        };
+        let [whole, parted] = casts;
+        let listed: Vec<String> =
+            parted.segments.iter().map(|s| format!("steps {} to {} by {}", s.steps.start + 1, s.steps.end, s.images)).collect();
+        let verdict = if saved >= WORTHWHILE { "they stay" } else { "all steps are done for the whole batch" };
+        let than = if saved < 0.0 { "more" } else { "less" };
+        let text = format!("in segments ({}) runs take {:.1} % {than}: {verdict}", listed.join(", "), saved.abs() * 100.0);
+        self.core.note(self.id, text).await?;
+        Ok(if saved >= WORTHWHILE { parted } else { whole })
+    }
+
+    /// Links casts and times their steps at `points`; `None` when that did not come to an end.
+    async fn time(&self, stage: &Stage<'_>, casts: &[Cast], points: &[BTreeMap<String, i64>]) -> Drive<Option<Rehearsal>> {
+        let &Stage { blueprint, pins, index, target, device } = stage;
         let mut links = Vec::new();
-        let mut steps = Vec::new();
-        for (k, cast) in rehearsal::casts(&contests).into_iter().enumerate() {
-            let (plan, ids) = (Arc::clone(blueprint), ids(&cast));
-            let outline = compute(move || plan.link_for_rehearsal(index, &ids)).await??;
-            steps.clone_from(&outline.steps);
+        let mut first = None;
+        for (k, cast) in casts.iter().enumerate() {
+            let (plan, parts) = (Arc::clone(blueprint), cast.clone());
+            let outline = compute(move || plan.link_for_rehearsal(index, &parts)).await??;
+            first.get_or_insert_with(|| outline.clone());
             let label = format!("link cast {} of {} for {target}", k + 1, self.job.request.name);
-            links.push(self.link_item(blueprint, outline, &cast, target, pin, label).await?);
+            links.push(self.link_item(blueprint, outline, &cast.winners, target, &pins[&target], label).await?);
         }
         let keys = self.core.want(self.id, &links).await?;
         let ended = self.wait_for(JobState::Linking, &keys, pins, 0).await?;
@@ -60,35 +120,17 @@ impl Driver {
             Some(WorkResult::Linked { artifact, .. }) => Some(artifact),
             _ => None,
         });
-        let points = blueprint.profile_points();
-        let seconds = match artifacts.collect::<Option<Vec<_>>>() {
-            Some(artifacts) => {
-                let spec = RehearseSpec {
-                    artifacts,
-                    target,
-                    points: points.clone(),
-                    threads: self.threads(device),
-                    budget_ms: BUDGET_MS,
-                };
-                let label = format!("rehearse {} casts of {}", spec.artifacts.len(), self.job.request.name);
-                let work = WorkSpec::Rehearse { spec, device: device.fingerprint() };
-                let keys = self.core.want(self.id, &[Want { spec: work, label, context: None }]).await?;
-                let mut ended = self.wait_for(JobState::Linking, &keys, pins, BUDGET_MS * points.len() as u64).await?;
-                match ended.remove(&keys[0]).and_then(|item| item.result) {
-                    Some(WorkResult::Rehearsed { seconds }) => Some(seconds),
-                    _ => None,
-                }
-            }
-            None => None,
-        };
-        let Some(seconds) = seconds else {
-            // Its own link and profile will tell what is wrong, if it is the winners' fault.
-            self.core.note(self.id, "the rehearsal did not come to an end; the winners of the races stay".to_owned()).await?;
-            return Ok(by_race(contests));
-        };
-        let (winners, changes) = rehearsal::decide(&contests, &steps, &points, &seconds);
-        self.tell_changes(&changes, winners.len()).await?;
-        Ok(winners)
+        let (Some(outline), Some(artifacts)) = (first, artifacts.collect::<Option<Vec<_>>>()) else { return Ok(None) };
+        let spec =
+            RehearseSpec { artifacts, target, points: points.to_vec(), threads: self.threads(device), budget_ms: BUDGET_MS };
+        let label = format!("rehearse {} casts of {}", spec.artifacts.len(), self.job.request.name);
+        let work = WorkSpec::Rehearse { spec, device: device.fingerprint() };
+        let keys = self.core.want(self.id, &[Want { spec: work, label, context: None }]).await?;
+        let mut ended = self.wait_for(JobState::Linking, &keys, pins, BUDGET_MS * points.len() as u64).await?;
+        Ok(match ended.remove(&keys[0]).and_then(|item| item.result) {
+            Some(WorkResult::Rehearsed { seconds }) => Some(Rehearsal { outline, seconds }),
+            _ => None,
+        })
     }
 
     async fn tell_changes(&self, changes: &[Change], of: usize) -> Drive<()> {
@@ -104,6 +146,7 @@ impl Driver {
 }
 
 /// The winners of the races.
-fn by_race(contests: Vec<Contest>) -> Vec<(TaskRef, CandidateOutline)> {
-    contests.into_iter().map(|mut contest| (contest.task, contest.candidates.swap_remove(0))).collect()
+fn by_race(contests: Vec<Contest>) -> Cast {
+    let winners = contests.into_iter().map(|mut contest| (contest.task, contest.candidates.swap_remove(0))).collect();
+    Cast { winners, segments: Vec::new() }
 }

@@ -2,7 +2,8 @@
 //!
 //! The fake compiler reads a "graph" that is a line of text: `specs=2 points=2 candidates=3 weights=a`. Every spec has that many
 //! candidates, of the families `naive`, `fast` and `slow`; `weights` changes the artifact but no task. The fake worker does any
-//! item at once; a candidate's time follows from its family and parameters.
+//! item at once; a candidate's time follows from its family and parameters. With `segments=faster` or `segments=slower` the model has batches of 1 and 8, of which
+//! the large one takes longer for each image, and is so much faster or slower in segments.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -10,7 +11,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use aotfarm_coordinator::planner::{
-    Blueprint, CandidateOutline, Decision, LinkOutline, PlanError, SpecOutline, TaskOutline, TaskRef, VariantOutline,
+    Blueprint, CandidateOutline, Cast, Decision, LinkOutline, PlanError, SpecOutline, TaskOutline, TaskRef, VariantOutline,
 };
 use aotfarm_coordinator::{Clock, Config, Coordinator, Planner};
 use aotfarm_protocol::*;
@@ -49,6 +50,8 @@ struct FakeBlueprint {
     /// The job allows the library to win, by an algorithm.
     allowed: bool,
     weights: String,
+    /// What the graph says of segments.
+    segments: Option<String>,
     graph: Digest,
 }
 
@@ -86,6 +89,7 @@ impl Planner for FakePlanner {
             vendor: words.contains_key("vendor"),
             allowed: request.allow_vendor,
             weights: words.get("weights").copied().unwrap_or_default().to_owned(),
+            segments: words.get("segments").map(|word| (*word).to_owned()),
             graph: digest,
         }))
     }
@@ -232,21 +236,15 @@ impl Blueprint for FakeBlueprint {
         Decision { winner, measured: timed, dropped: 0, rows }
     }
 
-    fn link(
-        &self,
-        variant: usize,
-        choices: &[(TaskRef, CandidateId)],
-        untested: Option<String>,
-    ) -> Result<LinkOutline, PlanError> {
-        let winners: Vec<CandidateOutline> = choices
-            .iter()
-            .map(|(task, id)| (0..self.candidates).map(|n| self.numbered(*task, n)).find(|c| c.id == *id).expect("a winner"))
-            .collect();
-        let mut units: Vec<Digest> = winners.iter().map(|w| w.unit).collect();
+    fn link(&self, variant: usize, cast: &Cast, untested: Option<String>) -> Result<LinkOutline, PlanError> {
+        let winners = || cast.winners.iter().map(|(_, winner)| winner);
+        let word = self.segments.as_deref().unwrap_or_default();
+        let segments = cast.segments.iter().map(|s| format!("{:?} by {} is {word}\n", s.steps, s.images));
+        let mut units: Vec<Digest> = winners().map(|w| w.unit).collect();
         units.sort();
         units.dedup();
         Ok(LinkOutline {
-            glue: winners.iter().map(|w| format!("{} {}\n", w.family, w.params["n"])).collect(),
+            glue: winners().map(|w| format!("{} {}\n", w.family, w.params["n"])).chain(segments).collect(),
             weights: self.weights.clone().into_bytes(),
             units,
             section_bytes: 0,
@@ -259,18 +257,19 @@ impl Blueprint for FakeBlueprint {
                 target: self.variants[variant].target,
                 graph: self.graph,
                 compiler: "fake-1".to_owned(),
-                dims: vec![],
+                dims: vec![DimRange { name: "n".to_owned(), min: 1, max: 8 }],
                 inputs: vec![],
                 outputs: vec![],
                 steps: vec![],
-                segments: vec![],
+                segments: cast.segments.clone(),
             },
             steps: (0..self.variants[variant].specs.len()).collect(),
+            image_wise: vec![true; self.variants[variant].specs.len()],
         })
     }
 
-    fn link_for_rehearsal(&self, variant: usize, choices: &[(TaskRef, CandidateId)]) -> Result<LinkOutline, PlanError> {
-        Ok(LinkOutline { weights: vec![0; self.weights.len()], ..self.link(variant, choices, None)? })
+    fn link_for_rehearsal(&self, variant: usize, cast: &Cast) -> Result<LinkOutline, PlanError> {
+        Ok(LinkOutline { weights: vec![0; self.weights.len()], ..self.link(variant, cast, None)? })
     }
 
     fn check_case(&self) -> Result<Vec<u8>, PlanError> {
@@ -278,7 +277,8 @@ impl Blueprint for FakeBlueprint {
     }
 
     fn profile_points(&self) -> Vec<BTreeMap<String, i64>> {
-        vec![BTreeMap::from([("n".to_owned(), 1)])]
+        let sizes = if self.segments.is_some() { vec![1, 8] } else { vec![1] };
+        sizes.into_iter().map(|n| BTreeMap::from([("n".to_owned(), n)])).collect()
     }
 }
 
@@ -496,10 +496,22 @@ pub(crate) async fn execute(farm: &Farm, spec: &WorkSpec) -> WorkResult {
             WorkResult::Linked { artifact, bytes: 100 }
         }
         WorkSpec::Rehearse { spec, .. } => {
+            let mut texts = Vec::new();
+            for artifact in &spec.artifacts {
+                texts.push(String::from_utf8(blobs.get(*artifact).await.unwrap().to_vec()).unwrap());
+            }
+            let segments = |text: &String| match (text.contains("is faster"), text.contains("is slower")) {
+                (true, _) => 0.7,
+                (_, true) => 1.2,
+                _ => 1.0,
+            };
             // In the model the last rival is the fastest, by a tenth for each cast.
-            let steps = |k: usize| vec![1e-3 * (1.0 - 0.1 * k as f64); 8];
-            let casts: Vec<Vec<f64>> = (0..spec.artifacts.len()).map(steps).collect();
-            WorkResult::Rehearsed { seconds: vec![casts; spec.points.len()] }
+            let casts = |point: &BTreeMap<String, i64>| -> Vec<Vec<f64>> {
+                let images = point["n"] as f64 * if point["n"] > 1 { 1.2 } else { 1.0 };
+                let steps = |(k, text)| vec![1e-3 * images * segments(text) * (1.0 - 0.1 * k as f64); 8];
+                texts.iter().enumerate().map(steps).collect()
+            };
+            WorkResult::Rehearsed { seconds: spec.points.iter().map(casts).collect() }
         }
         WorkSpec::Profile { spec, .. } => {
             blobs.get(spec.check).await.expect("the check case is in the store");
