@@ -115,6 +115,13 @@ fn flops(task: &TuningTask) -> Option<f64> {
     }
 }
 
+/// By L2 norms.
+fn relative_error(got: &[f32], want: &[f32]) -> f64 {
+    let difference: f64 = got.iter().zip(want).map(|(g, w)| f64::from(g - w).powi(2)).sum();
+    let norm: f64 = want.iter().map(|w| f64::from(*w).powi(2)).sum();
+    (difference / norm.max(1e-30)).sqrt()
+}
+
 /// `aotk_call`.
 #[repr(C)]
 struct Call {
@@ -247,21 +254,20 @@ impl Bench {
                 values[at] = if operand.role == OperandRole::Output { 0.0 } else { rng.random::<f32>() - 0.5 };
             }
         }
-        let mut want: Option<Vec<f32>> = None;
+        let mut want: Option<Vec<Vec<f32>>> = None;
         let mut rows = Vec::new();
         for candidate in &candidates {
             let symbol = &candidate.source.symbol;
             let library = libraries.entry(symbol.clone()).or_insert_with(|| self.compile(symbol, &candidate.source.text));
             let naive = want.is_none();
             let seconds = self.time(library, task, candidate, &mut buffers, if naive { 1 } else { 60 });
-            let (operand, output) = described.iter().zip(&mut buffers).last().expect("an output");
-            let got = output.values(operand.len as usize).to_vec();
+            let outputs = described.iter().zip(&mut buffers).filter(|(o, _)| o.role == OperandRole::Output);
+            let got: Vec<Vec<f32>> = outputs.map(|(operand, output)| output.values(operand.len as usize).to_vec()).collect();
             let want = want.get_or_insert_with(|| got.clone());
-            let difference: f64 = got.iter().zip(&*want).map(|(g, w)| f64::from(g - w).powi(2)).sum();
-            let norm: f64 = want.iter().map(|w| f64::from(*w).powi(2)).sum();
-            let error = (difference / norm.max(1e-30)).sqrt();
-            let label = format!("{} (error {error:.0e})", candidate.label());
-            if error <= tolerance(task) {
+            let errors: Vec<f64> = got.iter().zip(&*want).map(|(got, want)| relative_error(got, want)).collect();
+            let shown: Vec<String> = errors.iter().map(|error| format!("{error:.0e}")).collect();
+            let label = format!("{} (error {})", candidate.label(), shown.join(", "));
+            if errors.iter().all(|error| *error <= tolerance(task)) {
                 rows.push((label, seconds));
             } else {
                 println!("WRONG {label}");

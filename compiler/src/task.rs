@@ -85,6 +85,9 @@ pub struct ConvSpec {
     /// Which input is a plain `[N, C]` whose element (n, c) multiplies all of x's channel c of image n: the gate of a squeeze-and-excitation
     /// block (Hu et al. 2018). Only for CPUs.
     pub gate: Option<usize>,
+    /// Whether `out[1]` is a plain `[N, O]` of the means of `out[0]` over H and W, which the products of a squeeze-and-excitation block read. Only
+    /// for CPUs.
+    pub mean: bool,
 }
 
 /// A convolution of one group that is added to another one; its output has the same shape.
@@ -266,7 +269,7 @@ pub struct TaskSpec {
     pub inputs: Vec<TensorSpec>,
     /// Raw weights, always [`Layout::Plain`] with constant sizes.
     pub weights: Vec<TensorSpec>,
-    /// Outputs (one, for all kinds so far).
+    /// Outputs: one, and a second of a convolution with a [mean](ConvSpec::mean).
     pub outputs: Vec<TensorSpec>,
     /// How many `dim`s there are.
     pub dims: usize,
@@ -324,7 +327,8 @@ impl TuningTask {
         let spec = &self.spec;
         let main = match &spec.kind {
             TaskKind::Conv(conv) => {
-                format!("conv {:?} {} {:?} {:?} {}", conv.window, conv.groups, conv.pool, conv.branch, conv.gate.is_some())
+                let ConvSpec { window, groups, epilogue: _, pool, branch, gate, mean } = conv;
+                format!("conv {window:?} {groups} {pool:?} {branch:?} {} {mean}", gate.is_some())
             }
             TaskKind::MatMul(MatMulSpec { b_is_weight, b_transposed, .. }) => format!("matmul {b_is_weight} {b_transposed}"),
             TaskKind::Attention(_) | TaskKind::Pool(_) | TaskKind::Rows(_) | TaskKind::Loops(_) => return None,
@@ -344,7 +348,7 @@ impl TuningTask {
                 let channels = spec.weights.first().and_then(|w| w.shape.get(1)).map(|c| c.at(&self.point));
                 let groups = (conv.groups > 1, channels == Some(1));
                 let branch = conv.branch.map(|b| b.window);
-                format!("conv {:?} {groups:?} {:?} {branch:?} {}", conv.window, conv.pool, conv.gate.is_some())
+                format!("conv {:?} {groups:?} {:?} {branch:?} {} {}", conv.window, conv.pool, conv.gate.is_some(), conv.mean)
             }
             TaskKind::MatMul(MatMulSpec { b_is_weight, b_transposed, .. }) => format!("matmul {b_is_weight} {b_transposed}"),
             TaskKind::Attention(_) | TaskKind::Pool(_) | TaskKind::Rows(_) | TaskKind::Loops(_) => return None,

@@ -23,7 +23,8 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::error::chain;
 use crate::planner::{
-    Blueprint, CandidateOutline, Cast, Decision, LinkOutline, PlanError, Planner, SpecOutline, TaskOutline, TaskRef, VariantOutline,
+    Blueprint, CandidateOutline, Cast, Decision, LinkOutline, PlanError, Planner, SpecOutline, TaskOutline, TaskRef,
+    VariantOutline,
 };
 
 /// Seed of the inputs of the case that every artifact must reproduce.

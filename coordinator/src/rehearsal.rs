@@ -98,12 +98,7 @@ pub struct Decision {
 }
 
 /// Decides by `seconds` of each step, for each of `points` and each cast; `spec_of` names the spec of each step.
-pub fn decide(
-    contests: &[Contest],
-    spec_of: &[usize],
-    points: &[BTreeMap<String, i64>],
-    seconds: &[Vec<Vec<f64>>],
-) -> Decision {
+pub fn decide(contests: &[Contest], spec_of: &[usize], points: &[BTreeMap<String, i64>], seconds: &[Vec<Vec<f64>>]) -> Decision {
     let mut winners = Vec::with_capacity(contests.len());
     let mut changes = Vec::new();
     // A step whose task was measured at other points than these is with the first cast's.
@@ -161,7 +156,8 @@ pub fn segments(sizes: &[i64], seconds: &[Vec<f64>], image_wise: &[bool], least:
         ways.push((0..sizes.len()).map(way).collect());
     }
     let Some(last) = ways.last() else { return Vec::new() };
-    let (mut size, cost) = last.iter().map(|(cost, _)| *cost).enumerate().min_by(|a, b| a.1.total_cmp(&b.1)).unwrap_or((largest, 0.0));
+    let (mut size, cost) =
+        last.iter().map(|(cost, _)| *cost).enumerate().min_by(|a, b| a.1.total_cmp(&b.1)).unwrap_or((largest, 0.0));
     if cost.is_nan() || cost > (1.0 - WORTHWHILE) * sizes.len() as f64 {
         return Vec::new();
     }

@@ -27,8 +27,8 @@ const QEMU: [&str; 2] = ["qemu-aarch64", "qemu-aarch64-static"];
 /// The teams that the runner makes of each kernel, by number of threads.
 pub const TEAMS: [usize; 2] = [1, 3];
 
-/// What each team made of the first output.
-pub type Outputs = [Vec<u8>; TEAMS.len()];
+/// What each team made of the outputs.
+pub type Outputs = [Vec<Vec<u8>>; TEAMS.len()];
 
 /// A cross compiler and an emulator that work.
 pub struct Emulator {
@@ -75,7 +75,7 @@ impl Emulator {
         Ok(Self { qemu, root, runner })
     }
 
-    /// Runs candidates on raw operands, each as the teams of [`TEAMS`]. The result has the first output of each, in this order.
+    /// Runs candidates on raw operands, each as the teams of [`TEAMS`]. The result has the outputs of each, in this order.
     ///
     /// The error names the candidate that crashes, writes outside an output, or changes an input.
     pub fn run(&self, built: &Built, cases: &[(&TuningTask, &Candidate, &[Vec<u8>])]) -> Result<Vec<Outputs>, String> {
@@ -98,13 +98,12 @@ impl Emulator {
         let mut rest = bytes.as_slice();
         let outputs = cases.iter().map(|(task, _, raw)| {
             let all: Vec<_> = operands(task).into_iter().zip(*raw).filter(|(o, _)| o.role == OperandRole::Output).collect();
-            let first = all[0].1.len();
-            let size: usize = all.iter().map(|(_, raw)| raw.len()).sum();
-            TEAMS.map(|_| {
-                let (these, others) = rest.split_at(size);
+            let mut next = |len: usize| {
+                let (this, others) = rest.split_at(len);
                 rest = others;
-                these[..first].to_vec()
-            })
+                this.to_vec()
+            };
+            TEAMS.map(|_| all.iter().map(|(_, raw)| next(raw.len())).collect())
         });
         let outputs = outputs.collect();
         assert!(rest.is_empty(), "the runner wrote more than was asked for");
@@ -172,7 +171,7 @@ fn the_runner_finds_what_kernels_do_wrong() {
         let built = Built::new(&machine, EMULATED, &[&candidate]);
         emulator.run(&built, &[(&task, &candidate, &raw)])
     };
-    assert_eq!(run(""), Ok(vec![[raw[0].clone(), raw[0].clone()]]));
+    assert_eq!(run(""), Ok(vec![[vec![raw[0].clone()], vec![raw[0].clone()]]]));
     let wrong = [
         ("out[8] = 0;", "writes outside an operand"),
         ("((float *)in)[1] = 0;", "changes an input"),

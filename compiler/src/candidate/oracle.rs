@@ -63,8 +63,8 @@ struct Operands<'a> {
     weights: Vec<Tensor>,
 }
 
-/// The output buffer of a task for raw operands (inputs, then weights; what follows is ignored). Outside of what is stored it is zero.
-pub fn evaluate(task: &TuningTask, raw: &[Vec<u8>]) -> Tensor {
+/// The output buffers of a task for raw operands (inputs, then weights; what follows is ignored). Outside of what is stored they are zero.
+pub fn evaluate(task: &TuningTask, raw: &[Vec<u8>]) -> Vec<Tensor> {
     let spec = &task.spec;
     let (inputs, weights) = raw.split_at(spec.inputs.len());
     let decode =
@@ -177,7 +177,16 @@ pub fn evaluate(task: &TuningTask, raw: &[Vec<u8>]) -> Tensor {
         }
         TaskKind::Loops(nest) => operands.nest(nest, &mut result.values),
     }
-    result
+    let means =
+        spec.outputs.get(1).map(|second| Tensor { dtype: second.dtype, values: means(output, &task.point, &result.values) });
+    [result].into_iter().chain(means).collect()
+}
+
+/// The mean of each channel of each image, which the kinds with a second output have there.
+fn means(spec: &TensorSpec, point: &[i64], values: &[f64]) -> Vec<f64> {
+    let ([_, _, h, w], places) = (image(spec, point), places(spec, point));
+    let mean = |plane: &[usize]| plane.iter().map(|at| values[*at]).sum::<f64>() / plane.len() as f64;
+    places.chunks((h * w) as usize).map(mean).collect()
 }
 
 fn image(spec: &TensorSpec, point: &[i64]) -> [i64; 4] {

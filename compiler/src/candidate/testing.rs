@@ -414,7 +414,7 @@ pub fn check_points(family: &dyn CandidateFamily, cases: &[(TuningTask, Vec<Vec<
             for candidate in candidates {
                 for threads in TEAMS {
                     let got = run(&built, task, candidate, raw, threads);
-                    assert_right(task, candidate, &format!("with {threads} threads"), &got[0], &want);
+                    assert_right(task, candidate, &format!("with {threads} threads"), &got, &want);
                 }
             }
         }
@@ -450,24 +450,27 @@ fn check_on_gpu(family: &dyn CandidateFamily, cases: &[&(TuningTask, Vec<Vec<u8>
         let want = oracle::evaluate(task, raw);
         for (candidate, cubin) in candidates.iter().zip(&cubins) {
             let got = gpu.run(cubin, task, candidate, raw);
-            assert_right(task, candidate, "on a GPU", &got[0], &want);
+            assert_right(task, candidate, "on a GPU", &got, &want);
         }
     }
 }
 
-fn assert_right(task: &TuningTask, candidate: &Candidate, how: &str, got: &[u8], want: &Tensor) {
-    let output = operands(task).into_iter().find(|o| o.role == OperandRole::Output).expect("an output");
-    let error = error(output.dtype, got, want, &output.lattices);
+fn assert_right(task: &TuningTask, candidate: &Candidate, how: &str, got: &[Vec<u8>], want: &[Tensor]) {
+    let outputs: Vec<_> = operands(task).into_iter().filter(|o| o.role == OperandRole::Output).collect();
+    assert_eq!((got.len(), want.len()), (outputs.len(), outputs.len()));
     let limit = tolerance(task);
-    assert!(
-        error <= limit,
-        "{} for {} {how}: error {error:e} > {limit:e}, most {}\nspec: {:?}\npoint: {:?}",
-        candidate.label(),
-        super::title(task),
-        worst(output.dtype, got, want),
-        task.spec,
-        task.point,
-    );
+    for (k, ((output, got), want)) in outputs.iter().zip(got).zip(want).enumerate() {
+        let error = error(output.dtype, got, want, &output.lattices);
+        assert!(
+            error <= limit,
+            "{} for {} {how}: output {k} has error {error:e} > {limit:e}, most {}\nspec: {:?}\npoint: {:?}",
+            candidate.label(),
+            super::title(task),
+            worst(output.dtype, got, want),
+            task.spec,
+            task.point,
+        );
+    }
 }
 
 /// Some points of a family for a task: half of them the first ones, the others spread over the space.

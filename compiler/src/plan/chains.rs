@@ -2,7 +2,7 @@
 
 use aotfarm_protocol::DType;
 
-use crate::ir::{BinaryOp, Def, Expr, Graph, Node, Op, PoolOp, TensorData, UnaryOp, ValueId, Window};
+use crate::ir::{BinaryOp, Def, Expr, Graph, Node, Op, PoolOp, ReduceOp, TensorData, UnaryOp, ValueId, Window};
 use crate::task::PoolSpec;
 
 use super::layouts::{FEW_CHANNELS, image_size};
@@ -39,6 +39,8 @@ pub(super) struct Chain {
     pub(super) branch: Option<usize>,
     /// What multiplies the convolution's input.
     pub(super) gate: Option<Gate>,
+    /// The node that takes the mean of each channel of each image of what is stored; it is stored too.
+    pub(super) mean: Option<usize>,
 }
 
 /// A product of an image and a factor for each channel of each image that a convolution makes as it reads the image.
@@ -59,12 +61,19 @@ pub(super) struct Fusions {
     pub(super) branches: bool,
     /// [`Chain::gate`]: the kernels of CPUs know it.
     pub(super) gates: bool,
+    /// [`Chain::mean`]: the kernels of CPUs know it.
+    pub(super) means: bool,
 }
 
 impl Chain {
     /// That begins and ends at a node.
     fn new(anchor: usize) -> Self {
-        Self { anchor, last: anchor, steps: Vec::new(), pool: None, branch: None, gate: None }
+        Self { anchor, last: anchor, steps: Vec::new(), pool: None, branch: None, gate: None, mean: None }
+    }
+
+    /// Whether the value of one of its nodes is stored.
+    pub(super) fn stores(&self, node: usize) -> bool {
+        node == self.last || self.mean == Some(node)
     }
 
     /// Makes one of the biases at the beginning.
@@ -133,6 +142,9 @@ impl Chains {
                 Op::Conv { .. } => {
                     let mut chain = chains.epilogue(graph, uses, n, 1);
                     chains.pool(graph, uses, &mut chain);
+                    if fusions.means {
+                        chains.mean(graph, uses, &mut chain);
+                    }
                     chain
                 }
                 Op::Linear | Op::MatMul => chains.epilogue(graph, uses, n, graph.ty(node.output).shape.len() - 1),
@@ -231,14 +243,14 @@ impl Chains {
         }
     }
 
-    /// The chain whose last node this is.
-    pub(super) fn ending_at(&self, node: usize) -> Option<&Chain> {
-        self.of[node].map(|c| &self.all[c]).filter(|chain| chain.last == node)
+    /// The chain that stores the value of a node.
+    pub(super) fn storing(&self, node: usize) -> Option<&Chain> {
+        self.of[node].map(|c| &self.all[c]).filter(|chain| chain.stores(node))
     }
 
-    /// The node at which the value of a node becomes available.
+    /// Whether the value of a node is stored nowhere, because the chain goes on.
     pub(super) fn is_inner(&self, node: usize) -> bool {
-        self.of[node].is_some_and(|c| self.all[c].last != node)
+        self.of[node].is_some_and(|c| !self.all[c].stores(node))
     }
 
     fn claim(&mut self, node: usize) {
@@ -296,6 +308,27 @@ impl Chains {
             chain.pool = Some(PoolSpec { op: PoolOp::Max, window });
             chain.last = next;
             self.claim(next);
+        }
+    }
+
+    /// A depthwise convolution sums each channel as it stores it, when a squeeze-and-excitation block needs the mean: to read the image once more
+    /// would take a good part of the time that it takes to make it.
+    fn mean(&mut self, graph: &Graph, uses: &Uses, chain: &mut Chain) {
+        let (anchor, stored) = (&graph.nodes[chain.anchor], graph.nodes[chain.last].output);
+        let (Op::Conv { groups, .. }, Some([channels, ..])) = (&anchor.op, image_size(graph, stored)) else { return };
+        let read = image_size(graph, anchor.inputs[0]).map(|[channels, ..]| channels);
+        let depthwise = *groups == channels && read == Some(channels) && channels > FEW_CHANNELS;
+        let takes_mean = |node: &Node| match &node.op {
+            Op::Reduce { op: ReduceOp::Mean, axes, .. } => axes.len() == 2 && axes.contains(&2) && axes.contains(&3),
+            _ => false,
+        };
+        let mean = uses.edges[stored.index()].iter().map(|(node, _)| *node).find(|node| takes_mean(&graph.nodes[*node]));
+        if let Some(node) = mean
+            && depthwise
+            && chain.pool.is_none()
+        {
+            chain.mean = Some(node);
+            self.claim(node);
         }
     }
 

@@ -92,17 +92,18 @@ pub(super) fn run(plan: &Plan, graph: &Graph, inputs: &[Tensor]) -> Vec<Tensor> 
             }
             raw.extend(step.weights.iter().map(|w| plan.weights[w.0 as usize].data.bytes().to_vec()));
             let task = TuningTask { spec: spec.clone(), target: plan.target, point: point.clone() };
-            let result = oracle::evaluate(&task, &raw).to_bytes();
-            let output = &plan.buffers[step.outputs[0].0 as usize];
-            let width = output.dtype.size();
-            let into = match output.place {
-                Place::Output(i) => &mut outputs[i],
-                Place::Slot(k) => &mut slots[k],
-                Place::Input(_) => panic!("a step writes an input"),
-            };
-            let into = &mut into[bytes_of(&step.outputs[0])];
-            for at in elements(&spec.outputs[0], &point) {
-                into[at * width..(at + 1) * width].copy_from_slice(&result[at * width..(at + 1) * width]);
+            for ((result, tensor), buffer) in oracle::evaluate(&task, &raw).iter().zip(&spec.outputs).zip(&step.outputs) {
+                let (result, output) = (result.to_bytes(), &plan.buffers[buffer.0 as usize]);
+                let width = output.dtype.size();
+                let into = match output.place {
+                    Place::Output(i) => &mut outputs[i],
+                    Place::Slot(k) => &mut slots[k],
+                    Place::Input(_) => panic!("a step writes an input"),
+                };
+                let into = &mut into[bytes_of(buffer)];
+                for at in elements(tensor, &point) {
+                    into[at * width..(at + 1) * width].copy_from_slice(&result[at * width..(at + 1) * width]);
+                }
             }
         }
     }

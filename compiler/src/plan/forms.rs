@@ -68,7 +68,7 @@ pub(super) fn forms(graph: &Graph, uses: &Uses, chains: &Chains, layouts: &Layou
     for (n, node) in graph.nodes.iter().enumerate().rev() {
         let v = node.output;
         if let Some(chain) = chains.of[n].map(|c| &chains.all[c]) {
-            if chain.last == n {
+            if chain.stores(n) {
                 forms[v.index()] = Form::Buffer;
             }
             let reduces = matches!(graph.nodes[chain.anchor].op, Op::Reduce { .. });

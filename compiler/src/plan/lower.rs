@@ -35,7 +35,8 @@ pub fn lower(graph: Graph, target: Target, precision: Precision) -> Result<Plan,
     let ports = |ids: &[ValueId]| ids.iter().map(|id| port(&graph, *id)).collect::<Vec<_>>();
     let (inputs, outputs) = (ports(&graph.inputs), ports(&graph.outputs));
     // In exact f32 only the naive kernel would sum them.
-    let fusions = Fusions { branches: precision != Precision::Fp32, gates: blocking != Blocking::Whole };
+    let on_cpu = blocking != Blocking::Whole;
+    let fusions = Fusions { branches: precision != Precision::Fp32, gates: on_cpu, means: on_cpu };
     let Prepared { graph, transposed } = prepare(graph, blocking, fusions);
     let uses = Uses::of(&graph);
     let chains = Chains::of(&graph, &uses, fusions);
@@ -99,7 +100,7 @@ struct Task {
     kind: TaskKind,
     inputs: Vec<(ValueId, Vec<Expr>)>,
     weights: Vec<WeightId>,
-    output: (ValueId, Vec<Expr>),
+    outputs: Vec<(ValueId, Vec<Expr>)>,
 }
 
 impl<'a> Lowering<'a> {
@@ -172,7 +173,10 @@ impl<'a> Lowering<'a> {
         if self.forms[node.output.index()] != Form::Buffer {
             return Ok(());
         }
-        if let Some(chain) = self.chains.ending_at(n) {
+        if let Some(chain) = self.chains.storing(n) {
+            if chain.last != n {
+                return Ok(()); // Its step stores this too.
+            }
             let anchor = &self.graph.nodes[chain.anchor];
             return match &anchor.op {
                 Op::Conv { .. } => self.conv(anchor, chain),
@@ -277,10 +281,18 @@ impl<'a> Lowering<'a> {
         let shape = self.graph.ty(result).shape.clone();
         let mut task = Task {
             dims: Dims::default(),
-            kind: TaskKind::Conv(ConvSpec { window, groups, epilogue: Vec::new(), pool: None, branch: None, gate: None }),
+            kind: TaskKind::Conv(ConvSpec {
+                window,
+                groups,
+                epilogue: Vec::new(),
+                pool: None,
+                branch: None,
+                gate: None,
+                mean: false,
+            }),
             inputs: vec![(x, self.graph.ty(x).shape.clone())],
             weights: vec![weight],
-            output: (result, shape.clone()),
+            outputs: vec![(result, shape.clone())],
         };
         let mut branch = None;
         if let Some(other) = chain.branch.map(|n| &self.graph.nodes[n])
@@ -294,8 +306,10 @@ impl<'a> Lowering<'a> {
             task.inputs.push((gate.factors, self.graph.ty(gate.factors).shape[..2].to_vec()));
             task.inputs.len() - 1
         });
-        let epilogue = self.epilogue(chain, &shape, &mut task);
-        task.kind = TaskKind::Conv(ConvSpec { window, groups, epilogue, pool: chain.pool, branch, gate });
+        let mean = chain.mean.map(|node| self.graph.nodes[node].output);
+        task.outputs.extend(mean.map(|id| (id, shape[..2].to_vec())));
+        let (mean, epilogue) = (mean.is_some(), self.epilogue(chain, &shape, &mut task));
+        task.kind = TaskKind::Conv(ConvSpec { window, groups, epilogue, pool: chain.pool, branch, gate, mean });
         self.emit(node, task);
         Ok(())
     }
@@ -323,7 +337,7 @@ impl<'a> Lowering<'a> {
             kind: TaskKind::MatMul(MatMulSpec { b_is_weight, b_transposed, epilogue: Vec::new() }),
             inputs: vec![(a, fold(&a_shape))],
             weights: Vec::new(),
-            output: (result, fold(&shape)),
+            outputs: vec![(result, fold(&shape))],
         };
         if b_is_weight {
             let (weight, transposed) = self.matrix(node, b_transposed)?;
@@ -332,7 +346,7 @@ impl<'a> Lowering<'a> {
         } else {
             task.inputs.push((b, if b_shape.len() == 2 { b_shape } else { fold(&b_shape) }));
         }
-        let folded = task.output.1.clone();
+        let folded = fold(&shape);
         let epilogue = self.epilogue(chain, &folded, &mut task);
         task.kind = TaskKind::MatMul(MatMulSpec { b_is_weight, b_transposed, epilogue });
         self.emit(node, task);
@@ -372,7 +386,7 @@ impl<'a> Lowering<'a> {
         }
         let views = [query, key, value, output];
         let kind = TaskKind::Attention(AttentionSpec { lead, rows, widths: [width, values], scale, causal, views, mask });
-        self.emit(node, Task { dims, kind, inputs, weights, output: (result, stored.clone()) });
+        self.emit(node, Task { dims, kind, inputs, weights, outputs: vec![(result, stored.clone())] });
         Ok(())
     }
 
@@ -385,7 +399,7 @@ impl<'a> Lowering<'a> {
             kind: TaskKind::Pool(PoolSpec { op, window }),
             inputs: vec![shape_of(node.inputs[0])],
             weights: Vec::new(),
-            output: shape_of(node.output),
+            outputs: vec![shape_of(node.output)],
         };
         self.emit(node, task);
         Ok(())
@@ -410,7 +424,7 @@ impl<'a> Lowering<'a> {
             kind: TaskKind::Rows(spec),
             inputs: vec![(node.inputs[0], rows.clone())],
             weights,
-            output: (node.output, rows),
+            outputs: vec![(node.output, rows)],
         };
         self.emit(node, task);
         Ok(())
@@ -440,18 +454,18 @@ impl<'a> Lowering<'a> {
             nest.value = Scalar::Cast(stored, Box::new(nest.value));
         }
         let kind = TaskKind::Loops(nest);
-        self.emit(node, Task { dims, kind, inputs, weights, output });
+        self.emit(node, Task { dims, kind, inputs, weights, outputs: vec![output] });
         Ok(())
     }
 
     fn emit(&mut self, node: &Node, task: Task) {
-        let Task { mut dims, kind, inputs, weights, output } = task;
+        let Task { mut dims, kind, inputs, weights, outputs } = task;
         let mut tensor = |id: ValueId, shape: &[Expr]| TensorSpec {
             dtype: self.stored(id),
             shape: shape.iter().map(|size| dims.size(size)).collect(),
             layout: self.layouts.layout(id),
         };
-        let outputs = vec![tensor(output.0, &output.1)];
+        let output_specs = outputs.iter().map(|(id, shape)| tensor(*id, shape)).collect();
         let input_specs = inputs.iter().map(|(id, shape)| tensor(*id, shape)).collect();
         let weight_specs = weights
             .iter()
@@ -463,7 +477,7 @@ impl<'a> Lowering<'a> {
             .collect();
         let multiplies = matches!(kind, TaskKind::Conv(_) | TaskKind::MatMul(_) | TaskKind::Attention(_));
         let math = if multiplies && self.plan.precision == Precision::Tf32 { Math::Tf32 } else { Math::Exact };
-        let spec = TaskSpec { kind, inputs: input_specs, weights: weight_specs, outputs, dims: dims.0.len(), math };
+        let spec = TaskSpec { kind, inputs: input_specs, weights: weight_specs, outputs: output_specs, dims: dims.0.len(), math };
         let label = label(&spec, &dims.0, node);
         // Steps share a spec only if their dims agree too, so that a spec is one task at every point.
         let key = format!("{spec:?} {:?}", dims.0);
@@ -472,7 +486,7 @@ impl<'a> Lowering<'a> {
             self.plan.specs.len() - 1
         });
         let inputs = inputs.iter().map(|(id, _)| self.buffer(*id)).collect();
-        let outputs = vec![self.buffer(output.0)];
+        let outputs = outputs.iter().map(|(id, _)| self.buffer(*id)).collect();
         self.plan.steps.push(Step { label, spec, inputs, weights, outputs, dims: dims.0 });
     }
 }
@@ -518,8 +532,9 @@ fn label(spec: &TaskSpec, dims: &[Expr], node: &Node) -> String {
                 format!(" +conv {}x{} of {}", b.window.kernel[0], b.window.kernel[1], shape(&spec.inputs[b.input]))
             });
             let gate = if conv.gate.is_some() { " gated" } else { "" };
+            let mean = if conv.mean { " +mean" } else { "" };
             let (x, tail) = (shape(&spec.inputs[0]), tail(&conv.epilogue));
-            format!("conv {kh}x{kw}{stride}{groups} {x}{gate} -> {result}{branch}{tail}{pool}")
+            format!("conv {kh}x{kw}{stride}{groups} {x}{gate} -> {result}{branch}{tail}{pool}{mean}")
         }
         TaskKind::MatMul(product) => {
             let b = if product.b_is_weight { &spec.weights[0] } else { &spec.inputs[1] };

@@ -105,7 +105,9 @@ fn task_text(spec: &TaskSpec) -> String {
         TaskKind::Conv(conv) => {
             let w = conv.window;
             let dense = if conv.groups == 1 { String::new() } else { format!(" groups {}", conv.groups) };
-            format!("conv stride {:?} pad {:?} dilation {:?}{dense}{}", w.stride, w.pad, w.dilation, epilogue(&conv.epilogue))
+            let mean = if conv.mean { ", mean to out1" } else { "" };
+            let fused = epilogue(&conv.epilogue) + mean;
+            format!("conv stride {:?} pad {:?} dilation {:?}{dense}{fused}", w.stride, w.pad, w.dilation)
         }
         TaskKind::MatMul(product) => {
             let b = if product.b_is_weight { "w0" } else { "in1" };

@@ -85,9 +85,7 @@ impl<'a> Images<'a> {
     /// `None` when a size is not a multiple of the batch.
     fn of(plan: &'a Plan, batch: &Sym, step: &Step) -> Option<Self> {
         let spec = &plan.specs[step.spec];
-        let elements = |id: &BufferId| {
-            per_image(batch, &plan.buffers[id.0 as usize].len)?.as_const()
-        };
+        let elements = |id: &BufferId| per_image(batch, &plan.buffers[id.0 as usize].len)?.as_const();
         Some(Self {
             kind: &spec.kind,
             inputs: &spec.inputs,
@@ -106,7 +104,10 @@ impl<'a> Images<'a> {
         }
         // So many of the last dimensions of an operand mix.
         let mixed = match self.kind {
-            TaskKind::Conv(_) | TaskKind::Pool(_) | TaskKind::MatMul(MatMulSpec { b_is_weight: true, .. }) | TaskKind::Rows(_) => 1,
+            TaskKind::Conv(_)
+            | TaskKind::Pool(_)
+            | TaskKind::MatMul(MatMulSpec { b_is_weight: true, .. })
+            | TaskKind::Rows(_) => 1,
             TaskKind::MatMul(_) => 2,
             TaskKind::Loops(nest) => return self.loops_are_apart(nest),
             TaskKind::Attention(_) => return false,

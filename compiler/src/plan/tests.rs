@@ -352,13 +352,59 @@ fn squeeze_and_excitation(m: &mut Model) -> ValueId {
 }
 
 #[test]
-fn squeeze_and_excitation_is_a_mean_two_products_and_a_gate() {
+fn squeeze_and_excitation_is_two_products_between_a_mean_and_a_gate() {
     let mut m = Model::new("se");
     let y = squeeze_and_excitation(&mut m);
     let y = m.conv(y, 12, 1, 1, 0);
     let plan = check(&m.finish(&[y]));
-    assert_eq!(kinds(&plan), "conv conv reduce matmul matmul conv loops");
-    assert!(plan.print().contains("conv 1x1 16x5x5 gated -> 12x5x5"), "{}", plan.print());
+    assert_eq!(kinds(&plan), "conv conv matmul matmul conv loops");
+    let text = plan.print();
+    assert!(text.contains("conv 3x3 groups 16 16x5x5 -> 16x5x5 +relu +mean"), "{text}");
+    assert!(text.contains("out1: f32[d0, 16]") && text.contains("mean to out1"), "{text}");
+    assert!(text.contains("conv 1x1 16x5x5 gated -> 12x5x5"), "{text}");
+}
+
+/// A depthwise convolution and what else reads its result.
+fn reductions_of(channels: i64, groups: i64, reductions: &[(ReduceOp, &[usize], bool)]) -> Graph {
+    let mut m = Model::new("means");
+    let x = m.input("x", &[channels, 6, 7]);
+    let x = m.conv_grouped(x, channels, 3, 1, 1, groups);
+    let x = m.unary(UnaryOp::Silu, x);
+    let mut outputs: Vec<_> = reductions
+        .iter()
+        .map(|(op, axes, keepdim)| m.op(Op::Reduce { op: *op, axes: axes.to_vec(), keepdim: *keepdim }, &[x]))
+        .collect();
+    outputs.push(m.unary(UnaryOp::Exp, x));
+    m.finish(&outputs)
+}
+
+#[test]
+fn a_depthwise_convolution_gives_the_mean_of_what_it_stores_and_no_other_reduction() {
+    let mean = |axes: &'static [usize], keepdim| (ReduceOp::Mean, axes, keepdim);
+    for keepdim in [false, true] {
+        let plan = check(&reductions_of(10, 10, &[mean(&[2, 3], keepdim)]));
+        assert_eq!(kinds(&plan), "loops conv loops", "{}", plan.print());
+        assert!(matches!(plan.buffers[plan.steps[1].outputs[1].0 as usize].place, Place::Output(0)), "{}", plan.print());
+    }
+    // One of two: the kernel has one such output.
+    assert_eq!(kinds(&check(&reductions_of(10, 10, &[mean(&[2, 3], true), mean(&[2, 3], false)]))), "loops conv reduce loops");
+    let others = [
+        (10, 10, (ReduceOp::Max, &[2, 3][..], true)),
+        (10, 10, mean(&[3], false)),
+        (10, 10, mean(&[1, 2], false)),
+        (10, 10, mean(&[1, 2, 3], false)),
+        (10, 1, mean(&[2, 3], false)),
+        (16, 2, mean(&[2, 3], false)),
+        // Too few channels for the kernel.
+        (3, 3, mean(&[2, 3], false)),
+    ];
+    for (channels, groups, reduction) in others {
+        let plan = check(&reductions_of(channels, groups, &[reduction]));
+        assert!(kinds(&plan).contains("conv reduce"), "{}", plan.print());
+    }
+    let folded = passes::run(reductions_of(16, 16, &[mean(&[2, 3], true)]), None).expect("the passes take it");
+    let on_gpu = lower(folded, Target::Cuda { sm: 90 }, Precision::Fp32).expect("it lowers");
+    assert!(kinds(&on_gpu).contains("conv reduce"), "{}", on_gpu.print());
 }
 
 #[test]
@@ -367,7 +413,7 @@ fn a_gated_image_that_others_read_too_is_stored() {
     let y = squeeze_and_excitation(&mut m);
     let (z, w) = (m.conv(y, 12, 1, 1, 0), m.conv(y, 12, 3, 1, 1));
     let plan = check(&m.finish(&[z, w]));
-    assert_eq!(kinds(&plan), "conv conv reduce matmul matmul loops conv conv loops loops");
+    assert_eq!(kinds(&plan), "conv conv matmul matmul loops conv conv loops loops");
 }
 
 #[test]
@@ -570,7 +616,11 @@ fn what_lies_between_segments_keeps_its_slot() {
     let cut = plan.in_segments(segments).expect("all steps are image-wise");
     let (parted, written) = (cut.parted(), cut.steps.iter().map(|step| step.outputs[0].0 as usize));
     let parted: Vec<bool> = written.map(|b| parted[b].is_some()).collect();
-    assert_eq!(parted, [false, false, false, true, false, false, false, true], "the other segment reads one, the caller the last");
+    assert_eq!(
+        parted,
+        [false, false, false, true, false, false, false, true],
+        "the other segment reads one, the caller the last"
+    );
 }
 
 #[test]

@@ -113,7 +113,7 @@ fn output_type(task: &TuningTask) -> DType {
     task.spec.outputs.first().map_or(DType::F32, |o| o.dtype)
 }
 
-/// The terms of a sum.
+/// The terms of a sum; a mean is one of all pixels.
 fn terms(task: &TuningTask) -> f64 {
     let spec = &task.spec;
     let at = |tensor: &TensorSpec, from: usize| -> f64 {
@@ -122,7 +122,8 @@ fn terms(task: &TuningTask) -> f64 {
     match &spec.kind {
         TaskKind::Conv(conv) => {
             let branch = conv.branch.and_then(|b| spec.weights.get(b.weight));
-            spec.weights.first().into_iter().chain(branch).map(|w| at(w, 1)).sum()
+            let mean = spec.outputs.first().filter(|_| conv.mean).map_or(0.0, |image| at(image, 2));
+            spec.weights.first().into_iter().chain(branch).map(|w| at(w, 1)).sum::<f64>() + mean
         }
         TaskKind::MatMul(_) | TaskKind::Rows(_) => spec.inputs.first().map_or(1.0, |a| at(a, a.shape.len().saturating_sub(1))),
         TaskKind::Attention(attention) => (attention.widths[0] + attention.rows[1].at(&task.point)) as f64,

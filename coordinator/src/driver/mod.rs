@@ -277,12 +277,7 @@ impl Driver {
         Ok(Want { spec: WorkSpec::Build(spec), label, context: None })
     }
 
-    async fn link(
-        &self,
-        blueprint: &Arc<dyn Blueprint>,
-        pins: &Pins,
-        casts: Vec<Cast>,
-    ) -> Drive<Vec<Linked>> {
+    async fn link(&self, blueprint: &Arc<dyn Blueprint>, pins: &Pins, casts: Vec<Cast>) -> Drive<Vec<Linked>> {
         let mut wants = Vec::new();
         let mut parts = Vec::new();
         for (index, cast) in casts.into_iter().enumerate() {

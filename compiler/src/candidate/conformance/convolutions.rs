@@ -21,7 +21,7 @@ fn convolution(target: Target, channels: [i64; 2], size: i64, kernel: i64, strid
     };
     let weights = vec![plain(DType::F32, &weight), plain(DType::F32, &[to])];
     let halo = [pad as u32; 4];
-    let kind = TaskKind::Conv(ConvSpec { window, groups, epilogue, pool: None, branch: None, gate: None });
+    let kind = TaskKind::Conv(ConvSpec { window, groups, epilogue, pool: None, branch: None, gate: None, mean: false });
     task(target, kind, vec![image(target, [from, size, size], halo)], weights, image(target, [to, out, out], [1; 4]), &[2])
 }
 
@@ -59,6 +59,19 @@ fn gated(target: Target) -> TuningTask {
     task
 }
 
+/// The beginning of a squeeze-and-excitation block.
+fn with_mean(target: Target) -> TuningTask {
+    let mut task = convolution(target, [40, 40], 9, 3, 2, 40);
+    let TaskKind::Conv(conv) = &mut task.spec.kind else { return task };
+    conv.mean = true;
+    task.spec.outputs.push(TensorSpec {
+        shape: task.spec.outputs[0].shape[..2].to_vec(),
+        layout: Layout::Plain,
+        ..task.spec.outputs[0].clone()
+    });
+    task
+}
+
 /// The end of a residual block: a shortcut of another size and of so many channels is added before bias and ReLU.
 fn with_branch(target: Target, channels: i64, kernel: i64) -> TuningTask {
     let mut task = convolution(target, [32, 48], 7, 3, 1, 1);
@@ -92,7 +105,7 @@ pub(super) fn examples(target: Target) -> Vec<TuningTask> {
         pooled_stem(target),
     ];
     if let Target::Cpu(_) = target {
-        all.push(gated(target));
+        all.extend([gated(target), with_mean(target)]);
     } else {
         all.extend([(64, 1), (20, 3)].map(|(channels, kernel)| with_branch(target, channels, kernel)));
     }

@@ -3,7 +3,7 @@
 use aotfarm_protocol::Params;
 use minijinja::context;
 
-use super::conv_geometry::{Conv, Image, bytes, even_runs, param, point};
+use super::conv_geometry::{Conv, Extra, Image, bytes, even_runs, param, point};
 use crate::candidate::printer::{SIMD, Width};
 use crate::candidate::render::{self, Template, Unit};
 use crate::candidate::{CandidateFamily, FamilyId, KernelSource, Needs, Unsupported};
@@ -13,6 +13,7 @@ const TEMPLATE: Template =
     Template { name: "cpu/conv_depthwise.c.j2", text: include_str!("../../../kernels/cpu/conv_depthwise.c.j2") };
 
 /// Depthwise convolution. Compile time: `mr` neighbouring pixels (at most) are summed side by side.
+/// Means are made of the sums of all rows, which wait in the team's workspace: so they are the same for any number of threads.
 pub(crate) struct ConvDepthwise;
 
 struct Shape<'a> {
@@ -23,7 +24,7 @@ struct Shape<'a> {
 
 impl<'a> Shape<'a> {
     fn of(task: &'a TuningTask) -> Result<Self, Unsupported> {
-        let conv = Conv::of(task)?;
+        let conv = Conv::of(task, &[Extra::Mean])?;
         let output = conv.output_image()?;
         let input = conv.input_image(&output, [0, 0])?;
         if conv.groups != input.channels || conv.groups != output.channels {
@@ -84,6 +85,7 @@ impl CandidateFamily for ConvDepthwise {
             runs => even_runs(output.width, param(params, "mr")),
             biases => conv.biases(),
             residuals => conv.residuals(),
+            mean => conv.mean,
             masked => shape.masked(),
             batch => render::size(conv.batch),
             in_width => input.columns(),
@@ -106,9 +108,14 @@ impl CandidateFamily for ConvDepthwise {
         Params::new()
     }
 
-    fn needs(&self, task: &TuningTask, _: &Params, _: &[i64]) -> Needs {
+    fn needs(&self, task: &TuningTask, _: &Params, dims: &[i64]) -> Needs {
         let Ok(shape) = Shape::of(task) else { return Needs { packed: 0, shared: 0, thread: 0 } };
         let lanes = shape.output.blocks() * shape.output.block;
-        Needs { packed: bytes(lanes * (shape.taps() + shape.conv.per_lane(shape.masked()))), shared: 0, thread: 0 }
+        let row_sums = shape.conv.batch.at(dims) * lanes * shape.output.height;
+        Needs {
+            packed: bytes(lanes * (shape.taps() + shape.conv.per_lane(shape.masked()))),
+            shared: if shape.conv.mean { bytes(row_sums) } else { 0 },
+            thread: 0,
+        }
     }
 }

@@ -3,7 +3,7 @@
 use aotfarm_protocol::Params;
 use minijinja::{Value, context};
 
-use super::conv_geometry::{Conv, Image, bytes, div_up, even_runs, interleave, param, point};
+use super::conv_geometry::{Conv, Extra, Image, bytes, div_up, even_runs, interleave, param, point};
 use crate::candidate::printer::{SIMD, Width};
 use crate::candidate::render::{self, Template, Unit};
 use crate::candidate::{CandidateFamily, FamilyId, KernelSource, Needs, Unsupported, compiled, only};
@@ -28,7 +28,7 @@ struct Shape<'a> {
 
 impl<'a> Shape<'a> {
     fn of(task: &'a TuningTask) -> Result<Self, Unsupported> {
-        let conv = Conv::with_gate(task)?;
+        let conv = Conv::of(task, &[Extra::Gate])?;
         let output = conv.output_image()?;
         let input = conv.input_image(&output, [0, 0])?;
         if conv.gate.is_some() && (conv.groups, conv.window.kernel) != (1, [1, 1]) {

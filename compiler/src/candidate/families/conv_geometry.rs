@@ -101,6 +101,17 @@ impl Pool {
     }
 }
 
+/// What a convolution may have besides its epilogue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Extra {
+    /// [`Conv::pool`].
+    Pool,
+    /// [`Conv::gate`].
+    Gate,
+    /// [`Conv::mean`].
+    Mean,
+}
+
 /// A convolution of f32 on a CPU.
 #[derive(Debug, Clone)]
 pub(super) struct Conv<'a> {
@@ -111,6 +122,8 @@ pub(super) struct Conv<'a> {
     pub pool: Option<Pool>,
     /// The input that multiplies the channels of x.
     pub gate: Option<usize>,
+    /// Whether the means of what is stored are the second output.
+    pub mean: bool,
     pub batch: Size,
     pub window: Window,
     pub groups: i64,
@@ -124,28 +137,21 @@ pub(super) struct Conv<'a> {
 }
 
 impl<'a> Conv<'a> {
-    /// The task's convolution, whatever its layouts, if nothing is pooled and x has no gate.
-    pub fn of(task: &'a TuningTask) -> Result<Self, Unsupported> {
-        Self::with_pool(task)?.without_pool()
+    /// The task's convolution, whatever its layouts, if it has nothing besides its epilogue but what the family `takes`.
+    pub fn of(task: &'a TuningTask, takes: &[Extra]) -> Result<Self, Unsupported> {
+        let conv = Self::whole(task)?;
+        let has = [
+            (Extra::Pool, conv.pool.is_some(), "a fused pooling"),
+            (Extra::Gate, conv.gate.is_some(), "its input has a gate"),
+            (Extra::Mean, conv.mean, "the means of its result are asked for"),
+        ];
+        match has.into_iter().find(|(extra, has, _)| *has && !takes.contains(extra)) {
+            Some((.., what)) => Err(Unsupported(what.into())),
+            None => Ok(conv),
+        }
     }
 
-    /// The task's convolution, whatever its layouts, if x has no gate.
-    pub fn with_pool(task: &'a TuningTask) -> Result<Self, Unsupported> {
-        let conv = Self::any(task)?;
-        if conv.gate.is_some() { Err(Unsupported("its input has a gate".into())) } else { Ok(conv) }
-    }
-
-    /// The task's convolution, whatever its layouts, if nothing is pooled.
-    pub fn with_gate(task: &'a TuningTask) -> Result<Self, Unsupported> {
-        Self::any(task)?.without_pool()
-    }
-
-    fn without_pool(self) -> Result<Self, Unsupported> {
-        if self.pool.is_some() { Err(Unsupported("a fused pooling".into())) } else { Ok(self) }
-    }
-
-    /// The task's convolution, whatever its layouts.
-    pub fn any(task: &'a TuningTask) -> Result<Self, Unsupported> {
+    fn whole(task: &'a TuningTask) -> Result<Self, Unsupported> {
         let TaskKind::Conv(conv) = &task.spec.kind else { return Err(Unsupported("not a convolution".into())) };
         let Target::Cpu(isa) = task.target else { return Err(Unsupported(format!("no C code for {}", task.target))) };
         if conv.branch.is_some() {
@@ -169,6 +175,7 @@ impl<'a> Conv<'a> {
             output,
             pool: Pool::of(conv, input)?,
             gate: conv.gate,
+            mean: conv.mean,
             batch,
             window: conv.window,
             groups: conv.groups,

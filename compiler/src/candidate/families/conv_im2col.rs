@@ -18,7 +18,7 @@ const TEMPLATE: Template = Template { name: "cpu/conv_im2col.c.j2", text: includ
 pub(crate) struct ConvIm2col;
 
 fn supported(task: &TuningTask) -> Result<Conv<'_>, Unsupported> {
-    let conv = Conv::of(task)?;
+    let conv = Conv::of(task, &[])?;
     if conv.output.layout != Layout::Plain {
         return Err(Unsupported("the output is not row-major".into()));
     }

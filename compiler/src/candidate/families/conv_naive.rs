@@ -3,7 +3,7 @@
 use aotfarm_protocol::Params;
 use minijinja::context;
 
-use super::conv_geometry::{Conv, Pool, place};
+use super::conv_geometry::{Conv, Extra, Pool, place};
 use crate::candidate::printer::{SIMD, Width};
 use crate::candidate::render::{self, Template, Unit};
 use crate::candidate::{CandidateFamily, FamilyId, KernelSource, Needs, Unsupported};
@@ -11,6 +11,8 @@ use crate::ir::Window;
 use crate::task::{Size, TensorSpec, TuningTask};
 
 const TEMPLATE: Template = Template { name: "cpu/conv_naive.c.j2", text: include_str!("../../../kernels/cpu/conv_naive.c.j2") };
+
+const ALL: [Extra; 3] = [Extra::Pool, Extra::Gate, Extra::Mean];
 
 /// Plain loops over raw weights, with sums in double. No parameters.
 pub(crate) struct ConvNaive;
@@ -21,7 +23,7 @@ impl CandidateFamily for ConvNaive {
     }
 
     fn supports(&self, task: &TuningTask) -> Result<(), Unsupported> {
-        let conv = Conv::any(task)?;
+        let conv = Conv::of(task, &ALL)?;
         match (conv.input.shape.len(), conv.output.shape.len()) {
             (4, 4) => Ok(()),
             (a, b) => Err(Unsupported(format!("operands of rank {a} and {b}, not 4"))),
@@ -33,7 +35,7 @@ impl CandidateFamily for ConvNaive {
     }
 
     fn render(&self, task: &TuningTask, params: &Params) -> KernelSource {
-        let conv = Conv::any(task).unwrap_or_else(|e| panic!("conv_naive was asked for a task that it refuses: {e}"));
+        let conv = Conv::of(task, &ALL).unwrap_or_else(|e| panic!("conv_naive was asked for a task that it refuses: {e}"));
         let size = |tensor: &TensorSpec, axis: usize| render::size(tensor.shape[axis]);
         // Each bias is read from the raw weights: the n-th bias step's index is what `biases` lists.
         let biases = conv.biases();
@@ -59,6 +61,7 @@ impl CandidateFamily for ConvNaive {
             result => place(&result),
             residuals => !conv.residuals().is_empty(),
             gate => conv.gate,
+            mean => conv.mean,
             in_channels => size(conv.input, 1),
             in_size => [size(conv.input, 2), size(conv.input, 3)],
             conv_size => [size(&result, 2), size(&result, 3)],

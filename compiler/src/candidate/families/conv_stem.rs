@@ -3,7 +3,7 @@
 use aotfarm_protocol::Params;
 use minijinja::{Value, context};
 
-use super::conv_geometry::{Conv, Image, POOL, POOL_STRIDE, bytes, div_up, even_runs, interleave, param, point};
+use super::conv_geometry::{Conv, Extra, Image, POOL, POOL_STRIDE, bytes, div_up, even_runs, interleave, param, point};
 use crate::candidate::printer::{SIMD, Width};
 use crate::candidate::render::{self, Template, Unit};
 use crate::candidate::{CandidateFamily, FamilyId, KernelSource, Needs, Unsupported, compiled, only};
@@ -29,7 +29,7 @@ struct Shape<'a> {
 
 impl<'a> Shape<'a> {
     fn of(task: &'a TuningTask) -> Result<Self, Unsupported> {
-        let conv = Conv::with_pool(task)?;
+        let conv = Conv::of(task, &[Extra::Pool])?;
         if conv.groups != 1 {
             return Err(Unsupported(format!("{} groups", conv.groups)));
         }

@@ -4,7 +4,9 @@
 use aotfarm_protocol::Params;
 use minijinja::{Value, context};
 
-use super::conv_geometry::{Conv, Image, POOL_STRIDE, bytes, div_up, interleave, param, point, product_for, product_sizes};
+use super::conv_geometry::{
+    Conv, Extra, Image, POOL_STRIDE, bytes, div_up, interleave, param, point, product_for, product_sizes,
+};
 use crate::candidate::printer::{SIMD, Width};
 use crate::candidate::render::{self, Template, Unit};
 use crate::candidate::{CandidateFamily, FamilyId, KernelSource, Needs, Unsupported, only};
@@ -65,7 +67,7 @@ struct Shape<'a> {
 
 impl<'a> Shape<'a> {
     fn of(task: &'a TuningTask) -> Result<Self, Unsupported> {
-        let conv = Conv::with_pool(task)?;
+        let conv = Conv::of(task, &[Extra::Pool])?;
         if conv.groups != 1 {
             return Err(Unsupported(format!("{} groups", conv.groups)));
         }

@@ -3,8 +3,8 @@
 
 use aotfarm_protocol::{CpuIsa, DType, Target};
 
-use crate::candidate::testing::{check_points, random};
-use crate::candidate::{CandidateFamily, FAMILIES, alike, candidates};
+use crate::candidate::testing::{Built, Machine, check_points, random, run};
+use crate::candidate::{Candidate, CandidateFamily, FAMILIES, alike, candidates};
 use crate::ir::{BinaryOp, PoolOp, UnaryOp, Window};
 use crate::task::{ConvSpec, EpilogueStep, Layout, Math, PoolSpec, Size, TaskKind, TaskSpec, TensorSpec, TuningTask};
 
@@ -29,6 +29,8 @@ struct Case {
     pool: Option<[i64; 4]>,
     /// Whether the input has a gate.
     gate: bool,
+    /// Whether the means are a second output.
+    mean: bool,
 }
 
 const BIAS: EpilogueStep = EpilogueStep::Bias(1);
@@ -52,6 +54,7 @@ fn case(channels: i64, size: [i64; 2], out: i64, kernel: i64, stride: i64, pad: 
         extra: 0,
         pool: None,
         gate: false,
+        mean: false,
     }
 }
 
@@ -90,6 +93,10 @@ impl Case {
 
     fn gated(self) -> Self {
         Self { gate: true, ..self }
+    }
+
+    fn mean(self) -> Self {
+        Self { mean: true, ..self }
     }
 
     fn task(&self, isa: CpuIsa) -> TuningTask {
@@ -146,16 +153,12 @@ impl Case {
             pool = Some(PoolSpec { op: PoolOp::Max, window });
             stored = out.map(|n| (n + before + after - kernel) / stride + 1);
         }
-        let conv = ConvSpec { window, groups: self.groups, epilogue: self.steps.clone(), pool, branch: None, gate };
+        let conv =
+            ConvSpec { window, groups: self.groups, epilogue: self.steps.clone(), pool, branch: None, gate, mean: self.mean };
+        let mut outputs = vec![tensor(&[self.out, stored[0], stored[1]], output)];
+        outputs.extend(self.mean.then(|| tensor(&[self.out], Layout::Plain)));
         TuningTask {
-            spec: TaskSpec {
-                kind: TaskKind::Conv(conv),
-                inputs,
-                weights,
-                outputs: vec![tensor(&[self.out, stored[0], stored[1]], output)],
-                dims: 1,
-                math: Math::Exact,
-            },
+            spec: TaskSpec { kind: TaskKind::Conv(conv), inputs, weights, outputs, dims: 1, math: Math::Exact },
             target,
             point: vec![self.batch],
         }
@@ -211,6 +214,8 @@ fn naive() {
         case(3, [9, 160], 5, 3, 1, 1).pool(3, 2, 1, 1).batch(2),
         case(2, [6, 4], 3, 3, 1, 1).steps(&[BIAS, ADD]).pool(2, 3, 0, 2).plain_output(),
         case(20, [6, 5], 10, 3, 1, 1).batch(2).gated(),
+        case(20, [6, 70], 20, 3, 1, 1).groups(20).batch(2).mean(),
+        case(3, [9, 9], 5, 3, 1, 1).pool(3, 2, 1, 1).mean(),
     ];
     check_all("conv_naive@1", 1, &shapes, &case(5, [4, 6], 7, 3, 1, 1));
 }
@@ -261,8 +266,30 @@ fn depthwise() {
         case(40, [1, 1], 40, 1, 1, 0).groups(40),
         case(1, [1, 1], 1, 7, 1, 3),
         case(3, [5, 57], 3, 7, 1, 3).groups(3),
+        case(32, [14, 14], 32, 3, 1, 1).groups(32).mean(),
+        case(21, [13, 15], 21, 3, 2, 1).groups(21).batch(2).mean(),
+        case(48, [7, 7], 48, 5, 1, 2).groups(48).batch(3).mean(),
+        case(9, [15, 28], 9, 5, 2, 2).groups(9).batch(5).steps(&[BIAS, ADD]).mean(),
+        case(5, [1, 1], 5, 1, 1, 0).groups(5).mean(),
     ];
     check_all("conv_depthwise@1", 2, &shapes, &case(21, [6, 5], 21, 3, 1, 1).groups(21).batch(2));
+    let fused = case(21, [6, 5], 21, 3, 1, 1).groups(21).batch(2).mean();
+    check_all("conv_depthwise@1", 2, &[], &fused);
+}
+
+/// Who sums which rows must not show: planes that no thread has to itself, some that one has, and more threads than rows.
+#[test]
+fn means_are_the_same_for_any_number_of_threads() {
+    let task = case(40, [9, 11], 40, 3, 1, 1).groups(40).batch(3).mean().task(CpuIsa::X86_64V3);
+    let Some(machine) = Machine::find(task.target) else { return };
+    let depthwise = family("conv_depthwise@1");
+    let candidate = Candidate::new(depthwise, &task, depthwise.enumerate(&task)[0].clone());
+    let built = Built::new(&machine, task.target, &[&candidate]);
+    let raw = random(&task, 5);
+    let alone = run(&built, &task, &candidate, &raw, 1);
+    for threads in [2, 3, 4, 7, 200] {
+        assert!(run(&built, &task, &candidate, &raw, threads) == alone, "{threads} threads");
+    }
 }
 
 #[test]

@@ -59,7 +59,7 @@ struct Shape<'a> {
 
 impl<'a> Shape<'a> {
     fn of(task: &'a TuningTask, outputs: i64) -> Result<Self, Unsupported> {
-        let conv = Conv::of(task)?;
+        let conv = Conv::of(task, &[])?;
         let stride = conv.window.stride;
         if conv.window.kernel != [3, 3] || conv.window.dilation != [1, 1] || conv.groups != 1 {
             return Err(Unsupported("not a dense 3x3 convolution".into()));

@@ -319,6 +319,7 @@ mod tests {
             pool: Some(PoolSpec { op: PoolOp::Max, window: pool }),
             branch: None,
             gate: None,
+            mean: false,
         };
         let spec = TaskSpec {
             kind: TaskKind::Conv(conv),

@@ -489,7 +489,7 @@ mod tests {
         let out = (size + 2 * pad - kernel) / stride + 1;
         let window = Window { kernel: [kernel; 2], stride: [stride; 2], pad: [[pad; 2]; 2], dilation: [1; 2] };
         let epilogue = vec![EpilogueStep::Bias(1), EpilogueStep::Residual(BinaryOp::Add, 1), EpilogueStep::Unary(UnaryOp::Relu)];
-        let kind = TaskKind::Conv(ConvSpec { window, groups: 1, epilogue, pool: None, branch: None, gate: None });
+        let kind = TaskKind::Conv(ConvSpec { window, groups: 1, epilogue, pool: None, branch: None, gate: None, mean: false });
         let images = [image(target, [from, size, size], [0; 4]), image(target, [to, out, out], [0; 4])];
         let weights = vec![plain(DType::Bf16, &[to, kernel, kernel, from]), plain(DType::F32, &[to])];
         let mut task = task(target, kind, images.to_vec(), weights, images[1].clone(), &[128]);

@@ -210,6 +210,9 @@ impl Conv {
         let TaskKind::Conv(conv) = &task.spec.kind else { return Err(Unsupported("not a convolution".into())) };
         let sm = sm(task)?;
         let spec = &task.spec;
+        if conv.gate.is_some() || conv.mean {
+            return Err(Unsupported("a gate or a mean, which only CPUs have".into()));
+        }
         let Some(output) = spec.outputs.first() else { return Err(Unsupported("an operand is missing".into())) };
         let Source { image: input, weight, window, .. } = Source::of(spec, [0, 0], conv.window)?;
         let branch = conv.branch.map(|b| Source::of(spec, [b.input, b.weight], b.window)).transpose()?;
