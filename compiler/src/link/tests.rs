@@ -629,10 +629,20 @@ fn a_compiled_graph_runs_as_the_interpreter_says() {
     let first = b.push(Op::Unary(UnaryOp::Relu), &[first], "relu1").unwrap();
     let second = b.push(Op::Conv { window, groups: 1 }, &[first, w2, b2], "conv2").unwrap();
     let sum = b.push(Op::Binary(BinaryOp::Add), &[second, first], "add").unwrap();
-    let last = b.push(Op::Unary(UnaryOp::Sigmoid), &[sum], "sigmoid").unwrap();
+    let image = b.push(Op::Unary(UnaryOp::Sigmoid), &[sum], "sigmoid").unwrap();
+    // A squeeze-and-excitation block: a kernel with two outputs, and one with a gate.
+    let point = Window { kernel: [1, 1], pad: [[0, 0], [0, 0]], ..window };
+    let (w3, w4, w5) =
+        (weight(&mut b, "w3", &[16, 1, 3, 3]), weight(&mut b, "w4", &[16, 16, 1, 1]), weight(&mut b, "w5", &[9, 16, 1, 1]));
+    let image = b.push(Op::Conv { window, groups: 16 }, &[image, w3], "depthwise").unwrap();
+    let mean = b.push(Op::AdaptiveAvgPool { output: [1, 1] }, &[image], "mean").unwrap();
+    let gate = b.push(Op::Conv { window: point, groups: 1 }, &[mean, w4], "excite").unwrap();
+    let gated = b.push(Op::Binary(BinaryOp::Mul), &[image, gate], "gate").unwrap();
+    let last = b.push(Op::Conv { window: point, groups: 1 }, &[gated, w5], "project").unwrap();
     b.output(last);
     let graph = b.finish().unwrap();
     let plan = crate::plan::lower(crate::passes::run(graph.clone(), None).unwrap(), native(), Precision::Fp32).unwrap();
+    assert!(plan.steps.iter().any(|step| step.outputs.len() == 2), "{}", plan.print());
     let points = plan.tune_points(&[1, 6]);
 
     for pick in [0, 1, 40] {
