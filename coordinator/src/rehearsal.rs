@@ -23,8 +23,9 @@ const NEAR: f64 = 1.3;
 const CLEARLY: f64 = 0.98;
 /// Segments must promise, and then save, at least this share of a run.
 pub const WORTHWHILE: f64 = 0.01;
-/// What a border between segments is taken to cost, as a share of a run: what crosses it goes through memory.
-const BORDER: f64 = 0.002;
+/// What a border between segments may cost, as a share of a run: what crosses it goes through memory. Each of these guesses gives segments to try: the first
+/// ones follow every difference between the times, be it chance, the last ones keep to the largest.
+const BORDERS: [f64; 3] = [0.002, 0.01, 0.05];
 
 /// The candidates for one task.
 #[derive(Debug, Clone, PartialEq)]
@@ -126,9 +127,17 @@ pub fn decide(contests: &[Contest], spec_of: &[usize], points: &[BTreeMap<String
     Decision { winners, changes, seconds: with_winners }
 }
 
-/// The segments that promise the shortest runs; none when they promise too little. `seconds` are those of each step at each size of the batch, the smallest
-/// first; a segment has as many images as one of these sizes. `least` is the smallest batch that may be.
-pub fn segments(sizes: &[i64], seconds: &[Vec<f64>], image_wise: &[bool], least: i64) -> Vec<Segment> {
+/// The ways to cut the model into segments that promise the shortest runs; none when they promise too little. `seconds` are those of each step at each size of the
+/// batch, the smallest first; a segment has as many images as one of these sizes. `least` is the smallest batch that may be.
+pub fn segmentations(sizes: &[i64], seconds: &[Vec<f64>], image_wise: &[bool], least: i64) -> Vec<Vec<Segment>> {
+    let mut all = BORDERS.map(|border| segments(sizes, seconds, image_wise, least, border)).to_vec();
+    all.retain(|segments| !segments.is_empty());
+    all.dedup();
+    all
+}
+
+/// The segments that promise the shortest runs when every border costs such a share of a run.
+fn segments(sizes: &[i64], seconds: &[Vec<f64>], image_wise: &[bool], least: i64, border: f64) -> Vec<Segment> {
     let Some(largest) = sizes.len().checked_sub(1) else { return Vec::new() };
     let totals: Vec<f64> = seconds.iter().map(|steps| steps.iter().sum()).collect();
     // The share of a run that a step takes for so many images at a time, summed over the sizes: no part is larger than the batch.
@@ -141,7 +150,7 @@ pub fn segments(sizes: &[i64], seconds: &[Vec<f64>], image_wise: &[bool], least:
     };
     // Halves of a batch that is just too large for one part are also batches.
     let may = |step: usize, size: usize| size == largest || (image_wise[step] && (sizes[size] + 1) / 2 >= least);
-    let border = BORDER * sizes.len() as f64;
+    let border = border * sizes.len() as f64;
     // By size: the cost of the best way up to and with the step, and the size of the step before it.
     let mut ways: Vec<Vec<(f64, usize)>> = Vec::with_capacity(image_wise.len());
     for step in 0..image_wise.len() {
@@ -174,11 +183,16 @@ pub fn segments(sizes: &[i64], seconds: &[Vec<f64>], image_wise: &[bool], least:
     segments
 }
 
-/// The share of a run that segments save, by `seconds` of each step: for each point, whole and in segments. The geometric mean over the points.
-pub fn saved(seconds: &[Vec<Vec<f64>>]) -> f64 {
+/// Which cast but the first saves most, and what share of a run of the first, by `seconds` of each step: for each point, for each cast. The geometric mean
+/// over the points.
+pub fn fastest(seconds: &[Vec<Vec<f64>>]) -> Option<(usize, f64)> {
     let total = |steps: &Vec<f64>| steps.iter().sum::<f64>();
-    let logs = seconds.iter().map(|casts| (total(&casts[1]) / total(&casts[0])).ln());
-    1.0 - (logs.sum::<f64>() / seconds.len() as f64).exp()
+    let saved = |cast: usize| {
+        let logs = seconds.iter().map(|casts| (total(&casts[cast]) / total(&casts[0])).ln());
+        1.0 - (logs.sum::<f64>() / seconds.len() as f64).exp()
+    };
+    let casts = seconds.first().map_or(0, Vec::len);
+    (1..casts).map(|cast| (cast, saved(cast))).max_by(|a, b| a.1.total_cmp(&b.1))
 }
 
 #[cfg(test)]
@@ -253,7 +267,7 @@ mod tests {
         let sizes = [1, 8, 32];
         let seconds: Vec<Vec<f64>> = (0..3).map(|k| of_image.iter().map(|step| step[k] * sizes[k] as f64).collect()).collect();
         let chosen = |image_wise: [bool; 5], least| -> Vec<_> {
-            segments(&sizes, &seconds, &image_wise, least).into_iter().map(|s| (s.steps, s.images)).collect()
+            segments(&sizes, &seconds, &image_wise, least, BORDERS[0]).into_iter().map(|s| (s.steps, s.images)).collect()
         };
         // The third is as fast one by one as by eight, and a border would cost something wherever it is; the last is the fastest for the whole batch.
         assert_eq!(chosen([true; 5], 1), [(0..3, 1), (3..4, 8)]);
@@ -261,15 +275,27 @@ mod tests {
         assert_eq!(chosen([true; 5], 2), [(0..4, 8)], "one image is less than the smallest batch");
         assert_eq!(chosen([false; 5], 1), []);
         let equal: Vec<Vec<f64>> = sizes.map(|n| vec![n as f64; 5]).to_vec();
-        assert_eq!(segments(&sizes, &equal, &[true; 5], 1), []);
+        assert_eq!(segments(&sizes, &equal, &[true; 5], 1, 0.0), []);
         let hardly: Vec<Vec<f64>> = sizes.map(|n| vec![n as f64 * if n == 1 { 0.995 } else { 1.0 }; 5]).to_vec();
-        assert_eq!(segments(&sizes, &hardly, &[true; 5], 1), [], "half a percent is within what a rehearsal can be wrong by");
-        assert_eq!(segments(&[], &[], &[], 1), []);
+        assert_eq!(
+            segments(&sizes, &hardly, &[true; 5], 1, 0.0),
+            [],
+            "half a percent is within what a rehearsal can be wrong by"
+        );
+        assert_eq!(segments(&[], &[], &[], 1, 0.0), []);
+        // Where borders cost more, there are fewer.
+        let of = |steps, images| Segment { steps, images };
+        let tried = segmentations(&sizes, &seconds, &[true; 5], 1);
+        assert_eq!(tried, [vec![of(0..3, 1), of(3..4, 8)], vec![of(0..3, 1), of(3..5, 8)], vec![of(0..5, 8)]]);
     }
 
     #[test]
     fn what_segments_save_is_a_share_of_whole_runs() {
         let seconds = [vec![vec![1.0, 1.0], vec![1.0, 0.6]], vec![vec![5.0, 3.0], vec![4.0, 1.0]]];
-        assert!((saved(&seconds) - (1.0 - (0.8f64 * 0.625).sqrt())).abs() < 1e-12);
+        let (cast, saved) = fastest(&seconds).unwrap();
+        assert!(cast == 1 && (saved - (1.0 - (0.8f64 * 0.625).sqrt())).abs() < 1e-12);
+        let with_better = seconds.map(|casts| [casts, vec![vec![0.5, 0.5]]].concat());
+        assert_eq!(fastest(&with_better).unwrap().0, 2);
+        assert_eq!(fastest(&[]), None);
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use aotfarm_protocol::{Device, JobState, RehearseSpec, Target, WorkResult, WorkSpec};
+use aotfarm_protocol::{Device, JobState, RehearseSpec, Segment, Target, WorkResult, WorkSpec};
 
 use super::{Drive, Driver, compute};
 use crate::db::tables::jobs::Pins;
@@ -82,24 +82,24 @@ impl Driver {
         let Some(batch) = outline.metadata.dims.first() else { return Ok(whole) };
         let size = |point: &BTreeMap<String, i64>| point.get(&batch.name).copied();
         let Some(sizes) = points.iter().map(size).collect::<Option<Vec<_>>>() else { return Ok(whole) };
-        let segments = rehearsal::segments(&sizes, &decision.seconds, &outline.image_wise, batch.min);
-        let Some(fewest) = segments.iter().map(|s| s.images).min() else { return Ok(whole) };
-        let parted = Cast { segments, ..whole.clone() };
+        let tried = rehearsal::segmentations(&sizes, &decision.seconds, &outline.image_wise, batch.min);
+        let Some(fewest) = tried.iter().flatten().map(|s| s.images).min() else { return Ok(whole) };
+        let parted = tried.into_iter().map(|segments| Cast { segments, ..whole.clone() });
+        let mut casts: Vec<Cast> = std::iter::once(whole.clone()).chain(parted).collect();
         // Smaller batches are one part anyhow.
         let larger: Vec<_> = points.iter().filter(|point| size(point) > Some(fewest)).cloned().collect();
-        let casts = [whole, parted];
-        let saved = match self.time(stage, &casts, &larger).await? {
-            Some(Rehearsal { seconds, .. }) => rehearsal::saved(&seconds),
-            None => 0.0,
+        let timed = self.time(stage, &casts, &larger).await?;
+        let Some((fastest, saved)) = timed.and_then(|timed| rehearsal::fastest(&timed.seconds)) else {
+            return Ok(casts.swap_remove(0));
         };
-        let [whole, parted] = casts;
-        let listed: Vec<String> =
-            parted.segments.iter().map(|s| format!("steps {} to {} by {}", s.steps.start + 1, s.steps.end, s.images)).collect();
-        let verdict = if saved >= WORTHWHILE { "they stay" } else { "all steps are done for the whole batch" };
+        let segment = |s: &Segment| format!("steps {} to {} by {}", s.steps.start + 1, s.steps.end, s.images);
+        let listed: Vec<String> = casts[fastest].segments.iter().map(segment).collect();
         let than = if saved < 0.0 { "more" } else { "less" };
+        let (chosen, verdict) =
+            if saved >= WORTHWHILE { (fastest, "they stay") } else { (0, "all steps are done for the whole batch") };
         let text = format!("in segments ({}) runs take {:.1} % {than}: {verdict}", listed.join(", "), saved.abs() * 100.0);
         self.core.note(self.id, text).await?;
-        Ok(if saved >= WORTHWHILE { parted } else { whole })
+        Ok(casts.swap_remove(chosen))
     }
 
     /// Links casts and times their steps at `points`; `None` when that did not come to an end.

@@ -492,7 +492,8 @@ pub(crate) async fn execute(farm: &Farm, spec: &WorkSpec) -> WorkResult {
             for object in &link.objects {
                 blobs.get(*object).await.expect("the object is in the store");
             }
-            let artifact = blobs.put(format!("artifact {} {} {:?}", link.glue, link.weights, link.objects)).await.unwrap();
+            let glue = String::from_utf8(blobs.get(link.glue).await.expect("the glue is in the store").to_vec()).unwrap();
+            let artifact = blobs.put(format!("artifact {glue} {} {:?}", link.weights, link.objects)).await.unwrap();
             WorkResult::Linked { artifact, bytes: 100 }
         }
         WorkSpec::Rehearse { spec, .. } => {
