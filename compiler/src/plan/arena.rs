@@ -34,8 +34,8 @@ pub(super) fn assign(plan: &mut Plan, dims: &[GraphDim]) {
     let mut slots: Vec<(Slot, Option<Plane>, i64)> = Vec::new();
     let mut free: Vec<usize> = Vec::new();
     for s in 0..plan.steps.len() {
-        for b in 0..plan.buffers.len() {
-            if plan.buffers[b].place != Place::Slot(usize::MAX) || lifetimes[b].is_none_or(|(first, _)| first != s) {
+        for (b, lifetime) in lifetimes.iter().enumerate() {
+            if plan.buffers[b].place != Place::Slot(usize::MAX) || lifetime.is_none_or(|(first, _)| first != s) {
                 continue;
             }
             let bytes = bytes_of(plan, b);
