@@ -74,8 +74,8 @@ struct aotfarm_session {
     /* What the bound sizes imply. */
     bool staging_in, staging_out;
     rt_parts *parts;        /* of each segment */
-    const void **pointers;  /* of each step at each of RT_SIZES: in, out, weights; operands of a part begin at its first image */
-    int64_t *dims;          /* likewise */
+    const void **pointers;  /* of each step at each of RT_SIZES: in, out (of the whole batch, at the first size only), weights */
+    int64_t *dims;          /* of each step at each of RT_SIZES */
     aotk_call *calls;       /* likewise */
     void (**kernels)(const aotk_call *);
     int64_t *part_symbols, *part_values; /* while binding: of a part */
@@ -129,34 +129,39 @@ static int32_t rt_reserve(aotfarm_session *s) {
     return AOTFARM_OK;
 }
 
-/* The calls of a segment's steps for parts of one size, whose symbols and values these are. */
-static void rt_bind_steps(aotfarm_session *s, const rt_segment *segment, int size, const int64_t *symbols, const int64_t *values) {
+/* Where the pointers and dims of a step begin. */
+typedef struct rt_cursor {
+    size_t pointer, dim;
+} rt_cursor;
+
+/* The calls of a segment's steps for parts of one size, whose symbols and values these are; returns where those of the next segment begin. Both sizes have
+ * the same operands, but not the same kernels, and so not the same weights. */
+static rt_cursor rt_bind_steps(aotfarm_session *s, const rt_segment *segment, int size, const int64_t *symbols, const int64_t *values,
+                               rt_cursor at) {
     const aotfarm_api *api = rt_model.api;
-    const void **pointer = s->pointers + (size_t)size * rt_model.n_pointers;
-    int64_t *dim = s->dims + (size_t)size * rt_model.n_step_dims;
-    for (uint32_t i = 0; i < segment->end; i++) {
+    for (uint32_t i = segment->first; i < segment->end; i++) {
         const rt_step *step = &rt_model.steps[i];
-        if (i >= segment->first) {
-            const rt_kernel *kernel = &step->kernels[rt_nearest(&rt_model.points[step->points], symbols, api->n_dims)];
-            aotk_call *call = &s->calls[(size_t)size * api->n_steps + i];
-            s->kernels[(size_t)size * api->n_steps + i] = kernel->run;
-            call->in = pointer;
-            call->out = (void *const *)(pointer + step->n_in);
-            call->weight = kernel->weights == NULL ? NULL : pointer + step->n_in + step->n_out;
-            if (kernel->weights != NULL)
-                for (uint32_t k = 0; k < step->n_weights; k++)
-                    pointer[step->n_in + step->n_out + k] = aotfarm_weights + kernel->weights[k];
-            call->packed = kernel->packed == RT_NO_PACK ? NULL : aotfarm_weights + kernel->packed;
-            call->shared = s->arena + s->shared_offset;
-            call->dim = dim;
-            call->tune = kernel->tune;
-            call->team = &s->team;
-            call->barrier = rt_barrier;
-            for (uint32_t k = 0; k < step->n_dims; k++) dim[k] = values[step->dims[k]];
-        }
-        dim += step->n_dims;
-        pointer += step->n_in + step->n_out + step->n_weights;
+        const rt_kernel *kernel = &step->kernels[rt_nearest(&rt_model.points[step->points], symbols, api->n_dims)];
+        const void **operand = s->pointers + at.pointer, **weight = operand + (size_t)size * rt_model.n_pointers + step->n_in + step->n_out;
+        int64_t *dim = s->dims + (size_t)size * rt_model.n_step_dims + at.dim;
+        aotk_call *call = &s->calls[(size_t)size * api->n_steps + i];
+        s->kernels[(size_t)size * api->n_steps + i] = kernel->run;
+        call->in = operand;
+        call->out = (void *const *)(operand + step->n_in);
+        call->weight = kernel->weights == NULL ? NULL : weight;
+        if (kernel->weights != NULL)
+            for (uint32_t k = 0; k < step->n_weights; k++) weight[k] = aotfarm_weights + kernel->weights[k];
+        call->packed = kernel->packed == RT_NO_PACK ? NULL : aotfarm_weights + kernel->packed;
+        call->shared = s->arena + s->shared_offset;
+        call->dim = dim;
+        call->tune = kernel->tune;
+        call->team = &s->team;
+        call->barrier = rt_barrier;
+        for (uint32_t k = 0; k < step->n_dims; k++) dim[k] = values[step->dims[k]];
+        at.dim += step->n_dims;
+        at.pointer += step->n_in + step->n_out + step->n_weights;
     }
+    return at;
 }
 
 /* Makes everything that follows from the symbols' values. */
@@ -164,24 +169,23 @@ static int32_t rt_bind(aotfarm_session *s) {
     const aotfarm_api *api = rt_model.api;
     int32_t status = rt_reserve(s);
     if (status) return status;
-    for (uint32_t g = 0; g < rt_target.n_segments; g++) {
+    int64_t batch = api->n_dims > 0 ? s->front.symbols[0] : 1;
+    rt_cursor at = {0, 0}, end = at;
+    for (uint32_t g = 0; g < rt_target.n_segments; g++, at = end) {
         const rt_segment *segment = &rt_target.segments[g];
         rt_parts *parts = &s->parts[g];
-        int64_t batch = api->n_dims > 0 ? s->front.symbols[0] : 1;
-        if (batch <= segment->images) {
-            *parts = (rt_parts){.count = 1, .larger = 1, .images = batch};
-            rt_bind_steps(s, segment, RT_LARGER, s->front.symbols, s->front.values);
-            continue;
-        }
         parts->count = (batch - 1) / segment->images + 1;
         parts->images = (batch - 1) / parts->count + 1;
         parts->larger = batch - parts->count * (parts->images - 1);
-        for (int size = RT_LARGER; size < RT_SIZES; size++) {
-            memcpy(s->part_symbols, s->front.symbols, api->n_dims * sizeof(int64_t));
+        if (parts->count == 1) {
+            end = rt_bind_steps(s, segment, RT_LARGER, s->front.symbols, s->front.values, at);
+            continue;
+        }
+        memcpy(s->part_symbols, s->front.symbols, api->n_dims * sizeof(int64_t));
+        for (int size = RT_LARGER; size == RT_LARGER || (size < RT_SIZES && parts->larger < parts->count); size++) {
             s->part_symbols[0] = parts->images - size;
-            if (size == RT_SMALLER && parts->larger == parts->count) break;
             rt_model.values(s->part_symbols, s->part_values);
-            rt_bind_steps(s, segment, size, s->part_symbols, s->part_values);
+            end = rt_bind_steps(s, segment, size, s->part_symbols, s->part_values, at);
         }
     }
     s->front.bound = true;
@@ -282,8 +286,8 @@ static int32_t rt_run_locked(aotfarm_session *s, const DLTensor *const *inputs, 
     }
     if ((status = rt_check_overlaps(f))) return status;
     const void **pointer = s->pointers;
-    for (uint32_t i = 0; i < RT_SIZES * api->n_steps; i++) {
-        const rt_step *step = &rt_model.steps[i % api->n_steps];
+    for (uint32_t i = 0; i < api->n_steps; i++) {
+        const rt_step *step = &rt_model.steps[i];
         for (uint32_t k = 0; k < step->n_in + step->n_out; k++) {
             const rt_buffer *b = &rt_model.buffers[k < step->n_in ? step->in[k] : step->out[k - step->n_in]];
             pointer[k] = b->place == RT_INPUT    ? f->inputs[b->index].used

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::{Display, Write as _};
 use std::hash::Hash;
 
-use aotfarm_protocol::{ArtifactMetadata, CpuIsa, DType, Launch, Port, Segment, Target, cubin_symbol};
+use aotfarm_protocol::{ArtifactMetadata, CpuIsa, DType, Launch, Port, Target, cubin_symbol};
 use indexmap::{IndexMap, IndexSet};
 
 use super::LinkError;
@@ -238,40 +238,24 @@ fn cpu_kernels(plan: &Plan, steps: &Steps, isa: CpuIsa, i64s: &mut Pool<i64>, u6
         .collect();
     let symbols: BTreeSet<&str> = all().map(|kernel| kernel.symbol.as_str()).collect();
     let declare = |symbol| format!("extern void {symbol}(const aotk_call *) __attribute__((visibility(\"hidden\")));\n");
-    let segments = segments(plan);
+    let images = |images: Option<i64>| images.map_or_else(|| "RT_WHOLE".to_owned(), |images| images.to_string());
+    let runs = plan.runs();
+    let segments = runs.iter().map(|(steps, n)| format!("{{{}, {}, {}}}", steps.start, steps.end, images(*n)));
     let image_bytes = steps.image_bytes.iter().map(|bytes| bytes.map_or_else(|| "RT_NONE".to_owned(), |value| value.to_string()));
     let n_operands = steps.steps.iter().map(|s| s.inputs.len() + s.outputs.len()).max().unwrap_or(0);
     KernelTables {
         prelude: CPU_PRELUDE.concat(),
         declarations: symbols.into_iter().map(declare).collect(),
         tables: array("rt_kernel", "glue_kernels", rows.into_iter())
-            + &array("rt_segment", "glue_segments", segments.iter().cloned())
+            + &array("rt_segment", "glue_segments", segments)
             + &array("uint32_t", "glue_image_bytes", image_bytes),
         target: format!(
             "static const struct rt_target rt_target = {{\n    {level}, {}u, {}u, glue_segments, {}, {n_operands}, glue_image_bytes}};\n",
             steps.shared,
             steps.thread,
-            segments.len(),
+            runs.len(),
         ),
     }
-}
-
-/// All steps in order as C initialisers of `rt_segment`.
-fn segments(plan: &Plan) -> Vec<String> {
-    let mut all = Vec::new();
-    let mut done = 0;
-    let whole = |from: usize, to: usize, all: &mut Vec<String>| {
-        if from < to {
-            all.push(format!("{{{from}, {to}, RT_WHOLE}}"));
-        }
-    };
-    for Segment { steps, images } in &plan.segments {
-        whole(done, steps.start, &mut all);
-        all.push(format!("{{{}, {}, {images}}}", steps.start, steps.end));
-        done = steps.end;
-    }
-    whole(done, plan.steps.len(), &mut all);
-    all
 }
 
 fn cuda_kernels(

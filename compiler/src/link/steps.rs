@@ -71,7 +71,7 @@ impl Steps {
             steps: Vec::new(),
             points: IndexSet::new(),
             slots: slots(plan, values)?,
-            image_bytes: image_bytes(plan, values)?,
+            image_bytes: Vec::new(),
             shared: 0,
             thread: 0,
             units: Vec::new(),
@@ -108,6 +108,7 @@ impl Steps {
             all.info.push(info(step, choice));
         }
         written(plan)?;
+        all.image_bytes = image_bytes(plan, values)?;
         // Several symbols can be of one unit.
         all.units = units.into_values().collect::<IndexSet<_>>().into_iter().collect();
         Ok(all)

@@ -3,8 +3,6 @@
 
 use std::ops::Range;
 
-use aotfarm_protocol::Segment;
-
 use crate::candidate::oracle;
 use crate::interp::{Tensor, bind};
 use crate::ir::{Bindings, Expr, Graph, Sym};
@@ -28,14 +26,10 @@ fn elements(spec: &TensorSpec, point: &[i64]) -> Vec<usize> {
 /// Runs of steps in order, each with the first and the number of the images that it is done for.
 fn parts(plan: &Plan, batch: i64) -> Vec<(Range<usize>, i64, i64)> {
     let mut parts = Vec::new();
-    let mut done = 0;
-    for Segment { steps, images } in &plan.segments {
-        parts.push((done..steps.start, 0, batch));
-        let count = (batch + images - 1) / images;
+    for (steps, images) in plan.runs() {
+        let count = images.map_or(1, |images| (batch + images - 1) / images);
         parts.extend((0..count).map(|k| (steps.clone(), k * batch / count, (k + 1) * batch / count - k * batch / count)));
-        done = steps.end;
     }
-    parts.push((done..plan.steps.len(), 0, batch));
     parts
 }
 

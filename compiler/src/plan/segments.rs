@@ -3,6 +3,8 @@
 //! What a layer writes for a whole batch often does not fit the caches, and the next layer reads it from memory. Where a run of steps is done for a few images, from
 //! its first step to its last, before it begins with the next ones, it does fit. An image is a unit of the plan's first symbolic dimension.
 
+use std::ops::Range;
+
 use aotfarm_protocol::{Segment, Target};
 
 use crate::ir::{Expr, Sym};
@@ -35,24 +37,36 @@ impl Plan {
         Ok(self)
     }
 
+    /// All steps in order: each segment with its images, and the runs between that are done for the whole batch.
+    pub(crate) fn runs(&self) -> Vec<(Range<usize>, Option<i64>)> {
+        let mut runs = Vec::new();
+        let mut done = 0;
+        for Segment { steps, images } in &self.segments {
+            runs.extend([(done..steps.start, None), (steps.clone(), Some(*images))]);
+            done = steps.end;
+        }
+        runs.push((done..self.steps.len(), None));
+        runs.retain(|(steps, _)| !steps.is_empty());
+        runs
+    }
+
     /// Bytes from one image to the next in each buffer that a segment meets in parts but that holds the whole batch: a tensor of the caller's, or what
     /// lies between a segment and other steps.
     pub fn parted(&self) -> Vec<Option<Expr>> {
-        let Some(batch) = self.batch() else { return vec![None; self.buffers.len()] };
-        let mut users: Vec<Vec<usize>> = vec![Vec::new(); self.buffers.len()];
-        for (s, step) in self.steps.iter().enumerate() {
-            for buffer in step.inputs.iter().chain(&step.outputs) {
-                users.get_mut(buffer.0 as usize).into_iter().for_each(|users| users.push(s));
+        let mut parted = vec![None; self.buffers.len()];
+        let Some(batch) = self.batch() else { return parted };
+        let lifetimes = arena::lifetimes(self);
+        for Segment { steps: segment, .. } in &self.segments {
+            for BufferId(b) in self.steps[segment.clone()].iter().flat_map(|step| step.inputs.iter().chain(&step.outputs)) {
+                let (b, buffer) = (*b as usize, &self.buffers[*b as usize]);
+                let within = lifetimes[b].is_some_and(|(first, last)| segment.contains(&first) && segment.contains(&last));
+                if !(within && matches!(buffer.place, Place::Slot(_))) {
+                    let bytes = per_image(&batch, &(&buffer.len * buffer.dtype.size() as i64));
+                    parted[b] = bytes.filter(|bytes| *bytes != Expr::zero());
+                }
             }
         }
-        let parted = |(b, users): (usize, &Vec<usize>)| {
-            let segment = self.segments.iter().find(|segment| users.iter().any(|s| segment.steps.contains(s)))?;
-            let local = users.iter().all(|s| segment.steps.contains(s)) && matches!(self.buffers[b].place, Place::Slot(_));
-            let buffer = &self.buffers[b];
-            let bytes = per_image(&batch, &(&buffer.len * buffer.dtype.size() as i64))?;
-            (!local && bytes != Expr::zero()).then_some(bytes)
-        };
-        users.iter().enumerate().map(parted).collect()
+        parted
     }
 
     /// The symbol of the first dimension. Kernels for GPUs are launched for whole batches.

@@ -83,6 +83,9 @@ fn check_order(plan: &Plan) -> Result<(), VerifyError> {
 }
 
 fn check_segments(plan: &Plan) -> Result<(), VerifyError> {
+    if plan.segments.is_empty() {
+        return Ok(());
+    }
     let image_wise = plan.image_wise();
     let mut done = 0;
     for Segment { steps, images } in &plan.segments {
