@@ -1,4 +1,4 @@
-"""An artifact called through its C ABI (runtime/include/aotfarm.h), as a Python program that deploys it would: ctypes and numpy only.
+"""An artifact called through its C ABI (abi/include/aotfarm.h), as a Python program that deploys it would: ctypes and numpy only.
 
 Tensors are numpy arrays, or torch tensors, which may lie on a GPU.
 """

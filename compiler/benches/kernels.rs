@@ -15,10 +15,11 @@ use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
+use aotfarm_compiler::candidate::TuningTask;
+use aotfarm_compiler::candidate::measure::{operands, tolerance};
 use aotfarm_compiler::candidate::{self, Candidate};
-use aotfarm_compiler::select::{operands, tolerance};
-use aotfarm_compiler::task::{TaskKind, TuningTask};
-use aotfarm_compiler::{import, passes, plan};
+use aotfarm_compiler::plan::spec::KernelKind;
+use aotfarm_compiler::{ir, passes, plan};
 use aotfarm_protocol::{CpuIsa, Lattice, OperandRole, Precision, Target, TuneMode};
 use libloading::Library;
 use rand::{RngExt as _, SeedableRng as _};
@@ -67,7 +68,7 @@ impl Options {
 
 fn main() {
     let options = Options::parse();
-    let graph = import::example(&options.model).unwrap_or_else(|| panic!("no example `{}`", options.model));
+    let graph = ir::example(&options.model).unwrap_or_else(|| panic!("no example `{}`", options.model));
     let graph = passes::run(graph, None).expect("the passes accept the examples");
     let plan = plan::lower(graph, options.target, Precision::Fp32).expect("the examples have plans");
     let point = plan.tune_points(&[options.batch]).remove(0);
@@ -76,7 +77,7 @@ fn main() {
     let peak = bench.peak();
     println!("peak {peak:.0} GFLOP/s with {} threads of {}", options.threads, options.target);
     let mut total = 0.0;
-    for planned in plan.tasks(&point).expect("the point is in range") {
+    for planned in candidate::tasks(&plan, &point).expect("the point is in range") {
         let title = candidate::title(&planned.task);
         if !title.contains(&options.filter) {
             continue;
@@ -100,18 +101,19 @@ fn main() {
 /// Multiply-adds count two.
 fn flops(task: &TuningTask) -> Option<f64> {
     let spec = &task.spec;
-    let elements = |t: &aotfarm_compiler::task::TensorSpec| t.shape.iter().map(|s| s.at(&task.point) as f64).product::<f64>();
+    let elements =
+        |t: &aotfarm_compiler::plan::spec::TensorSpec| t.shape.iter().map(|s| s.at(&task.point) as f64).product::<f64>();
     match &spec.kind {
-        TaskKind::Conv(conv) => {
+        KernelKind::Conv(conv) => {
             let weight = spec.weights.first()?;
             // A fused pooling leaves out most of what it reads.
             let pooled = conv.pool.map_or(1, |p| p.window.stride[0] * p.window.stride[1]) as f64;
             Some(2.0 * elements(spec.outputs.first()?) * pooled * elements(weight) / weight.shape[0].at(&task.point) as f64)
         }
-        TaskKind::MatMul(_) => {
+        KernelKind::MatMul(_) => {
             Some(2.0 * elements(spec.outputs.first()?) * spec.inputs.first()?.shape.last()?.at(&task.point) as f64)
         }
-        TaskKind::Attention(_) | TaskKind::Pool(_) | TaskKind::Rows(_) | TaskKind::Loops(_) => None,
+        KernelKind::Attention(_) | KernelKind::Pool(_) | KernelKind::Rows(_) | KernelKind::Loops(_) => None,
     }
 }
 

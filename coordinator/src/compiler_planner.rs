@@ -5,13 +5,15 @@ use std::collections::{BTreeMap, HashMap};
 use std::error::Error as StdError;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use aotfarm_compiler::candidate::TuningTask;
+use aotfarm_compiler::candidate::measure;
 use aotfarm_compiler::candidate::{self, Candidate, FAMILIES, title};
 use aotfarm_compiler::interp::{self, Case, Tensor};
 use aotfarm_compiler::ir::{Bindings, Graph, verify};
 use aotfarm_compiler::link::{self, ArtifactInfo, SpecChoice};
+use aotfarm_compiler::plan::spec::{AttentionSpec, KernelKind, Reduction, TensorSpec};
 use aotfarm_compiler::plan::{self, Plan, Step};
 use aotfarm_compiler::select::Admission;
-use aotfarm_compiler::task::{AttentionSpec, TaskKind, TensorSpec, TuningTask};
 use aotfarm_compiler::{import, passes, select};
 use aotfarm_protocol::{
     Accuracy, CandidateId, DType, Digest, DimRange, JobRequest, KeyHasher, MeasureProtocol, MeasureSpec, Outcome, Params, Target,
@@ -99,7 +101,7 @@ impl Variant {
     fn new(plan: Plan, request: &JobRequest) -> Result<Self, PlanError> {
         let mut specs: BTreeMap<usize, Spec> = BTreeMap::new();
         for point in plan.tune_points(&request.tune_at) {
-            for found in plan.tasks(&point).map_err(fault)? {
+            for found in candidate::tasks(&plan, &point).map_err(fault)? {
                 if !FAMILIES.iter().any(|f| f.supports(&found.task).is_ok()) {
                     return Err(PlanError::new(format!("no kernel family implements {}", title(&found.task))));
                 }
@@ -121,7 +123,7 @@ impl Variant {
             point: named(point),
             calls: *calls,
             flops: flops(task),
-            allowed: select::allowed(task, self.accuracy),
+            allowed: measure::allowed(task, self.accuracy),
             footprint: self.plan.footprint(point),
         };
         let specs = self.specs.iter().map(|s| SpecOutline { tasks: s.tasks.iter().map(task).collect() }).collect();
@@ -140,21 +142,21 @@ fn flops(task: &TuningTask) -> f64 {
     let outputs: f64 = spec.outputs.iter().map(elements).sum();
     let inner = match &spec.kind {
         // [O, …]: every output takes all but the first. A pooled one takes as many as the pooling's stride leaves out.
-        TaskKind::Conv(conv) => {
+        KernelKind::Conv(conv) => {
             let terms = |w: &TensorSpec| 2.0 * w.shape[1..].iter().map(|s| s.at(&task.point) as f64).product::<f64>();
             let branch = conv.branch.and_then(|b| spec.weights.get(b.weight));
             let pooled = conv.pool.map_or(1, |p| p.window.stride[0] * p.window.stride[1]);
             spec.weights.first().into_iter().chain(branch).map(terms).sum::<f64>() * pooled as f64
         }
-        TaskKind::MatMul(_) => spec.inputs.first().and_then(|a| a.shape.last()).map_or(1.0, |k| 2.0 * k.at(&task.point) as f64),
+        KernelKind::MatMul(_) => spec.inputs.first().and_then(|a| a.shape.last()).map_or(1.0, |k| 2.0 * k.at(&task.point) as f64),
         // Every score takes a row of query and of key, and is multiplied by a row of value.
-        TaskKind::Attention(AttentionSpec { rows: [_, keys], widths: [width, values], .. }) => {
+        KernelKind::Attention(AttentionSpec { rows: [_, keys], widths: [width, values], .. }) => {
             2.0 * keys.at(&task.point) as f64 * (width + values) as f64 / *values as f64
         }
-        TaskKind::Pool(p) => (p.window.kernel[0] * p.window.kernel[1]) as f64,
-        TaskKind::Rows(_) => 16.0,
-        TaskKind::Loops(nest) => {
-            let reduced = |r: &aotfarm_compiler::task::Reduction| r.extents.iter().map(|e| e.at(&task.point) as f64).product();
+        KernelKind::Pool(p) => (p.window.kernel[0] * p.window.kernel[1]) as f64,
+        KernelKind::Rows(_) => 16.0,
+        KernelKind::Loops(nest) => {
+            let reduced = |r: &Reduction| r.extents.iter().map(|e| e.at(&task.point) as f64).product();
             nest.reduction.as_ref().map_or(2.0, reduced)
         }
     };
@@ -314,7 +316,7 @@ impl Blueprint for CompiledModel {
         let memo = self.memo();
         let rendered: Vec<_> = candidates.iter().map(|(id, object)| (memo.candidate(*id).clone(), *object)).collect();
         let reference = (memo.candidate(reference.0), reference.1);
-        select::measure_spec(self.task(task), &rendered, reference, tools, protocol, seed)
+        measure::measure_spec(self.task(task), &rendered, reference, tools, protocol, seed)
     }
 
     fn select(
@@ -413,7 +415,7 @@ mod tests {
     /// A small convolution network, planned for real: what the driver relies on.
     #[test]
     fn an_example_is_planned_the_same_way_twice() {
-        let graph = Bytes::from(import::graph::write(&import::example("mobilenet_v2").unwrap()));
+        let graph = Bytes::from(import::graph::write(&aotfarm_compiler::ir::example("mobilenet_v2").unwrap()));
         let request = JobRequest {
             name: "m".to_owned(),
             graph: Digest::of(&graph),
@@ -468,7 +470,7 @@ mod tests {
     #[test]
     fn a_vendors_library_is_linked_only_if_the_request_allows_it() {
         use aotfarm_protocol::{Measurement, VendorLibrary};
-        let graph = Bytes::from(import::graph::write(&import::example("resnet18").unwrap()));
+        let graph = Bytes::from(import::graph::write(&aotfarm_compiler::ir::example("resnet18").unwrap()));
         let plan = |allow_vendor| {
             let request = JobRequest {
                 name: "m".to_owned(),

@@ -1,6 +1,6 @@
 /* Loads an artifact and runs it on inputs of ones.
  *
- *     cc -I runtime/include -o run docs/examples/run.c -ldl
+ *     cc -I abi/include -o run docs/examples/run.c -ldl
  *     ./run resnet18.so 2        # every symbolic dimension is 2
  *
  * SPDX-License-Identifier: Apache-2.0

@@ -1,4 +1,4 @@
-//! Loads artifacts and runs them: a safe layer over the C ABI of `include/aotfarm.h`.
+//! Loads artifacts and runs them: a safe layer over the C ABI of `abi/include/aotfarm.h`.
 //!
 //! ```no_run
 //! use aotfarm_runtime::{Model, Session, Tensor};
@@ -27,4 +27,4 @@ pub use session::{RunError, RunErrorKind, Session, SessionOptions};
 pub use tensor::{Tensor, TensorError, TensorRef};
 
 /// The C header that artifacts implement, as text.
-pub const AOTFARM_H: &str = include_str!("../include/aotfarm.h");
+pub use aotfarm_abi::artifact::AOTFARM_H;

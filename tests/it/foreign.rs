@@ -49,7 +49,7 @@ fn a_model_for_aarch64_is_compiled_here_and_runs_under_an_emulator() {
 
     let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let example = text(&repository.join("docs/examples/run.c"));
-    let include = format!("-I{}", text(&repository.join("runtime/include")));
+    let include = format!("-I{}", text(&repository.join("abi/include")));
     let cc = |args: &[&str]| Running::new(cli.command("aarch64-linux-gnu-gcc", args)).end().ok();
     cc(&["-Wall", "-Wextra", "-Werror", &include, &example, "-o", "run", "-ldl"]);
     let library = cc(&["-print-file-name=libc.so.6"]);

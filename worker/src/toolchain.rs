@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use aotfarm_abi::cc;
 use aotfarm_protocol::{CpuIsa, KeyHasher, Target, Toolchain};
 use tokio::process::Command;
 use tokio_util::sync::CancellationToken;
@@ -12,32 +13,6 @@ use tokio_util::sync::CancellationToken;
 use crate::exec::ChildProgram;
 use crate::nvrtc::{NoNvrtc, Nvrtc, NvrtcSearch};
 use crate::process::{self, Ending, Limits, ProcessError};
-
-/// Flags of every compilation. Optimisation that keeps IEEE results up to contraction, and nothing that depends on the
-/// place or time of the build. Kernels are written in vectors, or say where vectors are to be made: the search for more takes a
-/// third of the time and finds none.
-const COMMON: &[&str] = &[
-    "-std=gnu11",
-    "-O2",
-    "-fno-tree-vectorize",
-    "-fopenmp-simd",
-    "-fPIC",
-    "-g0",
-    "-w",
-    "-ffp-contract=fast",
-    "-fno-math-errno",
-    "-fno-trapping-math",
-    "-fno-semantic-interposition",
-    "-fno-asynchronous-unwind-tables",
-    "-frandom-seed=0",
-];
-
-/// Flags that a target implies: the one table.
-const BY_TARGET: &[(CpuIsa, &[&str])] = &[
-    (CpuIsa::X86_64V3, &["-march=x86-64-v3", "-mtune=haswell"]),
-    (CpuIsa::X86_64V4, &["-march=x86-64-v4", "-mtune=skylake-avx512", "-mprefer-vector-width=512"]),
-    (CpuIsa::Aarch64, &["-march=armv8.2-a"]),
-];
 
 /// The cross compiler that is looked for beside the host's own.
 const CROSS: (&str, Target) = ("aarch64-linux-gnu-gcc", Target::Cpu(CpuIsa::Aarch64));
@@ -215,8 +190,9 @@ impl Compiler {
         let name = if banner.contains("clang") { "clang" } else { "gcc" };
         let version: String = version.trim().chars().filter(|c| c.is_ascii_alphanumeric() || *c == '.').take(32).collect();
         // The flags are part of the identity: a worker that calls the same program otherwise makes other objects.
-        let flags =
-            BY_TARGET.iter().fold(KeyHasher::new("toolchain").field(bytes).list(COMMON), |key, (_, flags)| key.list(*flags));
+        let flags = cc::BY_TARGET
+            .iter()
+            .fold(KeyHasher::new("toolchain").field(bytes).list(cc::COMMON), |key, (_, flags)| key.list(*flags));
         let id = format!("{name}-{version}-{}", &flags.finish().hex()[..8]);
         let architecture = machine.split('-').next().unwrap_or_default().trim().to_owned();
         let mut compiler = Self { driver: driver.clone(), id, targets: Vec::new() };
@@ -249,8 +225,7 @@ impl Compiler {
         if let Some(path) = std::env::var_os("PATH") {
             command.env("PATH", path);
         }
-        let flags = BY_TARGET.iter().find(|(isa, _)| what.target == Target::Cpu(*isa)).map_or(&[][..], |(_, flags)| flags);
-        command.args(COMMON).args(flags).args(&what.args);
+        command.args(cc::COMMON).args(cc::target_flags(&what.target.to_string())).args(&what.args);
         let done = process::run(command, COMPILE_LIMITS, cancel).await?;
         Ok(match done.ending {
             Ending::Exited(0) => Ok(()),

@@ -19,8 +19,8 @@ use bed::{Blobs, Test};
 
 mod bed;
 
-const ABI: &str = include_str!("../../compiler/kernels/cpu/aotk.h");
-const CUDA_ABI: &str = include_str!("../../compiler/kernels/cuda/aotk.cuh");
+const ABI: &str = aotfarm_abi::kernel::AOTK_H;
+const CUDA_ABI: &str = aotfarm_abi::kernel::AOTK_CUH;
 const CUDA_TOOLS: &str = include_str!("../../compiler/kernels/cuda/tools.cu");
 
 const TESTS: &[Test<Bed>] = &[

@@ -20,7 +20,7 @@ use bed::{Blobs, Test};
 
 mod bed;
 
-const ABI: &str = include_str!("../../compiler/kernels/cuda/aotk.cuh");
+const ABI: &str = aotfarm_abi::kernel::AOTK_CUH;
 const TOOLS: &str = include_str!("../../compiler/kernels/cuda/tools.cu");
 
 const TESTS: &[Test<Bed>] = &[

@@ -37,7 +37,7 @@ impl Example {
 
 /// Writes the example `model` to `file`; returns its size.
 pub(crate) fn write(model: &str, file: &std::path::Path) -> anyhow::Result<u64> {
-    let graph = aotfarm_compiler::import::example(model).expect("the argument parser knows the models");
+    let graph = aotfarm_compiler::ir::example(model).expect("the argument parser knows the models");
     let data = aotfarm_compiler::import::graph::write(&graph);
     tensors::write_file(file, &data)?;
     Ok(data.len() as u64)

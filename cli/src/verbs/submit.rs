@@ -267,7 +267,7 @@ mod tests {
     fn vendors_libraries_are_for_gpus_and_only_when_allowed() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("m.graph");
-        let graph = aotfarm_compiler::import::example("resnet18").unwrap();
+        let graph = aotfarm_compiler::ir::example("resnet18").unwrap();
         std::fs::write(&file, aotfarm_compiler::import::graph::write(&graph)).unwrap();
         let submit = |device: &str, allow_vendor| {
             let defaults = Submit::of(&file, "m", true);

@@ -1,7 +1,7 @@
 //! Plan + Selection + weights → the inputs of a Link item.
 //!
 //! An artifact is `glue` + kernel objects (cubins for a GPU) + one section of weights. This module writes the glue, a self-contained C file: the
-//! C ABI, the session runtime (`kernels/runtime_common.c` with `kernels/cpu/{team,runtime}.c` or `kernels/cuda/runtime.c`, and `kernels/cuda/vendor.c` where a library does a step), and the tables of
+//! C ABI, the session runtime ([`source`](aotfarm_abi::artifact::source)), and the tables of
 //! this plan. It also lays out the weight section. The recipe that makes a `.so` of these is the contract of [`aotfarm_protocol::LinkSpec`]; workers follow it
 //! without knowing anything of this crate.
 //!
@@ -16,10 +16,10 @@
 
 use aotfarm_protocol::{ArtifactMetadata, CopyStep, Digest, PackStep};
 
-use crate::candidate::{Candidate, FAMILIES, Needs};
-use crate::ir::Bindings;
-use crate::plan::Plan;
-use crate::task::TuningTask;
+use aotfarm_ir::Bindings;
+use aotfarm_kernels::TuningTask;
+use aotfarm_kernels::{Candidate, FAMILIES, Needs};
+use aotfarm_plan::Plan;
 
 mod glue;
 mod ports;

@@ -4,8 +4,8 @@ use aotfarm_protocol::{Dim, Port};
 
 use super::LinkError;
 use super::values::Values;
-use crate::ir::{Expr, GraphDim};
-use crate::plan::{Place, Plan};
+use aotfarm_ir::{Expr, GraphDim};
+use aotfarm_plan::{Place, Plan};
 
 /// One dimension of an input or output.
 pub(super) struct PortDim {

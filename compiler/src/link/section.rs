@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use aotfarm_protocol::{CopyStep, PackStep, Params, Target};
 
 use super::{LinkError, MAX_SECTION};
-use crate::candidate::{Candidate, FamilyId};
-use crate::plan::{Plan, PlanWeight, WeightId};
+use aotfarm_kernels::{Candidate, FamilyId};
+use aotfarm_plan::{Plan, PlanWeight, WeightId};
 
 /// Weights of a CPU artifact start on multiples of this, and kernels may read as many bytes past their end.
 const CPU_ALIGN: u64 = 64;

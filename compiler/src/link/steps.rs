@@ -9,10 +9,10 @@ use super::section::Section;
 use super::values::Values;
 use super::vendor::VendorStep;
 use super::{LinkError, NeedsOf, SpecChoice};
-use crate::candidate::Candidate;
-use crate::ir::{Bindings, Expr};
-use crate::plan::{BufferId, Place, Plan, Step};
-use crate::task::TuningTask;
+use aotfarm_ir::{Bindings, Expr};
+use aotfarm_kernels::Candidate;
+use aotfarm_kernels::TuningTask;
+use aotfarm_plan::{BufferId, Place, Plan, Step};
 
 /// The kernel of a step at one tuned point.
 pub(super) struct Kernel {

@@ -7,21 +7,21 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use aotfarm_protocol::{CandidateId, DType, Digest, Dim, DimRange, GLUE_FLAGS, LINK_FLAGS, LINK_LIBRARIES, Params, Port};
-use aotfarm_protocol::{Precision, Segment, Target, VERSION_SCRIPT, cubins_assembly, weights_assembly};
+use aotfarm_abi::kernel::AOTK_H;
+use aotfarm_abi::link::{GLUE_FLAGS, LINK_FLAGS, LINK_LIBRARIES, VERSION_SCRIPT, cubins_assembly, weights_assembly};
+use aotfarm_protocol::{CandidateId, DType, Digest, Dim, DimRange, Params, Port, Precision, Segment, Target};
 use aotfarm_runtime::{LoadError, Model, RunErrorKind, Session, Tensor};
 
 use super::*;
-use crate::candidate::{self, KernelSource};
-use crate::ir::{Builder, Expr, Op, ReduceOp, TensorData, TensorType, UnaryOp, Window};
-use crate::plan::{Buffer, BufferId, Place, PlanWeight, Slot, Step, WeightId};
-use crate::task::{Index, Layout, LoopNest, Math, Scalar, Size, TaskKind, TaskSpec, TensorSpec};
+use aotfarm_ir::{Builder, Expr, Op, ReduceOp, TensorData, TensorType, UnaryOp, Window};
+use aotfarm_kernels::KernelSource;
+use aotfarm_plan::spec::{Index, KernelKind, KernelSpec, Layout, LoopNest, Math, Scalar, Size, TensorSpec};
+use aotfarm_plan::{Buffer, BufferId, Place, PlanWeight, Slot, Step, WeightId};
 
 mod cuda;
 mod vendor;
 
 const KERNELS: &str = include_str!("../../../tests/golden/link/kernels.c");
-const AOTK: &str = include_str!("../../kernels/cpu/aotk.h");
 
 fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -32,15 +32,15 @@ fn expr(text: &str) -> Expr {
 }
 
 fn unit(name: &str) -> String {
-    format!("#define UNIT_{name}\n{AOTK}\n{KERNELS}")
+    format!("#define UNIT_{name}\n{AOTK_H}\n{KERNELS}")
 }
 
 /// The spec's computation does not matter to the linker.
-fn spec(inputs: usize, weights: &[i64], dims: usize) -> TaskSpec {
+fn spec(inputs: usize, weights: &[i64], dims: usize) -> KernelSpec {
     let tensor = |shape: Vec<Size>| TensorSpec { dtype: DType::F32, shape, layout: Layout::Plain };
     let nest = LoopNest { extents: vec![], reduction: None, value: Scalar::Const(0.0, DType::F32), store: Index::Const(0) };
-    TaskSpec {
-        kind: TaskKind::Loops(nest),
+    KernelSpec {
+        kind: KernelKind::Loops(nest),
         inputs: vec![tensor(vec![Size::Dim(0)]); inputs],
         weights: weights.iter().map(|n| tensor(vec![Size::Const(*n)])).collect(),
         outputs: vec![tensor(vec![Size::Dim(0)])],
@@ -402,8 +402,8 @@ fn network() -> Plan {
     }
     let y = b.push(Op::Reduce { op: ReduceOp::Mean, axes: vec![2, 3], keepdim: false }, &[x], "mean").unwrap();
     b.output(y);
-    let graph = crate::passes::run(b.finish().unwrap(), None).unwrap();
-    crate::plan::lower(graph, native(), Precision::Fp32).unwrap()
+    let graph = aotfarm_plan::passes::run(b.finish().unwrap(), None).unwrap();
+    aotfarm_plan::lower(graph, native(), Precision::Fp32).unwrap()
 }
 
 #[test]
@@ -416,8 +416,8 @@ fn a_batch_in_parts_gives_what_it_gives_whole() {
     let n = whole.steps.len();
     let mut choices: Vec<SpecChoice> = Vec::new();
     for point in [1, 8].map(at) {
-        for task in whole.tasks(&point).unwrap() {
-            let kernel = (point.clone(), candidate::reference(&task.task));
+        for task in aotfarm_kernels::tasks(&whole, &point).unwrap() {
+            let kernel = (point.clone(), aotfarm_kernels::reference(&task.task));
             match choices.iter_mut().find(|choice| choice.spec == task.spec) {
                 Some(choice) => choice.by_point.push(kernel),
                 None => choices.push(SpecChoice { spec: task.spec, by_point: vec![kernel] }),
@@ -483,7 +483,7 @@ fn wrong_inputs_are_refused_with_names_and_numbers() {
 #[test]
 fn the_c_abi_keeps_its_promises() {
     let Some((dir, model)) = artifact() else { return };
-    let include = format!("-I{}", repository().join("runtime/include").display());
+    let include = format!("-I{}", repository().join("abi/include").display());
     let source = repository().join("runtime/tests/abi.c");
     let flags = ["-std=gnu11", "-Wall", "-Wextra", "-Werror", "-O1", &include];
     cc(dir.path(), &[flags.as_slice(), &[source.to_str().unwrap(), "-o", "abi", "-ldl", "-lpthread"]].concat()).unwrap();
@@ -494,7 +494,7 @@ fn the_c_abi_keeps_its_promises() {
 #[test]
 fn the_example_in_the_documentation_runs() {
     let Some((dir, model)) = artifact() else { return };
-    let include = format!("-I{}", repository().join("runtime/include").display());
+    let include = format!("-I{}", repository().join("abi/include").display());
     let source = repository().join("docs/examples/run.c");
     cc(dir.path(), &["-Wall", "-Wextra", "-Werror", &include, source.to_str().unwrap(), "-o", "run", "-ldl"]).unwrap();
     let run = |size: &str| Command::new(dir.path().join("run")).arg(model.path()).arg(size).output().unwrap();
@@ -606,7 +606,7 @@ fn damaged_artifacts_do_not_crash_the_check() {
 /// A graph of real operators through every stage, with several kernels for each task.
 #[test]
 fn a_compiled_graph_runs_as_the_interpreter_says() {
-    use crate::ir::{BinaryOp, Builder, Op, TensorType, UnaryOp, Window};
+    use aotfarm_ir::{BinaryOp, Builder, Op, TensorType, UnaryOp, Window};
     if let Some(why) = aotfarm_runtime::why_not(native()) {
         println!("skipped: this host {why}");
         return;
@@ -641,7 +641,7 @@ fn a_compiled_graph_runs_as_the_interpreter_says() {
     let last = b.push(Op::Conv { window: point, groups: 1 }, &[gated, w5], "project").unwrap();
     b.output(last);
     let graph = b.finish().unwrap();
-    let plan = crate::plan::lower(crate::passes::run(graph.clone(), None).unwrap(), native(), Precision::Fp32).unwrap();
+    let plan = aotfarm_plan::lower(aotfarm_plan::passes::run(graph.clone(), None).unwrap(), native(), Precision::Fp32).unwrap();
     assert!(plan.steps.iter().any(|step| step.outputs.len() == 2), "{}", plan.print());
     let points = plan.tune_points(&[1, 6]);
 
@@ -649,8 +649,8 @@ fn a_compiled_graph_runs_as_the_interpreter_says() {
         let mut choices: Vec<SpecChoice> = (0..plan.specs.len()).map(|spec| SpecChoice { spec, by_point: Vec::new() }).collect();
         let mut sources = Vec::new();
         for point in &points {
-            for planned in plan.tasks(point).unwrap() {
-                let all = crate::candidate::candidates(&planned.task, aotfarm_protocol::TuneMode::Quick, None);
+            for planned in aotfarm_kernels::tasks(&plan, point).unwrap() {
+                let all = aotfarm_kernels::candidates(&planned.task, aotfarm_protocol::TuneMode::Quick, None);
                 let chosen = all.get(pick).or(all.last()).unwrap();
                 sources.push(chosen.source.text.clone());
                 choices[planned.spec].by_point.push((point.clone(), chosen.clone()));
@@ -665,12 +665,12 @@ fn a_compiled_graph_runs_as_the_interpreter_says() {
             for batch in [1, 9, 2, 5] {
                 let shape = vec![batch, 5, 9, 11];
                 let x = Tensor::from_f32(shape.clone(), &values(shape.iter().product())).unwrap();
-                let input = crate::interp::Tensor {
+                let input = aotfarm_ir::interp::Tensor {
                     dtype: DType::F32,
                     shape: shape.iter().map(|n| *n as usize).collect(),
                     data: x.bytes().to_vec(),
                 };
-                let expected = crate::interp::run(&graph, &[input]).unwrap();
+                let expected = aotfarm_ir::interp::run(&graph, &[input]).unwrap();
                 let expected = TensorData::new(expected[0].data.clone()).to_f32();
                 let outputs = session.run(&[x.view()]).unwrap();
                 let actual = outputs[0].as_f32().unwrap();

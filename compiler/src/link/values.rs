@@ -3,7 +3,7 @@
 use indexmap::IndexSet;
 
 use super::LinkError;
-use crate::ir::{Expr, GraphDim, Sym};
+use aotfarm_ir::{Expr, GraphDim, Sym};
 
 /// Distinct sizes in the order of first use.
 pub(super) struct Values {

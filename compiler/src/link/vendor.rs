@@ -1,4 +1,4 @@
-//! The tables of the steps that a library of NVIDIA's does, as `kernels/cuda/vendor.c` reads them.
+//! The tables of the steps that a library of NVIDIA's does, as `abi/artifact/vendor.c` reads them.
 
 use std::collections::BTreeSet;
 

@@ -4,14 +4,11 @@ use std::collections::HashMap;
 
 use aotfarm_protocol::{AutotuneRow, CandidateId, Measurement, Outcome, params_text};
 
-use crate::candidate::{Candidate, reference};
-use crate::task::TuningTask;
+use aotfarm_kernels::TuningTask;
+use aotfarm_kernels::{Candidate, reference};
 
-mod operands;
 #[cfg(test)]
 mod tests;
-
-pub use operands::{allowed, measure_spec, operands, tolerance};
 
 /// What came of tuning one task.
 #[derive(Debug, Clone)]

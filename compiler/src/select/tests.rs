@@ -1,13 +1,12 @@
-//! Selection tables with their reasons, and operands.
+//! Selection tables with their reasons.
 
-use aotfarm_protocol::{
-    Accuracy, CandidateId, DType, Digest, Lattice, MeasureProtocol, Measurement, OperandRole, Outcome, Target, TuneMode, Values,
-    params_text,
-};
+use aotfarm_protocol::{Accuracy, CandidateId, DType, Measurement, Outcome, Target, TuneMode, params_text};
 
-use super::{Admission, allowed, measure_spec, operands, select, tolerance};
-use crate::candidate::{Candidate, candidates, reference};
-use crate::task::{EpilogueStep, Layout, MatMulSpec, Math, RowSpec, Size, TaskKind, TaskSpec, TensorSpec, TuningTask};
+use super::{Admission, select};
+use aotfarm_kernels::measure::{allowed, tolerance};
+use aotfarm_kernels::task::TuningTask;
+use aotfarm_kernels::{Candidate, candidates, reference};
+use aotfarm_plan::spec::{EpilogueStep, KernelKind, KernelSpec, Layout, MatMulSpec, Math, Size, TensorSpec};
 
 fn tensor(shape: &[i64], layout: Layout) -> TensorSpec {
     TensorSpec { dtype: DType::F32, shape: shape.iter().map(|n| Size::Const(*n)).collect(), layout }
@@ -16,8 +15,8 @@ fn tensor(shape: &[i64], layout: Layout) -> TensorSpec {
 /// A linear layer of 64 rows.
 fn task() -> TuningTask {
     let plain = |shape: &[i64]| tensor(shape, Layout::Plain);
-    let kind = TaskKind::MatMul(MatMulSpec { b_is_weight: true, b_transposed: true, epilogue: vec![EpilogueStep::Bias(1)] });
-    let spec = TaskSpec {
+    let kind = KernelKind::MatMul(MatMulSpec { b_is_weight: true, b_transposed: true, epilogue: vec![EpilogueStep::Bias(1)] });
+    let spec = KernelSpec {
         kind,
         inputs: vec![plain(&[64, 100])],
         weights: vec![plain(&[50, 100]), plain(&[50])],
@@ -148,57 +147,6 @@ fn rows_carry_no_samples() {
 }
 
 #[test]
-fn a_measure_item_says_all_that_a_worker_needs() {
-    let task = task();
-    let considered = considered(&task, 3);
-    let object = Digest::of("object");
-    let given: Vec<_> = considered.iter().map(|c| (c.clone(), object)).collect();
-    let protocol = MeasureProtocol {
-        version: 1,
-        threads: 2,
-        screen_runs: 8,
-        race_runs: 100,
-        race_width: 6,
-        drop_factor: 3.0,
-        rotate_bytes: 64 << 20,
-        budget_ms: 1000,
-        run_limit_ms: 1000,
-        memory_limit: 1 << 30,
-    };
-    let spec = measure_spec(&task, &given, (&considered[0], object), None, protocol, 7);
-    assert_eq!(spec.title, "matmul(64x100, 50x100) f32 cpu-x86_64-v3");
-    assert_eq!(spec.task, task.key());
-    let roles: Vec<_> = spec.operands.iter().map(|o| o.role).collect();
-    assert_eq!(roles, [OperandRole::Input, OperandRole::Weight, OperandRole::Weight, OperandRole::Output]);
-    assert_eq!(spec.operands[1].values, Values::Normal { std: 0.1 }, "a sum of 100 products has deviation 1");
-    assert_eq!(spec.candidates.len(), 3);
-    for (call, candidate) in spec.candidates.iter().zip(&considered) {
-        assert_eq!((call.candidate, &call.symbol, call.object), (candidate.id, &candidate.source.symbol, object));
-        assert_eq!((call.packed_bytes > 0, &call.tune), (candidate.source.packs, &candidate.tune));
-    }
-}
-
-#[test]
-fn images_have_a_lattice_for_whole_blocks_and_one_for_the_rest() {
-    let image = tensor(&[2, 19, 3, 4], Layout::Image { block: 8, halo: [1, 0, 2, 3] });
-    // Rows of 2 + 4 + 3 places of 8 lanes; planes of 4 rows; 3 planes.
-    assert_eq!(image.len_at(&[]), 2 * 3 * 4 * 9 * 8);
-    let origin = 9 * 8 + 2 * 8;
-    let whole = Lattice { offset: origin, dims: vec![(2, 864), (2, 288), (8, 1), (3, 72), (4, 8)] };
-    let rest = Lattice { offset: origin + 2 * 288, dims: vec![(2, 864), (3, 1), (3, 72), (4, 8)] };
-    assert_eq!(image.lattices_at(&[]), [whole, rest]);
-    let all: i64 = image.lattices_at(&[]).iter().map(|l| l.dims.iter().map(|(n, _)| n).product::<i64>()).sum();
-    assert_eq!(all, 2 * 19 * 3 * 4);
-}
-
-#[test]
-fn a_scalar_is_one_element() {
-    let scalar = tensor(&[], Layout::Plain);
-    assert_eq!(scalar.len_at(&[]), 1);
-    assert_eq!(scalar.lattices_at(&[]), [Lattice { offset: 0, dims: vec![] }]);
-}
-
-#[test]
 fn what_is_right_but_not_exact_enough_does_not_win() {
     let task = task();
     let considered = considered(&task, 3);
@@ -208,20 +156,6 @@ fn what_is_right_but_not_exact_enough_does_not_win() {
     let winner = |accuracy| select(&task, &considered, &outcomes, &[], ours(allowed(&task, accuracy))).winner.id;
     assert_eq!(winner(Accuracy::Default), considered[1].id);
     assert_eq!(winner(Accuracy::Strict), considered[2].id);
-}
-
-#[test]
-fn tolerances_follow_type_and_length() {
-    let mut task = task();
-    let short = tolerance(&task);
-    task.spec.inputs[0].shape[1] = Size::Const(10_000);
-    assert!(tolerance(&task) > short && tolerance(&task) < 2e-5);
-    task.spec.outputs[0].dtype = DType::I64;
-    assert_eq!(tolerance(&task), 0.0);
-    task.spec.kind = TaskKind::Rows(RowSpec::Softmax);
-    task.spec.outputs[0].dtype = DType::Bf16;
-    assert_eq!(tolerance(&task), 8e-3);
-    assert_eq!(operands(&task)[0].values, Values::Normal { std: 1.0 });
 }
 
 /// A linear layer on a GPU: the naive kernel, then cuBLASLt, then others.

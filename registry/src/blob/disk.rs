@@ -10,7 +10,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use aotfarm_protocol::{Digest, HUGE_PAGE};
+use aotfarm_abi::link::HUGE_PAGE;
+use aotfarm_protocol::Digest;
 use sha2::{Digest as _, Sha256};
 use tempfile::NamedTempFile;
 

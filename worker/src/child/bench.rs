@@ -9,10 +9,10 @@ use aotfarm_protocol::{KernelCall, MeasureSpec, Operand, OperandRole};
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 
 use super::buffer::Buffer;
-use super::kernel::{Call, Kernel, Pack};
 use super::operand::{self, Random};
 use super::team::Team;
 use super::watch::Watch;
+use aotfarm_abi::kernel::{Call, Kernel, Pack};
 
 /// Copies of one set of weights that are made at most: below 256 KB a set stays in some cache whatever is done.
 const MAX_COPIES: u64 = 256;

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use aotfarm_protocol::HUGE_PAGE;
+use aotfarm_abi::link::HUGE_PAGE;
 
 /// Alignment of every kernel buffer, and how far past its end a kernel may read.
 const SLACK: usize = 64;

@@ -6,7 +6,6 @@
 mod bench;
 mod buffer;
 pub(crate) mod gpu;
-mod kernel;
 mod measure;
 pub(crate) mod messages;
 pub(crate) mod nvrtc;

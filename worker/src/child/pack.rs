@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use super::bench::load;
 use super::buffer::Buffer;
-use super::kernel::Pack;
 use super::{read_job, say};
+use aotfarm_abi::kernel::Pack;
 
 /// What to assemble; offsets have been checked against both sizes.
 #[derive(Debug, Serialize, Deserialize)]

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::kernel::{Call, Kernel};
+use aotfarm_abi::kernel::{Call, Kernel};
 
 /// How often a condition is looked at before the core is given to others: about 20 µs.
 const SPINS: u32 = 4_000;

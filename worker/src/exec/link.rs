@@ -5,9 +5,9 @@ use std::fs::{self, File};
 use std::path::Path;
 use std::time::Duration;
 
-use aotfarm_protocol::{
-    GLUE_FLAGS, LINK_FLAGS, LINK_LIBRARIES, LinkSpec, Target, VERSION_SCRIPT, WorkResult, cubins_assembly, weights_assembly,
-};
+use aotfarm_abi::cc;
+use aotfarm_abi::link::{GLUE_FLAGS, LINK_FLAGS, LINK_LIBRARIES, VERSION_SCRIPT, cubins_assembly, weights_assembly};
+use aotfarm_protocol::{LinkSpec, Target, WorkResult};
 use futures_util::future::try_join_all;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio_util::sync::CancellationToken;
@@ -115,8 +115,7 @@ async fn pack_functions(
     let compile = |(n, source)| async move {
         let (name, object) = (format!("p{n:04}.c"), OsString::from(format!("p{n:04}.o")));
         cx.cache.fetch(source, &dir.join(&name), cancel).await?;
-        // Contraction differs between CPUs of different levels; without it every host packs the same bytes.
-        let args = ["-DAOTK_PACK_ONLY", "-ffp-contract=off", "-O2", "-c", &name, "-o"].map(OsString::from).into_iter();
+        let args = cc::PACK.iter().copied().chain(["-c", &name, "-o"]).map(OsString::from);
         let args = args.chain([object.clone()]).collect();
         Ok::<_, ExecError>(compiler.invoke(&Invocation { dir, target, args }, cancel).await?.map(|()| object))
     };

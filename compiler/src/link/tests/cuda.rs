@@ -5,10 +5,10 @@ use aotfarm_protocol::{GridAxis, Launch};
 use aotfarm_runtime::{DeviceTensor, SessionOptions};
 
 use super::*;
-use crate::candidate::gpu::Nvrtc;
+use aotfarm_abi::kernel::AOTK_CUH;
+use aotfarm_kernels::testing::gpu::Nvrtc;
 
 const GPU_KERNELS: &str = include_str!("../../../../tests/golden/link/kernels.cu");
-const AOTK_CUH: &str = include_str!("../../../kernels/cuda/aotk.cuh");
 
 /// Counts of inputs, weights and dims, for the ABI's macros.
 const UNITS: [(&str, [usize; 3]); 4] =
@@ -152,7 +152,7 @@ fn a_session_calls_the_driver_as_it_should() {
     run_gpu_test(dir.path(), &path, Some(dir.path()));
 
     // The example of the documentation does for a GPU as well.
-    let include = format!("-I{}", repository().join("runtime/include").display());
+    let include = format!("-I{}", repository().join("abi/include").display());
     let source = repository().join("docs/examples/run.c");
     cc(dir.path(), &[&include, source.to_str().unwrap(), "-o", "run", "-ldl"]).unwrap();
     let output = Command::new(dir.path().join("run")).arg(&path).arg("2").env("LD_LIBRARY_PATH", dir.path()).output().unwrap();
@@ -162,7 +162,7 @@ fn a_session_calls_the_driver_as_it_should() {
 
 /// Compiles `runtime/tests/gpu.c`, and runs it on the artifact, with the driver in `driver` or the host's own.
 fn run_gpu_test(dir: &Path, artifact: &Path, driver: Option<&Path>) {
-    let include = format!("-I{}", repository().join("runtime/include").display());
+    let include = format!("-I{}", repository().join("abi/include").display());
     let source = repository().join("runtime/tests/gpu.c");
     let flags = ["-std=gnu11", "-Wall", "-Wextra", "-Werror", "-O1", &include];
     cc(dir, &[flags.as_slice(), &[source.to_str().unwrap(), "-o", "gpu", "-ldl", "-lpthread"]].concat()).unwrap();

@@ -5,7 +5,7 @@ use aotfarm_protocol::{Activation, Extent, VendorCall, VendorConv, VendorLibrary
 
 use super::cuda::gpu_build_of;
 use super::*;
-use crate::candidate::gpu::Nvrtc;
+use aotfarm_kernels::testing::gpu::Nvrtc;
 
 fn dim0() -> Extent {
     Extent { factor: 1, dims: vec![0] }
@@ -204,7 +204,7 @@ fn a_session_calls_the_libraries_as_it_should() {
 
 /// Compiles `runtime/tests/vendor.c`, and runs it on the artifact, with the libraries in `dir` where there are some.
 fn run_vendor_test(dir: &Path, artifact: &Path, env: &[(&str, &str)], arguments: &[&str]) {
-    let include = format!("-I{}", repository().join("runtime/include").display());
+    let include = format!("-I{}", repository().join("abi/include").display());
     let source = repository().join("runtime/tests/vendor.c");
     let flags = ["-std=gnu11", "-Wall", "-Wextra", "-Werror", "-O1", &include];
     cc(dir, &[flags.as_slice(), &[source.to_str().unwrap(), "-o", "vendor", "-ldl"]].concat()).unwrap();
@@ -238,8 +238,8 @@ fn a_gpu_runs_the_calls() {
 }
 
 /// A model with convolutions, linear layers and a product of activations, and an input of each.
-fn network() -> (crate::ir::Graph, Vec<Vec<i64>>) {
-    use crate::ir::{BinaryOp, Builder, Op, TensorType, UnaryOp, Window};
+fn network() -> (aotfarm_ir::Graph, Vec<Vec<i64>>) {
+    use aotfarm_ir::{BinaryOp, Builder, Op, TensorType, UnaryOp, Window};
     let mut b = Builder::new("test");
     let batch = b.dim("batch", 1, 40, Some(4)).unwrap();
     let ty = |shape: &[i64]| TensorType { dtype: DType::F32, shape: shape.iter().map(|n| Expr::from(*n)).collect() };
@@ -294,17 +294,17 @@ fn a_gpu_runs_a_network_with_calls_as_the_interpreter_says() {
     let (graph, shapes) = network();
     let target = Target::Cuda { sm: 90 };
     for precision in [Precision::Fp32, Precision::Tf32, Precision::Bf16, Precision::Fp16] {
-        let plan = crate::plan::lower(crate::passes::run(graph.clone(), None).unwrap(), target, precision).unwrap();
+        let plan = aotfarm_plan::lower(aotfarm_plan::passes::run(graph.clone(), None).unwrap(), target, precision).unwrap();
         let mut choices: Vec<SpecChoice> = (0..plan.specs.len()).map(|spec| SpecChoice { spec, by_point: Vec::new() }).collect();
         let mut sources = Vec::new();
         for point in plan.tune_points(&[1, 16]) {
-            for planned in plan.tasks(&point).unwrap() {
-                let candidate = match crate::candidate::baseline(&planned.task) {
+            for planned in aotfarm_kernels::tasks(&plan, &point).unwrap() {
+                let candidate = match aotfarm_kernels::baseline(&planned.task) {
                     Some(library) => {
                         let algorithm = i64::from(library.family.starts_with("cudnn"));
                         library.with_algorithm(&planned.task, algorithm)
                     }
-                    None => crate::candidate::reference(&planned.task),
+                    None => aotfarm_kernels::reference(&planned.task),
                 };
                 sources.push(candidate.source.text.clone());
                 choices[planned.spec].by_point.push((point.clone(), candidate));
@@ -338,12 +338,12 @@ fn a_gpu_runs_a_network_with_calls_as_the_interpreter_says() {
                     Tensor::from_f32(shape.clone(), &values(shape.iter().product())).unwrap()
                 })
                 .collect();
-            let of = |t: &Tensor| crate::interp::Tensor {
+            let of = |t: &Tensor| aotfarm_ir::interp::Tensor {
                 dtype: DType::F32,
                 shape: t.shape().iter().map(|n| *n as usize).collect(),
                 data: t.bytes().to_vec(),
             };
-            let expected = crate::interp::run(&graph, &tensors.iter().map(of).collect::<Vec<_>>()).unwrap();
+            let expected = aotfarm_ir::interp::run(&graph, &tensors.iter().map(of).collect::<Vec<_>>()).unwrap();
             let views: Vec<_> = tensors.iter().map(Tensor::view).collect();
             for (k, output) in session.run(&views).unwrap().iter().enumerate() {
                 let (actual, expected) = (output.as_f32().unwrap(), TensorData::new(expected[k].data.clone()).to_f32());

@@ -38,7 +38,7 @@ const PREFER_MAX_WORKSPACE: c_int = 1;
 /// Of A, B, C and D.
 const PREFER_MIN_ALIGNMENT: [c_int; 4] = [5, 6, 7, 8];
 
-// Artifacts ask by the same three, so that they get the same proposals (`kernels/cuda/vendor.c`).
+// Artifacts ask by the same three, so that they get the same proposals (`abi/artifact/vendor.c`).
 
 /// Memory that an algorithm may ask for: what NVIDIA recommends for Hopper.
 const MAX_WORKSPACE: usize = 32 << 20;

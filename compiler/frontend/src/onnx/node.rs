@@ -1,0 +1,191 @@
+//! One node of an ONNX graph, with typed access to its operands and attributes.
+
+use aotfarm_protocol::DType;
+
+use super::super::ImportError;
+use super::proto::{AttributeProto, NodeProto};
+use super::{Import, Known, Sizes};
+use aotfarm_ir::{BinaryOp, BuildError, Expr, Op, UnaryOp, ValueId};
+
+/// Why a node cannot be mapped.
+pub(super) enum NodeError {
+    What(String),
+    Build(BuildError),
+}
+
+impl NodeError {
+    pub(super) fn at(self, source: &str) -> ImportError {
+        match self {
+            Self::What(what) => ImportError::Node { node: source.to_owned(), what },
+            Self::Build(error) => error.into(),
+        }
+    }
+}
+
+impl From<BuildError> for NodeError {
+    fn from(error: BuildError) -> Self {
+        Self::Build(error)
+    }
+}
+
+impl From<String> for NodeError {
+    fn from(what: String) -> Self {
+        Self::What(what)
+    }
+}
+
+impl From<&str> for NodeError {
+    fn from(what: &str) -> Self {
+        Self::What(what.to_owned())
+    }
+}
+
+pub(super) type Result<T> = std::result::Result<T, NodeError>;
+
+/// A node being mapped.
+pub(super) struct NodeCall<'c, 'a> {
+    pub(super) import: &'c mut Import<'a>,
+    pub(super) node: &'c NodeProto,
+    pub(super) source: &'c str,
+}
+
+impl NodeCall<'_, '_> {
+    /// The file's name of operand `i`, if it is given.
+    pub(super) fn name(&self, i: usize) -> Option<&str> {
+        self.node.input.get(i).map(String::as_str).filter(|n| !n.is_empty())
+    }
+
+    pub(super) fn opt_tensor(&mut self, i: usize) -> Result<Option<ValueId>> {
+        let Some(name) = self.name(i).map(ToOwned::to_owned) else { return Ok(None) };
+        self.import.tensor(&name).map(Some)
+    }
+
+    pub(super) fn tensor(&mut self, i: usize) -> Result<ValueId> {
+        self.opt_tensor(i)?.ok_or_else(|| format!("operand {i} is missing").into())
+    }
+
+    /// Every given operand.
+    pub(super) fn tensors(&mut self) -> Result<Vec<ValueId>> {
+        (0..self.node.input.len()).filter_map(|i| self.opt_tensor(i).transpose()).collect()
+    }
+
+    /// Operand `i` as known integers.
+    pub(super) fn opt_sizes(&mut self, i: usize) -> Option<Sizes> {
+        let name = self.name(i)?.to_owned();
+        self.import.sizes(&name)
+    }
+
+    pub(super) fn sizes(&mut self, i: usize) -> Result<Vec<Expr>> {
+        let known = self.opt_sizes(i).map(|s| s.values);
+        known.ok_or_else(|| format!("operand {i} must be known when compiling, but depends on the model's data").into())
+    }
+
+    pub(super) fn ints(&mut self, i: usize) -> Result<Option<Vec<i64>>> {
+        if self.name(i).is_none() {
+            return Ok(None);
+        }
+        let ints: Option<Vec<i64>> = self.sizes(i)?.iter().map(Expr::as_const).collect();
+        ints.map(Some).ok_or_else(|| format!("operand {i} must be constant, but depends on a symbolic dimension").into())
+    }
+
+    /// A constant number of one element.
+    pub(super) fn number(&mut self, i: usize) -> Result<Option<f64>> {
+        let Some(name) = self.name(i).map(ToOwned::to_owned) else { return Ok(None) };
+        if let Some([one]) = self.import.sizes(&name).as_ref().map(|s| s.values.as_slice()) {
+            return one.as_const().map(|n| Some(n as f64)).ok_or_else(|| format!("operand {i} must be constant").into());
+        }
+        let id = self.import.tensor(&name)?;
+        let value = self.import.builder.graph().value(id);
+        let (dtype, def) = (value.ty.dtype, &value.def);
+        match def {
+            aotfarm_ir::Def::Weight(data) if dtype == DType::F32 && data.bytes().len() == 4 => {
+                Ok(Some(f64::from(data.to_f32()[0])))
+            }
+            aotfarm_ir::Def::Node(at) => match &self.import.builder.graph().nodes[*at].op {
+                Op::Full { value, .. } => Ok(Some(*value)),
+                _ => Err(format!("operand {i} must be a constant number").into()),
+            },
+            _ => Err(format!("operand {i} must be a constant number").into()),
+        }
+    }
+
+    pub(super) fn attribute(&self, name: &str) -> Option<&AttributeProto> {
+        self.node.attribute.iter().find(|a| a.name == name)
+    }
+
+    pub(super) fn int(&self, name: &str, default: i64) -> i64 {
+        self.attribute(name).map_or(default, |a| a.i)
+    }
+
+    pub(super) fn float(&self, name: &str, default: f32) -> f64 {
+        f64::from(self.attribute(name).map_or(default, |a| a.f))
+    }
+
+    pub(super) fn text(&self, name: &str) -> &str {
+        self.attribute(name).and_then(|a| std::str::from_utf8(&a.s).ok()).unwrap_or_default()
+    }
+
+    pub(super) fn list(&self, name: &str) -> Option<&[i64]> {
+        self.attribute(name).map(|a| a.ints.as_slice())
+    }
+
+    /// Height and width.
+    pub(super) fn pair(&self, name: &str, default: i64) -> Result<[i64; 2]> {
+        match self.list(name).unwrap_or_default() {
+            [] => Ok([default; 2]),
+            [h, w] => Ok([*h, *w]),
+            other => Err(format!("`{name}` has {} numbers; only two spatial dimensions are supported", other.len()).into()),
+        }
+    }
+
+    pub(super) fn axis(&self, axis: i64, rank: usize) -> Result<usize> {
+        let n = rank.max(1) as i64;
+        if (-n..n).contains(&axis) {
+            Ok(axis.rem_euclid(n) as usize)
+        } else {
+            Err(format!("axis {axis} is outside a tensor of rank {rank}").into())
+        }
+    }
+
+    pub(super) fn shape(&self, id: ValueId) -> Vec<Expr> {
+        self.import.builder.shape(id).to_vec()
+    }
+
+    pub(super) fn rank(&self, id: ValueId) -> usize {
+        self.import.builder.shape(id).len()
+    }
+
+    pub(super) fn dtype(&self, id: ValueId) -> DType {
+        self.import.builder.ty(id).dtype
+    }
+
+    pub(super) fn push(&mut self, op: Op, inputs: &[ValueId]) -> Result<ValueId> {
+        Ok(self.import.builder.push(op, inputs, self.source)?)
+    }
+
+    pub(super) fn unary(&mut self, op: UnaryOp, x: ValueId) -> Result<ValueId> {
+        self.push(Op::Unary(op), &[x])
+    }
+
+    pub(super) fn binary(&mut self, op: BinaryOp, a: ValueId, b: ValueId) -> Result<ValueId> {
+        self.push(Op::Binary(op), &[a, b])
+    }
+
+    pub(super) fn full(&mut self, value: f64, dtype: DType) -> Result<ValueId> {
+        self.push(Op::Full { value, shape: Vec::new(), dtype }, &[])
+    }
+
+    pub(super) fn reshape(&mut self, x: ValueId, shape: Vec<Expr>) -> Result<ValueId> {
+        if self.shape(x) == shape { Ok(x) } else { self.push(Op::Reshape { shape }, &[x]) }
+    }
+}
+
+/// A node's only result.
+pub(super) fn one(id: ValueId) -> Result<Vec<Known>> {
+    Ok(vec![Known { tensor: Some(id), sizes: None }])
+}
+
+/// A node's only result, as known integers.
+pub(super) fn known(values: Vec<Expr>, scalar: bool) -> Result<Vec<Known>> {
+    Ok(vec![Known { tensor: None, sizes: Some(Sizes { values, scalar }) }])
+}

@@ -1,0 +1,247 @@
+//! The JSON of an exported program: the parts of `torch/_export/serde/schema.py` (major version 8) that a graph needs.
+
+use std::collections::BTreeMap;
+
+use aotfarm_protocol::DType;
+use serde::Deserialize;
+use serde_json::Value as Json;
+
+use aotfarm_ir::Expr;
+
+#[derive(Deserialize)]
+pub(super) struct Program {
+    #[serde(default)]
+    pub(super) range_constraints: BTreeMap<String, Range>,
+    pub(super) graph_module: GraphModule,
+}
+
+/// Ends that are absent or infinite are open.
+#[derive(Deserialize)]
+pub(super) struct Range {
+    pub(super) min_val: Option<Json>,
+    pub(super) max_val: Option<Json>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct GraphModule {
+    pub(super) graph: Nodes,
+    pub(super) signature: Signature,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Nodes {
+    pub(super) nodes: Vec<Node>,
+    #[serde(default)]
+    pub(super) tensor_values: BTreeMap<String, TensorMeta>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Node {
+    pub(super) target: String,
+    #[serde(default)]
+    pub(super) inputs: Vec<NamedArgument>,
+    #[serde(default)]
+    pub(super) outputs: Vec<Json>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct NamedArgument {
+    pub(super) name: String,
+    pub(super) arg: Json,
+}
+
+#[derive(Deserialize)]
+pub(super) struct TensorMeta {
+    pub(super) dtype: u32,
+    pub(super) sizes: Vec<Json>,
+    #[serde(default)]
+    pub(super) strides: Vec<Json>,
+    #[serde(default)]
+    pub(super) storage_offset: Option<Json>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Signature {
+    pub(super) input_specs: Vec<BTreeMap<String, Json>>,
+    pub(super) output_specs: Vec<BTreeMap<String, Json>>,
+}
+
+/// `model_weights_config.json` and `model_constants_config.json`.
+#[derive(Deserialize)]
+pub(super) struct Payloads {
+    pub(super) config: BTreeMap<String, Payload>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Payload {
+    pub(super) path_name: String,
+    #[serde(default)]
+    pub(super) use_pickle: bool,
+    pub(super) tensor_meta: Option<TensorMeta>,
+}
+
+/// The element type of torch's `ScalarType` number in the export schema.
+pub(super) fn dtype(number: u32) -> Result<DType, String> {
+    Ok(match number {
+        1 => DType::U8,
+        2 => DType::I8,
+        3 => DType::I16,
+        4 => DType::I32,
+        5 => DType::I64,
+        6 => DType::F16,
+        7 => DType::F32,
+        8 => DType::F64,
+        12 => DType::Bool,
+        13 => DType::Bf16,
+        9..=11 => return Err("complex elements are not supported".to_owned()),
+        other => return Err(format!("element type number {other} is not supported")),
+    })
+}
+
+/// A size: `{"as_int": n}`, or `{"as_expr": {"expr_str", "hint"}}` with sympy's printed form.
+pub(super) fn size(json: &Json) -> Result<(Expr, Option<i64>), String> {
+    if let Some(n) = json.get("as_int").and_then(Json::as_i64) {
+        return Ok((Expr::from(n), Some(n)));
+    }
+    let expr = json.get("as_expr").and_then(|e| Some((e.get("expr_str")?.as_str()?, e.get("hint"))));
+    let (text, hint) = expr.ok_or_else(|| format!("`{json}` is not a size"))?;
+    let hint = hint.and_then(|h| h.get("as_int")).and_then(Json::as_i64);
+    Ok((parse_sympy(text)?, hint))
+}
+
+/// Nesting that real files come nowhere near; a deeper text would overflow the stack.
+const MAX_DEPTH: usize = 64;
+
+/// Parses sympy's `srepr`: `Add(Integer(2), Mul(Integer(3), Symbol('s0', positive=True, integer=True)))`.
+fn parse_sympy(text: &str) -> Result<Expr, String> {
+    let mut parser = Sympy { text, at: 0 };
+    let expr = parser.expr(0)?;
+    if parser.at != text.len() {
+        return Err(format!("`{text}`: unexpected text at {}", parser.at));
+    }
+    Ok(expr)
+}
+
+struct Sympy<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+impl Sympy<'_> {
+    fn rest(&self) -> &str {
+        &self.text[self.at..]
+    }
+
+    fn word(&mut self) -> &str {
+        let rest = &self.text[self.at..];
+        let len = rest.find(|c: char| !(c.is_alphanumeric() || c == '_' || c == '.')).unwrap_or(rest.len());
+        self.at += len;
+        &rest[..len]
+    }
+
+    fn eat(&mut self, token: &str) -> bool {
+        let trimmed = self.rest().trim_start();
+        let skipped = self.rest().len() - trimmed.len();
+        let found = trimmed.starts_with(token);
+        if found {
+            self.at += skipped + token.len();
+        }
+        found
+    }
+
+    fn expect(&mut self, token: &str) -> Result<(), String> {
+        if self.eat(token) { Ok(()) } else { Err(format!("`{}`: expected `{token}` at {}", self.text, self.at)) }
+    }
+
+    fn expr(&mut self, depth: usize) -> Result<Expr, String> {
+        if depth > MAX_DEPTH {
+            return Err("the size expression is nested too deeply".to_owned());
+        }
+        self.eat("");
+        let head = self.word().to_owned();
+        self.expect("(")?;
+        match head.as_str() {
+            "Integer" => {
+                let minus = self.eat("-");
+                let digits = self.word().to_owned();
+                self.expect(")")?;
+                let n: i64 = digits.parse().map_err(|_| format!("`{digits}` is not an integer"))?;
+                Ok(Expr::from(if minus { -n } else { n }))
+            }
+            "Symbol" => {
+                self.expect("'")?;
+                let name = self.word().to_owned();
+                self.expect("'")?;
+                // Assumptions follow: `positive=True, integer=True`.
+                let end = self.rest().find(')').ok_or_else(|| format!("`{}`: a symbol is not closed", self.text))?;
+                self.at += end + 1;
+                Ok(Expr::sym(&name))
+            }
+            _ => {
+                let mut arguments = vec![self.expr(depth + 1)?];
+                while self.eat(",") {
+                    arguments.push(self.expr(depth + 1)?);
+                }
+                self.expect(")")?;
+                combine(&head, &arguments)
+            }
+        }
+    }
+}
+
+fn combine(head: &str, arguments: &[Expr]) -> Result<Expr, String> {
+    let head = head.rsplit('.').next().unwrap_or(head);
+    let binary = |f: fn(&Expr, &Expr) -> Expr| match arguments {
+        [a, b] => Ok(f(a, b)),
+        _ => Err(format!("{head} takes two arguments")),
+    };
+    match head {
+        "Add" => Ok(arguments.iter().fold(Expr::zero(), |a, b| &a + b)),
+        "Mul" => Ok(arguments.iter().fold(Expr::one(), |a, b| &a * b)),
+        "Max" => Ok(arguments[1..].iter().fold(arguments[0].clone(), |a, b| a.maximum(b))),
+        "Min" => Ok(arguments[1..].iter().fold(arguments[0].clone(), |a, b| a.minimum(b))),
+        // A divisor that is not a positive constant would make the later arithmetic partial.
+        "FloorDiv" | "CleanDiv" | "Mod" | "PythonMod"
+            if arguments.get(1).is_none_or(|d| d.as_const().is_some_and(|d| d <= 0)) =>
+        {
+            Err(format!("{head} by a number that is not positive"))
+        }
+        "FloorDiv" | "CleanDiv" => binary(Expr::floor_div),
+        "Mod" | "PythonMod" => binary(Expr::modulo),
+        "Pow" => match (arguments, arguments.get(1).and_then(Expr::as_const)) {
+            ([base, _], Some(power @ 0..=8)) => Ok((0..power).fold(Expr::one(), |a, _| &a * base)),
+            _ => Err("a power in a size must be a small constant".to_owned()),
+        },
+        other => Err(format!("`{other}` in a size is not supported")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sympy_sizes_parse() {
+        let check = |text: &str, expected: &str| assert_eq!(parse_sympy(text).unwrap(), expected.parse().unwrap(), "{text}");
+        check("Symbol('s77', positive=True, integer=True)", "s77");
+        check("Mul(Integer(2), Symbol('s0', integer=True))", "2*s0");
+        check("Add(Integer(-1), FloorDiv(Symbol('s0', integer=True), Integer(2)))", "s0//2 - 1");
+        check("torch.utils._sympy.functions.FloorDiv(Symbol('s0'), Integer(4))", "s0//4");
+    }
+
+    #[test]
+    fn bad_sizes_are_refused() {
+        for bad in [
+            "",
+            "s0",
+            "Symbol('s0'",
+            "Integer(x)",
+            "Pow(Symbol('s0'), Symbol('s1'))",
+            "Integer(1))",
+            "FloorDiv(Symbol('a'), Integer(0))",
+        ] {
+            assert!(parse_sympy(bad).is_err(), "{bad}");
+        }
+        assert!(parse_sympy(&"Add(".repeat(100_000)).is_err());
+    }
+}

@@ -1,0 +1,223 @@
+//! The reference interpreter: every operator of the IR in plain Rust, in f64, for tests and as the measure of what kernels compute.
+//!
+//! Floating-point values are held in f64 between nodes and rounded to their type only by casts and at the outputs, so a result is as
+//! good as the same model evaluated in float64. Integers wrap on overflow, as in torch.
+
+mod data;
+mod pointwise;
+mod product;
+mod rows;
+mod tensor;
+mod views;
+
+use crate::{Bindings, Def, EvalError, Expr, Graph, Node, Op, ValueId};
+use data::Array;
+
+pub use tensor::{Case, CaseError, Tensor};
+
+/// Most elements of one value: 16 GiB of f64.
+const MAX_ELEMENTS: usize = 1 << 31;
+
+/// Why a graph cannot be run on these inputs.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages document the fields")]
+pub enum InterpError {
+    /// Too few or too many inputs.
+    #[error("the model `{model}` takes {expected} inputs, got {got}")]
+    InputCount { model: String, expected: usize, got: usize },
+    /// An input of the wrong type, rank, size, or number of bytes.
+    #[error("input `{name}`: {what}")]
+    Input { name: String, what: String },
+    /// A dimension that no input's shape tells.
+    #[error("the size of `{0}` cannot be found from the inputs")]
+    UnknownDim(String),
+    /// A size that cannot be computed.
+    #[error("`{value}`: {error}")]
+    Size { value: String, error: EvalError },
+    /// A tensor too large for the interpreter.
+    #[error("`{value}` would have the shape {shape:?}, too large to interpret")]
+    TooLarge { value: String, shape: Vec<i64> },
+    /// An index out of range, an integer division by zero.
+    #[error("node `{node}`: {what}")]
+    Node { node: String, what: String },
+}
+
+/// Finds the sizes of the symbolic dimensions from the inputs' shapes, and checks every input against its declaration.
+pub fn bind(graph: &Graph, inputs: &[Tensor]) -> Result<Bindings, InterpError> {
+    if inputs.len() != graph.inputs.len() {
+        return Err(InterpError::InputCount { model: graph.name.clone(), expected: graph.inputs.len(), got: inputs.len() });
+    }
+    let mut bindings = Bindings::new();
+    let dims = || graph.inputs.iter().zip(inputs).flat_map(|(&id, t)| graph.ty(id).shape.iter().zip(&t.shape));
+    for (expr, &size) in dims() {
+        if let Some(sym) = expr.as_sym() {
+            bindings.insert(sym.clone(), size as i64);
+        }
+    }
+    for (expr, &size) in dims() {
+        if let Some((sym, value)) = solve(expr, size as i64, &bindings) {
+            bindings.insert(sym, value);
+        }
+    }
+    for (&id, tensor) in graph.inputs.iter().zip(inputs) {
+        let value = graph.value(id);
+        check_input(graph, &value.ty, tensor, &bindings).map_err(|what| InterpError::Input { name: value.name.clone(), what })?;
+    }
+    for dim in &graph.dims {
+        if bindings.get(dim.sym.as_str()).is_none() && uses(graph, dim.sym.as_str()) {
+            return Err(InterpError::UnknownDim(dim.sym.to_string()));
+        }
+    }
+    Ok(bindings)
+}
+
+/// The symbol and value that make `a n + b` equal to `size`, if `n` is its only symbol and not bound yet.
+fn solve(expr: &Expr, size: i64, bindings: &Bindings) -> Option<(crate::Sym, i64)> {
+    let symbols = expr.symbols();
+    let mut free = symbols.iter().filter(|s| bindings.get(s.as_str()).is_none());
+    let (sym, None) = (free.next()?, free.next()) else { return None };
+    let at = |n: i64| {
+        let mut bound = bindings.clone();
+        bound.insert(sym.clone(), n);
+        expr.eval(&bound).ok()
+    };
+    let (zero, one) = (at(0)?, at(1)?);
+    let value = size.checked_sub(zero)?.checked_div(one.checked_sub(zero)?)?;
+    (at(value) == Some(size)).then(|| (sym.clone(), value))
+}
+
+fn uses(graph: &Graph, sym: &str) -> bool {
+    graph.values.iter().flat_map(|v| &v.ty.shape).any(|e| e.symbols().contains(sym))
+}
+
+fn check_input(graph: &Graph, ty: &crate::TensorType, tensor: &Tensor, bindings: &Bindings) -> Result<(), String> {
+    if tensor.dtype != ty.dtype || tensor.shape.len() != ty.shape.len() {
+        return Err(format!("expected {ty}, got {}{:?}", tensor.dtype, tensor.shape));
+    }
+    let bytes = tensor.shape.iter().try_fold(tensor.dtype.size(), |n, &size| n.checked_mul(size));
+    if bytes != Some(tensor.data.len()) {
+        return Err(format!("{}{:?} does not have {} bytes", tensor.dtype, tensor.shape, tensor.data.len()));
+    }
+    for (axis, (expr, &size)) in ty.shape.iter().zip(&tensor.shape).enumerate() {
+        for sym in expr.symbols() {
+            let dim = graph.dims.iter().find(|d| d.sym == sym);
+            if let (Some(dim), Some(value)) = (dim, bindings.get(sym.as_str()))
+                && !(dim.min..=dim.max).contains(&value)
+            {
+                return Err(format!(
+                    "axis {axis} has the size {size}, so {sym} is {value}, but the model accepts {sym} from {} to {}",
+                    dim.min, dim.max
+                ));
+            }
+        }
+        match expr.eval(bindings) {
+            Ok(wanted) if wanted == size as i64 => {}
+            Ok(wanted) => return Err(format!("axis {axis} has the size {size}, expected {expr} = {wanted}")),
+            Err(error) => return Err(format!("axis {axis}: {error}")),
+        }
+    }
+    Ok(())
+}
+
+/// Runs a verified graph.
+pub fn run(graph: &Graph, inputs: &[Tensor]) -> Result<Vec<Tensor>, InterpError> {
+    let bindings = bind(graph, inputs)?;
+    let run = Run { graph, bindings };
+    // How many uses of each value are still to come, so that it can be dropped after the last.
+    let mut uses = vec![0usize; graph.values.len()];
+    for id in graph.nodes.iter().flat_map(|n| &n.inputs).chain(&graph.outputs) {
+        uses[id.index()] += 1;
+    }
+    let mut values: Vec<Option<Array>> = vec![None; graph.values.len()];
+    for (id, tensor) in graph.inputs.iter().zip(inputs) {
+        values[id.index()] = Some(Array::from_bytes(tensor.dtype, &tensor.shape, &tensor.data));
+    }
+    for node in &graph.nodes {
+        for &id in &node.inputs {
+            run.load_weight(id, &mut values)?;
+        }
+        let operands: Vec<&Array> = node.inputs.iter().filter_map(|id| values[id.index()].as_ref()).collect();
+        assert_eq!(operands.len(), node.inputs.len(), "a verified graph is in topological order");
+        let result = run.node(node, &operands)?;
+        for id in &node.inputs {
+            uses[id.index()] -= 1;
+            if uses[id.index()] == 0 {
+                values[id.index()] = None;
+            }
+        }
+        if uses[node.output.index()] > 0 {
+            values[node.output.index()] = Some(result);
+        }
+    }
+    let mut outputs = Vec::with_capacity(graph.outputs.len());
+    for &id in &graph.outputs {
+        run.load_weight(id, &mut values)?;
+        outputs.push(values[id.index()].as_ref().expect("a verified graph computes its outputs").to_tensor());
+    }
+    Ok(outputs)
+}
+
+struct Run<'a> {
+    graph: &'a Graph,
+    bindings: Bindings,
+}
+
+impl Run<'_> {
+    fn size(&self, expr: &Expr, value: &str) -> Result<usize, InterpError> {
+        let size = expr.eval(&self.bindings).map_err(|error| InterpError::Size { value: value.to_owned(), error })?;
+        usize::try_from(size).map_err(|_| InterpError::TooLarge { value: value.to_owned(), shape: vec![size] })
+    }
+
+    fn shape(&self, id: ValueId) -> Result<Vec<usize>, InterpError> {
+        let value = self.graph.value(id);
+        let shape: Vec<usize> = value.ty.shape.iter().map(|e| self.size(e, &value.name)).collect::<Result<_, _>>()?;
+        let elements = shape.iter().try_fold(1usize, |n, &size| n.checked_mul(size));
+        if elements.is_none_or(|n| n > MAX_ELEMENTS) {
+            return Err(InterpError::TooLarge { value: value.name.clone(), shape: shape.iter().map(|&n| n as i64).collect() });
+        }
+        Ok(shape)
+    }
+
+    fn load_weight(&self, id: ValueId, values: &mut [Option<Array>]) -> Result<(), InterpError> {
+        if let (Def::Weight(data), None) = (&self.graph.value(id).def, &values[id.index()]) {
+            values[id.index()] = Some(Array::from_bytes(self.graph.ty(id).dtype, &self.shape(id)?, data.bytes()));
+        }
+        Ok(())
+    }
+
+    fn node(&self, node: &Node, x: &[&Array]) -> Result<Array, InterpError> {
+        let shape = self.shape(node.output)?;
+        let name = &self.graph.value(node.output).name;
+        let error =
+            |what| InterpError::Node { node: if node.source.is_empty() { name.clone() } else { node.source.clone() }, what };
+        Ok(match &node.op {
+            Op::Unary(op) => pointwise::unary(*op, x[0]),
+            Op::Binary(op) => pointwise::binary(*op, x[0], x[1], &shape).map_err(error)?,
+            Op::Where => pointwise::select(x[0], x[1], x[2], &shape),
+            Op::Cast(dtype) => x[0].cast(*dtype),
+            Op::Conv { window, groups } => product::conv(x[0], x[1], x.get(2).copied(), window, *groups as usize, &shape),
+            Op::BatchNorm { eps } => rows::batch_norm(x, *eps),
+            Op::Pool { op, window } => rows::pool(*op, x[0], window, &shape),
+            Op::AdaptiveAvgPool { .. } => rows::adaptive_avg_pool(x[0], &shape),
+            Op::Linear => product::linear(x[0], x[1], x.get(2).copied(), &shape),
+            Op::MatMul => product::matmul(x[0], x[1], &shape),
+            Op::Attention { scale, causal } => product::attention(x, *scale, *causal, &shape),
+            Op::Softmax { axis } => rows::softmax(x[0], *axis),
+            Op::LayerNorm { axes, eps } => rows::layer_norm(x, *axes, *eps),
+            Op::Reduce { op, axes, .. } => rows::reduce(*op, x[0], axes, &shape).map_err(error)?,
+            Op::Reshape { .. } => x[0].reshaped(&shape),
+            Op::Permute { axes } => x[0].permuted(axes),
+            Op::Expand { .. } => x[0].broadcast_to(&shape),
+            Op::Slice { axis, start, step, .. } => views::slice(x[0], *axis, self.size(start, name)?, *step as usize, &shape),
+            Op::Concat { axis } => views::concat(x, *axis, &shape),
+            Op::Pad { pads, value } => views::pad(x[0], pads, *value, &shape),
+            Op::Take { axis } => views::take(x[0], x[1], *axis, &shape).map_err(error)?,
+            Op::GatherElements { axis } => views::gather_elements(x[0], x[1], *axis).map_err(error)?,
+            Op::Iota { start, step, dtype, .. } => views::iota(*start, *step, *dtype, shape[0]),
+            Op::Full { value, dtype, .. } => views::full(*value, *dtype, &shape),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,54 @@
+//! The plain matrix product.
+
+use aotfarm_protocol::Params;
+use minijinja::context;
+
+use super::matmul::MatMul;
+use crate::printer::{SIMD, Width};
+use crate::render::{self, Template, Unit};
+use crate::task::TuningTask;
+use crate::{CandidateFamily, FamilyId, KernelSource, Needs, Unsupported};
+
+const TEMPLATE: Template = Template { name: "cpu/matmul_naive.c.j2", text: include_str!("../../cpu/matmul_naive.c.j2") };
+
+/// Every element is a sum in double over raw operands.
+pub struct MatMulNaive;
+
+impl CandidateFamily for MatMulNaive {
+    fn id(&self) -> FamilyId {
+        "matmul_naive@1"
+    }
+
+    fn supports(&self, task: &TuningTask) -> Result<(), Unsupported> {
+        MatMul::of(task).map(|_| ())
+    }
+
+    fn enumerate(&self, _: &TuningTask) -> Vec<Params> {
+        vec![Params::new()]
+    }
+
+    fn render(&self, task: &TuningTask, params: &Params) -> KernelSource {
+        let matmul = MatMul::of(task).unwrap_or_else(|e| panic!("{}: {e}", self.id()));
+        let [m, n, k] = matmul.sizes_c();
+        let unit = Unit { family: self.id(), template: TEMPLATE, headers: &[SIMD], task, params, packs: false };
+        let variables = context! {
+            batch => matmul.batch_c(),
+            m,
+            n,
+            k,
+            b => if matmul.spec.b_is_weight { "c->weight[0]" } else { "c->in[1]" },
+            b_at => matmul.b_at("p", "n0 + j", "n", "k"),
+            declarations => matmul.declarations(|k| format!("c->weight[{k}]")),
+            epilogue => matmul.epilogue(Width::Scalar),
+        };
+        render::unit(&unit, variables)
+    }
+
+    fn tune(&self, _: &TuningTask, _: &Params) -> Vec<i64> {
+        Vec::new()
+    }
+
+    fn needs(&self, _: &TuningTask, _: &Params, _: &[i64]) -> Needs {
+        Needs { packed: 0, shared: 0, thread: 0 }
+    }
+}

@@ -1,0 +1,182 @@
+//! IR functions on f32 → C expressions in the words of `kernels/cpu/simd.h`.
+
+use super::Unsupported;
+use super::render::Template;
+use aotfarm_ir::{BinaryOp, UnaryOp};
+use aotfarm_plan::spec::EpilogueStep;
+
+/// The header that the printed expressions need.
+pub const SIMD: Template = Template { name: "cpu/simd.h", text: include_str!("../cpu/simd.h") };
+
+/// What an expression's operands are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Width {
+    /// `vf`: a full vector.
+    Vector,
+    /// `float`.
+    Scalar,
+}
+
+impl Width {
+    const fn prefix(self) -> &'static str {
+        match self {
+            Self::Vector => "v_",
+            Self::Scalar => "s_",
+        }
+    }
+
+    /// A constant in every lane.
+    pub fn constant(self, value: f64) -> String {
+        format!("{}splat({})", self.prefix(), float_literal(value))
+    }
+}
+
+/// A C expression of type float with exactly the f32 nearest to `value`.
+pub fn float_literal(value: f64) -> String {
+    let x = value as f32;
+    if x.is_nan() {
+        "__builtin_nanf(\"\")".to_owned()
+    } else if x.is_infinite() {
+        if x > 0.0 { "__builtin_inff()".to_owned() } else { "(-__builtin_inff())".to_owned() }
+    } else {
+        // The shortest decimal that reads back as the same f32. Debug always prints a point or an exponent.
+        let text = format!("{x:?}f");
+        if x.is_sign_negative() { format!("({text})") } else { text }
+    }
+}
+
+/// `op(x)` as a C expression; `None` for functions that are not f32 → f32.
+pub fn unary_c(op: UnaryOp, width: Width, x: &str) -> Option<String> {
+    let p = width.prefix();
+    let name = match op {
+        UnaryOp::Abs => "abs",
+        UnaryOp::Neg => "neg",
+        UnaryOp::Exp => "exp",
+        UnaryOp::Log => "log",
+        UnaryOp::Sqrt => "sqrt",
+        UnaryOp::Rsqrt => "rsqrt",
+        UnaryOp::Reciprocal => "reciprocal",
+        UnaryOp::Sin => "sin",
+        UnaryOp::Cos => "cos",
+        UnaryOp::Tanh => "tanh",
+        UnaryOp::Erf => "erf",
+        UnaryOp::Sigmoid => "sigmoid",
+        UnaryOp::Relu => "relu",
+        UnaryOp::Silu => "silu",
+        UnaryOp::Gelu => "gelu",
+        UnaryOp::GeluTanh => "gelu_tanh",
+        UnaryOp::Hardswish => "hardswish",
+        UnaryOp::Hardsigmoid => "hardsigmoid",
+        UnaryOp::Floor => "floor",
+        UnaryOp::Ceil => "ceil",
+        UnaryOp::Round => "round",
+        UnaryOp::Not => return None,
+        UnaryOp::Clamp { low, high } => {
+            // The bound comes first: simd.h's min and max give their second operand when one is NaN.
+            let mut text = x.to_owned();
+            if low != f64::NEG_INFINITY {
+                text = format!("{p}max({}, {text})", width.constant(low));
+            }
+            if high != f64::INFINITY {
+                text = format!("{p}min({}, {text})", width.constant(high));
+            }
+            return Some(text);
+        }
+        UnaryOp::LeakyRelu { slope } => return Some(format!("{p}leaky_relu({x}, {})", width.constant(slope))),
+        UnaryOp::Elu { alpha } => return Some(format!("{p}elu({x}, {})", width.constant(alpha))),
+    };
+    Some(format!("{p}{name}({x})"))
+}
+
+/// `op(a, b)` as a C expression; `None` for functions that do not give f32.
+pub fn binary_c(op: BinaryOp, width: Width, a: &str, b: &str) -> Option<String> {
+    let name = match op {
+        BinaryOp::Add => "add",
+        BinaryOp::Sub => "sub",
+        BinaryOp::Mul => "mul",
+        BinaryOp::Div => "div",
+        BinaryOp::FloorDiv => "floordiv",
+        BinaryOp::Mod => "mod",
+        BinaryOp::Pow => "pow",
+        BinaryOp::Max => "max",
+        BinaryOp::Min => "min",
+        BinaryOp::And | BinaryOp::Or => return None,
+        BinaryOp::Eq | BinaryOp::Ne | BinaryOp::Lt | BinaryOp::Le | BinaryOp::Gt | BinaryOp::Ge => return None,
+    };
+    Some(format!("{}{name}({a}, {b})", width.prefix()))
+}
+
+/// Whether [`epilogue_c`] can print all steps.
+pub fn epilogue_supported(steps: &[EpilogueStep]) -> Result<(), Unsupported> {
+    for step in steps {
+        let printed = match *step {
+            EpilogueStep::Bias(_) => continue,
+            EpilogueStep::Residual(op, _) => binary_c(op, Width::Vector, "", ""),
+            EpilogueStep::Unary(op) => unary_c(op, Width::Vector, ""),
+        };
+        if printed.is_none() {
+            return Err(Unsupported(format!("the fused step {step:?} does not give an f32")));
+        }
+    }
+    Ok(())
+}
+
+/// The fused steps applied to the expression `value`, as one C expression. `bias(k)` and `residual(k)` give the expressions of the
+/// matching part of `weight[k]` and `in[k]`. Each operand appears once in the result.
+///
+/// # Panics
+/// When a step is not printable: families refuse such tasks with [`epilogue_supported`].
+pub fn epilogue_c(
+    steps: &[EpilogueStep],
+    width: Width,
+    value: &str,
+    bias: impl Fn(usize) -> String,
+    residual: impl Fn(usize) -> String,
+) -> String {
+    let printable = "epilogue_supported has accepted the steps";
+    steps.iter().fold(value.to_owned(), |x, step| match *step {
+        EpilogueStep::Bias(k) => format!("{}add({x}, {})", width.prefix(), bias(k)),
+        EpilogueStep::Residual(op, k) => binary_c(op, width, &x, &residual(k)).expect(printable),
+        EpilogueStep::Unary(op) => unary_c(op, width, &x).expect(printable),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn literals_read_back_exactly() {
+        let cases = [
+            (0.0, "0.0f"),
+            (-0.0, "(-0.0f)"),
+            (0.1, "0.1f"),
+            (1e-40, "1e-40f"),
+            (3e38, "3e38f"),
+            (f64::INFINITY, "__builtin_inff()"),
+            (f64::NEG_INFINITY, "(-__builtin_inff())"),
+        ];
+        for (value, text) in cases {
+            assert_eq!(float_literal(value), text);
+        }
+    }
+
+    #[test]
+    fn steps_nest_in_order() {
+        let steps = [
+            EpilogueStep::Bias(1),
+            EpilogueStep::Residual(BinaryOp::Sub, 1),
+            EpilogueStep::Unary(UnaryOp::Clamp { low: 0.0, high: 6.0 }),
+        ];
+        let text = epilogue_c(&steps, Width::Vector, "x", |k| format!("bias{k}"), |k| format!("in{k}"));
+        assert_eq!(text, "v_min(v_splat(6.0f), v_max(v_splat(0.0f), v_sub(v_add(x, bias1), in1)))");
+    }
+
+    #[test]
+    fn functions_that_give_no_float_are_refused() {
+        let refused = epilogue_supported(&[EpilogueStep::Residual(BinaryOp::Lt, 1)]);
+        assert_eq!(refused.unwrap_err().0, "the fused step Residual(Lt, 1) does not give an f32");
+        assert!(epilogue_supported(&[EpilogueStep::Unary(UnaryOp::Not)]).is_err());
+        assert!(epilogue_supported(&[EpilogueStep::Unary(UnaryOp::Gelu), EpilogueStep::Bias(1)]).is_ok());
+    }
+}
