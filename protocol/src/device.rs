@@ -31,7 +31,10 @@ impl Device {
     /// The fingerprint that TuningRecords and Profiles are filed under.
     pub fn fingerprint(&self) -> Digest {
         KeyHasher::new("device")
-            .field(format!("{:?}", self.kind))
+            .field(match self.kind {
+                DeviceKind::Cpu => "Cpu",
+                DeviceKind::Cuda => "Cuda",
+            })
             .field(&self.name)
             .field(self.cores.to_le_bytes())
             .field(&self.detail)

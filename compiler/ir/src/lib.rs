@@ -3,6 +3,7 @@
 //! Pure: no IO, no clock, no async.
 
 mod builder;
+pub mod canonical;
 mod example;
 mod expr;
 mod expr_parse;

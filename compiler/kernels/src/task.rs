@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use aotfarm_ir::canonical::Canonical as _;
 use aotfarm_ir::{Bindings, EvalError};
 use aotfarm_plan::Plan;
 use aotfarm_plan::spec::{ConvSpec, KernelKind, KernelSpec, MatMulSpec, TensorSpec};
@@ -50,15 +51,8 @@ pub fn tasks(plan: &Plan, point: &Bindings) -> Result<Vec<PlannedTask>, EvalErro
 impl TuningTask {
     /// The key that TuningRecords are filed under: a digest of the canonical text of all fields.
     pub fn key(&self) -> TaskKey {
-        // `Debug` of these types is their canonical text: it names every field and variant, and the golden test of
-        // `tests/golden/task_keys.txt` fails when it changes, which is the moment to raise `KEY_VERSION`.
-        TaskKey(
-            KeyHasher::new("task")
-                .field(format!("{:?}", self.spec))
-                .field(self.target.to_string())
-                .field(format!("{:?}", self.point))
-                .finish(),
-        )
+        let key = KeyHasher::new("task").field(self.spec.canonical()).field(self.target.to_string());
+        TaskKey(key.field(self.point.canonical()).finish())
     }
 }
 
@@ -70,15 +64,15 @@ impl TuningTask {
         let main = match &spec.kind {
             KernelKind::Conv(conv) => {
                 let ConvSpec { window, groups, epilogue: _, pool, branch, gate, mean } = conv;
-                format!("conv {window:?} {groups} {pool:?} {branch:?} {} {mean}", gate.is_some())
+                let parts = [window.canonical(), groups.to_string(), pool.canonical(), branch.canonical()];
+                format!("conv {} {} {mean}", parts.join(" "), gate.is_some())
             }
             KernelKind::MatMul(MatMulSpec { b_is_weight, b_transposed, .. }) => format!("matmul {b_is_weight} {b_transposed}"),
             KernelKind::Attention(_) | KernelKind::Pool(_) | KernelKind::Rows(_) | KernelKind::Loops(_) => return None,
         };
-        let shapes: Vec<String> = self.multiplied().map(|t| format!("{:?} {:?}", t.dtype, t.shape)).collect();
+        let shapes: Vec<String> = self.multiplied().map(|t| format!("{} {}", t.dtype.canonical(), t.shape.canonical())).collect();
         let key = KeyHasher::new("kin").field(main).list(shapes).field(self.target.to_string());
-        let key = key.field(format!("{:?}", spec.math));
-        Some(key.field(format!("{:?}", self.point)).finish())
+        Some(key.field(spec.math.canonical()).field(self.point.canonical()).finish())
     }
 
     /// What it is like: `None` for kinds without [kin](Self::kin).
@@ -88,17 +82,18 @@ impl TuningTask {
             KernelKind::Conv(conv) => {
                 // A group with one channel is another kernel than a dense convolution; how many there are is a size.
                 let channels = spec.weights.first().and_then(|w| w.shape.get(1)).map(|c| c.at(&self.point));
-                let groups = (conv.groups > 1, channels == Some(1));
+                let groups = format!("({}, {})", conv.groups > 1, channels == Some(1));
                 let branch = conv.branch.map(|b| b.window);
-                format!("conv {:?} {groups:?} {:?} {branch:?} {} {}", conv.window, conv.pool, conv.gate.is_some(), conv.mean)
+                let parts = [conv.window.canonical(), groups, conv.pool.canonical(), branch.canonical()];
+                format!("conv {} {} {}", parts.join(" "), conv.gate.is_some(), conv.mean)
             }
             KernelKind::MatMul(MatMulSpec { b_is_weight, b_transposed, .. }) => format!("matmul {b_is_weight} {b_transposed}"),
             KernelKind::Attention(_) | KernelKind::Pool(_) | KernelKind::Rows(_) | KernelKind::Loops(_) => return None,
         };
-        let types: Vec<String> = self.multiplied().map(|t| format!("{:?} {}", t.dtype, t.shape.len())).collect();
+        let types: Vec<String> = self.multiplied().map(|t| format!("{} {}", t.dtype.canonical(), t.shape.len())).collect();
         let class = KeyHasher::new("likeness").field(class).list(types).field(self.target.to_string());
         let sizes = self.multiplied().flat_map(|t| t.shape.iter().map(|size| size.at(&self.point))).collect();
-        Some(Likeness { class: class.field(format!("{:?}", spec.math)).finish(), sizes })
+        Some(Likeness { class: class.field(spec.math.canonical()).finish(), sizes })
     }
 
     /// The operands that are multiplied, and what comes out.
