@@ -7,8 +7,8 @@ use aotfarm_ir::{Def, Expr, Graph, Node, Op, ValueId};
 
 use super::affine::{Affine, Atom, Ranges, linear, unravel};
 use super::chains::Chains;
+use super::dims::Dims;
 use super::layouts::Layouts;
-use super::nest::Dims;
 
 /// The widest head whose sums fit the registers of the kernels.
 const WIDEST: i64 = 256;

@@ -5,7 +5,7 @@ use aotfarm_protocol::DType;
 use crate::spec::PoolSpec;
 use aotfarm_ir::{BinaryOp, Def, Expr, Graph, Node, Op, PoolOp, ReduceOp, TensorData, UnaryOp, ValueId, Window};
 
-use super::layouts::{FEW_CHANNELS, image_size};
+use super::image::{FEW_CHANNELS, image_size};
 
 /// One fused step.
 #[derive(Debug, Clone)]

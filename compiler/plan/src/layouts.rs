@@ -1,14 +1,10 @@
 //! Which values are kept as blocked images, and how wide their halos are.
 
-use aotfarm_protocol::DType;
-
 use crate::spec::{GPU_CHANNELS, Layout};
 use aotfarm_ir::{Def, Graph, Node, Op, ValueId, Window};
 
 use super::chains::{Chain, ChainStep, Chains, Uses};
-
-/// Most channels that a convolution reads row-major, as a model's first one does: as an image they would be mostly padding.
-pub(super) const FEW_CHANNELS: i64 = 4;
+use super::image::{FEW_CHANNELS, image_size};
 
 /// What an operand of a kernel must look like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -49,15 +45,6 @@ pub(super) struct Layouts {
     /// By value, the number of channels in a block of an image; `None` for what is no image.
     image: Vec<Option<u32>>,
     halo: Vec<[u32; 4]>,
-}
-
-/// C, H and W of an f32 value of rank 4, when they are constant.
-pub(super) fn image_size(graph: &Graph, id: ValueId) -> Option<[i64; 3]> {
-    let ty = graph.ty(id);
-    match ty.shape.as_slice() {
-        [_, c, h, w] if ty.dtype == DType::F32 => Some([c.as_const()?, h.as_const()?, w.as_const()?]),
-        _ => None,
-    }
 }
 
 /// Whether the node's value can be computed anywhere, element by element.

@@ -3,10 +3,13 @@
 mod affine;
 mod arena;
 mod attention;
+mod canonical;
 mod chains;
+mod dims;
 #[cfg(test)]
 mod eval;
 mod forms;
+mod image;
 mod layouts;
 mod lower;
 #[cfg(test)]
@@ -20,7 +23,6 @@ mod prepare;
 mod print;
 mod segments;
 pub mod spec;
-mod term;
 #[cfg(test)]
 mod tests;
 mod verify;

@@ -5,18 +5,18 @@ use aotfarm_protocol::DType;
 use crate::spec::{Index, Layout, LoopNest, Reduction, Scalar, Size};
 use aotfarm_ir::{Def, Expr, Graph, Node, Op, ReduceOp, ValueId};
 
-use super::affine::{Affine, Atom, Ranges, linear, unravel};
+use super::affine::{Affine, Atom, Ranges, Term, linear, unravel};
 use super::chains::Chain;
+use super::dims::Dims;
 use super::forms::Form;
 use super::layouts::Layouts;
-use super::term::Term;
 
 /// Most times that loops are split to get rid of divisions.
 const MAX_SPLITS: usize = 8;
 
 /// What the nest builder reads.
 #[derive(Clone, Copy)]
-pub(super) struct Context<'a> {
+pub(super) struct NestScope<'a> {
     pub(super) graph: &'a Graph,
     pub(super) layouts: &'a Layouts,
     pub(super) forms: &'a [Form],
@@ -31,32 +31,7 @@ pub(super) struct Nest {
     store: Affine,
 }
 
-/// The symbolic sizes of one task, in the order of its `dim`s.
-#[derive(Debug, Default)]
-pub(super) struct Dims(pub(super) Vec<Expr>);
-
-impl Dims {
-    /// The task's name for a size.
-    pub(super) fn size(&mut self, size: &Expr) -> Size {
-        if let Some(n) = size.as_const() {
-            return Size::Const(n);
-        }
-        let at = self.0.iter().position(|known| known == size).unwrap_or_else(|| {
-            self.0.push(size.clone());
-            self.0.len() - 1
-        });
-        Size::Dim(at)
-    }
-
-    fn index(&mut self, size: &Expr) -> Index {
-        match self.size(size) {
-            Size::Const(n) => Index::Const(n),
-            Size::Dim(k) => Index::Dim(k),
-        }
-    }
-}
-
-/// The operands of one task in the order of their first use.
+/// The operands of one kernel in the order of their first use.
 #[derive(Debug, Default)]
 pub(super) struct Operands {
     pub(super) inputs: Vec<ValueId>,
@@ -138,7 +113,7 @@ impl Loops {
 }
 
 struct Builder<'a> {
-    context: Context<'a>,
+    context: NestScope<'a>,
     root: ValueId,
     ranges: Ranges,
     /// The reduction of this nest and the index at which its result is needed.
@@ -148,7 +123,7 @@ struct Builder<'a> {
 
 impl Nest {
     /// The nest that stores `value`; `chain` is the reduction that ends in it, if one does.
-    pub(super) fn build(context: Context<'_>, value: ValueId, chain: Option<&Chain>) -> Result<Self, String> {
+    pub(super) fn build(context: NestScope<'_>, value: ValueId, chain: Option<&Chain>) -> Result<Self, String> {
         let graph = context.graph;
         let reduce = chain.map(|chain| &graph.nodes[chain.anchor]).filter(|node| matches!(node.op, Op::Reduce { .. }));
         let layout = context.layouts.layout(value);
@@ -188,7 +163,7 @@ impl Nest {
     }
 
     fn attempt(
-        context: Context<'_>,
+        context: NestScope<'_>,
         value: ValueId,
         source: ValueId,
         reduce: Option<&Node>,
