@@ -16,8 +16,8 @@ use aotfarm_compiler::plan::{self, Plan, Step};
 use aotfarm_compiler::select::Admission;
 use aotfarm_compiler::{import, passes, select};
 use aotfarm_protocol::{
-    Accuracy, CandidateId, DType, Digest, DimRange, JobRequest, KeyHasher, MeasureProtocol, MeasureSpec, Outcome, Params, Target,
-    TaskKey, TuneMode,
+    Accuracy, CandidateId, DType, Digest, DimRange, JobRequest, MeasureProtocol, MeasureSpec, Outcome, Params, Target, TaskKey,
+    TuneMode,
 };
 use bytes::Bytes;
 use rand::{RngExt as _, SeedableRng as _};
@@ -37,10 +37,8 @@ const CHECK_SEED: u64 = 0x616f_7466_6172_6d00;
 pub struct CompilerPlanner;
 
 impl Planner for CompilerPlanner {
-    /// The program's version and the kernel families: a change of either may change what a request compiles to.
     fn version(&self) -> String {
-        let families = KeyHasher::new("families").list(FAMILIES.iter().map(|f| f.id())).finish();
-        format!("{}+{}", env!("CARGO_PKG_VERSION"), families.short())
+        aotfarm_compiler::VERSION.to_owned()
     }
 
     fn plan(&self, bytes: Bytes, request: &JobRequest) -> Result<Arc<dyn Blueprint>, PlanError> {
