@@ -3,10 +3,12 @@
 //! An importer never trusts its file: it checks every size and offset before use, builds through [`aotfarm_ir::Builder`] (which infers
 //! and checks every shape), and names the place of what is wrong. Weights are slices of the file's bytes, not copies.
 
+mod aten;
 mod error;
 pub mod graph;
-pub mod onnx;
-pub mod pt2;
+mod onnx;
+mod semantics;
+mod symbols;
 
 use std::sync::Arc;
 
@@ -36,7 +38,7 @@ pub fn load_with(bytes: SharedBytes, file_name: &str, external: External<'_>) ->
         return graph::read(&bytes);
     }
     if content.starts_with(b"PK") {
-        return pt2::read(bytes, stem(file_name));
+        return aten::read(bytes, stem(file_name));
     }
     // Protobuf has no signature; a model opens with its IR version (field 1, a varint).
     if content.starts_with(&[0x08]) {

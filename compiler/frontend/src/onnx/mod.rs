@@ -12,16 +12,16 @@ use std::collections::HashMap;
 
 use prost::Message as _;
 
-use super::{External, ImportError, SharedBytes};
 use aotfarm_ir::{Builder, Expr, Graph, TensorData, TensorType, ValueId};
-use node::NodeCall;
-use proto::{DimensionValue, GraphProto, ModelProto, TensorProto, ValueInfoProto};
+
+use self::node::NodeCall;
+use self::proto::{DimensionValue, GraphProto, ModelProto, TensorProto, ValueInfoProto};
+use crate::semantics::Result;
+use crate::symbols::{Declared, Symbols};
+use crate::{External, ImportError, SharedBytes};
 
 /// Versions of the standard operator set that the mappings hold for.
 const OPSETS: std::ops::RangeInclusive<i64> = 13..=23;
-
-/// Largest size of a symbolic dimension; ONNX files give none.
-const UNBOUNDED: i64 = 1024;
 
 /// Elements up to which an integer tensor is followed symbolically.
 const SMALL: usize = 64;
@@ -47,7 +47,7 @@ struct Sizes {
 }
 
 /// Reads an `.onnx` file; `name` is the model's.
-pub fn read(file: &SharedBytes, name: &str, external: External<'_>) -> Result<Graph, ImportError> {
+pub fn read(file: &SharedBytes, name: &str, external: External<'_>) -> std::result::Result<Graph, ImportError> {
     let bytes = prost::bytes::Bytes::from_owner(Shared(file.clone()));
     let model = ModelProto::decode(bytes).map_err(|e| ImportError::damaged(e.to_string(), "the protobuf of the model"))?;
     let opset = model.opset_import.iter().find(|o| o.domain.is_empty() || o.domain == "ai.onnx").map(|o| o.version);
@@ -67,7 +67,15 @@ pub fn read(file: &SharedBytes, name: &str, external: External<'_>) -> Result<Gr
     if !missing.is_empty() {
         return Err(ImportError::unsupported(missing));
     }
-    Import { graph, external, builder: Builder::new(name), known: HashMap::new(), initializers: HashMap::new() }.run()
+    Import {
+        graph,
+        external,
+        builder: Builder::new(name),
+        known: HashMap::new(),
+        symbols: Symbols::default(),
+        initializers: HashMap::new(),
+    }
+    .run()
 }
 
 /// The whole file as one owner, so that weights refer to it without a copy.
@@ -89,11 +97,12 @@ struct Import<'a> {
     external: External<'a>,
     builder: Builder,
     known: HashMap<String, Known>,
+    symbols: Symbols,
     initializers: HashMap<&'a str, &'a TensorProto>,
 }
 
 impl Import<'_> {
-    fn run(mut self) -> Result<Graph, ImportError> {
+    fn run(mut self) -> std::result::Result<Graph, ImportError> {
         self.initializers = self.graph.initializer.iter().map(|t| (t.name.as_str(), t)).collect();
         for input in &self.graph.input {
             // Older files list weights as inputs, too.
@@ -117,9 +126,8 @@ impl Import<'_> {
         Ok(self.builder.finish()?)
     }
 
-    /// Declares an input. Its first symbolic dimension is called `batch` when it comes first, whatever the exporter made of
-    /// the name (torch writes `s77`).
-    fn input(&mut self, input: &ValueInfoProto) -> Result<(), ImportError> {
+    /// Declares an input with its symbolic dimensions.
+    fn input(&mut self, input: &ValueInfoProto) -> std::result::Result<(), ImportError> {
         let place = format!("input `{}`", input.name);
         let ty = input.r#type.as_ref().and_then(|t| t.tensor_type.as_ref());
         let ty = ty.ok_or_else(|| ImportError::refused(place.clone(), "it is not a tensor"))?;
@@ -139,26 +147,12 @@ impl Import<'_> {
         Ok(())
     }
 
-    fn symbol(&mut self, param: &str, axis: usize) -> Result<Expr, ImportError> {
-        // `known` maps file names; symbols live in their own name space there.
-        let key = format!("dim:{param}");
-        if let Some(Known { sizes: Some(sizes), .. }) = self.known.get(&key) {
-            return Ok(sizes.values[0].clone());
-        }
-        let identifier = |s: &str| s.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect::<String>();
-        let first = !self.builder.graph().dims.iter().any(|d| d.sym.as_str() == "batch");
-        let name = match identifier(param) {
-            _ if axis == 0 && first => "batch".to_owned(),
-            name if name.starts_with(|c: char| c.is_ascii_alphabetic()) => name,
-            name => format!("dim_{name}"),
-        };
-        let expr = self.builder.dim(name.as_str(), 1, UNBOUNDED, None)?;
-        self.known.insert(key, Known { tensor: None, sizes: Some(Sizes { values: vec![expr.clone()], scalar: true }) });
-        Ok(expr)
+    fn symbol(&mut self, name: &str, axis: usize) -> std::result::Result<Expr, ImportError> {
+        Ok(self.symbols.declare(&mut self.builder, name, axis, Declared::default())?)
     }
 
     /// A value as a tensor; weights enter the graph when they are first used.
-    fn tensor(&mut self, name: &str) -> node::Result<ValueId> {
+    fn tensor(&mut self, name: &str) -> Result<ValueId> {
         if let Some(id) = self.known.get(name).and_then(|k| k.tensor) {
             return Ok(id);
         }
@@ -180,7 +174,7 @@ impl Import<'_> {
         Ok(id)
     }
 
-    fn data(&self, proto: &TensorProto) -> node::Result<(TensorType, TensorData)> {
+    fn data(&self, proto: &TensorProto) -> Result<(TensorType, TensorData)> {
         Ok(tensor::read(proto, self.external).map_err(|e| format!("weight `{}`: {e}", proto.name))?)
     }
 

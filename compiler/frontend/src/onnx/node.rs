@@ -1,46 +1,11 @@
 //! One node of an ONNX graph, with typed access to its operands and attributes.
 
+use aotfarm_ir::{BinaryOp, Def, Expr, Op, UnaryOp, ValueId};
 use aotfarm_protocol::DType;
 
-use super::super::ImportError;
 use super::proto::{AttributeProto, NodeProto};
 use super::{Import, Known, Sizes};
-use aotfarm_ir::{BinaryOp, BuildError, Expr, Op, UnaryOp, ValueId};
-
-/// Why a node cannot be mapped.
-pub(super) enum NodeError {
-    What(String),
-    Build(BuildError),
-}
-
-impl NodeError {
-    pub(super) fn at(self, source: &str) -> ImportError {
-        match self {
-            Self::What(what) => ImportError::Node { node: source.to_owned(), what },
-            Self::Build(error) => error.into(),
-        }
-    }
-}
-
-impl From<BuildError> for NodeError {
-    fn from(error: BuildError) -> Self {
-        Self::Build(error)
-    }
-}
-
-impl From<String> for NodeError {
-    fn from(what: String) -> Self {
-        Self::What(what)
-    }
-}
-
-impl From<&str> for NodeError {
-    fn from(what: &str) -> Self {
-        Self::What(what.to_owned())
-    }
-}
-
-pub(super) type Result<T> = std::result::Result<T, NodeError>;
+use crate::semantics::{self, Emit, Result};
 
 /// A node being mapped.
 pub(super) struct NodeCall<'c, 'a> {
@@ -50,6 +15,11 @@ pub(super) struct NodeCall<'c, 'a> {
 }
 
 impl NodeCall<'_, '_> {
+    /// The graph under construction, for what this node means.
+    pub(super) fn emit(&mut self) -> Emit<'_> {
+        Emit { builder: &mut self.import.builder, source: self.source }
+    }
+
     /// The file's name of operand `i`, if it is given.
     pub(super) fn name(&self, i: usize) -> Option<&str> {
         self.node.input.get(i).map(String::as_str).filter(|n| !n.is_empty())
@@ -98,10 +68,8 @@ impl NodeCall<'_, '_> {
         let value = self.import.builder.graph().value(id);
         let (dtype, def) = (value.ty.dtype, &value.def);
         match def {
-            aotfarm_ir::Def::Weight(data) if dtype == DType::F32 && data.bytes().len() == 4 => {
-                Ok(Some(f64::from(data.to_f32()[0])))
-            }
-            aotfarm_ir::Def::Node(at) => match &self.import.builder.graph().nodes[*at].op {
+            Def::Weight(data) if dtype == DType::F32 && data.bytes().len() == 4 => Ok(Some(f64::from(data.to_f32()[0]))),
+            Def::Node(at) => match &self.import.builder.graph().nodes[*at].op {
                 Op::Full { value, .. } => Ok(Some(*value)),
                 _ => Err(format!("operand {i} must be a constant number").into()),
             },
@@ -138,13 +106,9 @@ impl NodeCall<'_, '_> {
         }
     }
 
-    pub(super) fn axis(&self, axis: i64, rank: usize) -> Result<usize> {
-        let n = rank.max(1) as i64;
-        if (-n..n).contains(&axis) {
-            Ok(axis.rem_euclid(n) as usize)
-        } else {
-            Err(format!("axis {axis} is outside a tensor of rank {rank}").into())
-        }
+    /// An axis that an attribute names, counted from the end when negative.
+    pub(super) fn axis(&self, name: &str, default: i64, rank: usize) -> Result<usize> {
+        semantics::axis(self.int(name, default), rank)
     }
 
     pub(super) fn shape(&self, id: ValueId) -> Vec<Expr> {
@@ -159,24 +123,12 @@ impl NodeCall<'_, '_> {
         self.import.builder.ty(id).dtype
     }
 
-    pub(super) fn push(&mut self, op: Op, inputs: &[ValueId]) -> Result<ValueId> {
-        Ok(self.import.builder.push(op, inputs, self.source)?)
-    }
-
     pub(super) fn unary(&mut self, op: UnaryOp, x: ValueId) -> Result<ValueId> {
-        self.push(Op::Unary(op), &[x])
+        self.emit().unary(op, x)
     }
 
     pub(super) fn binary(&mut self, op: BinaryOp, a: ValueId, b: ValueId) -> Result<ValueId> {
-        self.push(Op::Binary(op), &[a, b])
-    }
-
-    pub(super) fn full(&mut self, value: f64, dtype: DType) -> Result<ValueId> {
-        self.push(Op::Full { value, shape: Vec::new(), dtype }, &[])
-    }
-
-    pub(super) fn reshape(&mut self, x: ValueId, shape: Vec<Expr>) -> Result<ValueId> {
-        if self.shape(x) == shape { Ok(x) } else { self.push(Op::Reshape { shape }, &[x]) }
+        self.emit().binary(op, a, b)
     }
 }
 

@@ -1,12 +1,14 @@
 //! The mapping of the standard ONNX operators (<https://onnx.ai/onnx/operators/>). A row is an operator.
 
+use aotfarm_ir::{BinaryOp, Expr, PoolOp, ReduceOp, TensorData, TensorType, UnaryOp, ValueId, Window};
 use aotfarm_protocol::DType;
 
 use super::Known;
-use super::node::{NodeCall, NodeError, Result, known, one};
+use super::node::{NodeCall, known, one};
 use super::proto::NodeProto;
 use super::tensor;
-use aotfarm_ir::{BinaryOp, Expr, Op, PoolOp, ReduceOp, TensorType, UnaryOp, ValueId, Window};
+use crate::semantics::conv::{self, Same};
+use crate::semantics::{self, Refusal, Result, gather, norm, pointwise, pool, product, reduce, source, view};
 
 type Map = fn(&mut NodeCall) -> Result<Vec<Known>>;
 
@@ -25,15 +27,15 @@ pub(super) fn find(node: &NodeProto) -> Option<Map> {
 }
 
 static ROWS: &[(&str, Map)] = &[
-    ("Conv", conv),
+    ("Conv", convolution),
     ("BatchNormalization", batch_norm),
     ("Gemm", gemm),
     ("MatMul", matmul),
     ("LayerNormalization", layer_norm),
-    ("MaxPool", |c| pool(c, PoolOp::Max)),
+    ("MaxPool", |c| pooling(c, PoolOp::Max)),
     ("AveragePool", |c| {
         let count_include_pad = c.int("count_include_pad", 0) != 0;
-        pool(c, PoolOp::Avg { count_include_pad })
+        pooling(c, PoolOp::Avg { count_include_pad })
     }),
     ("GlobalAveragePool", global_average_pool),
     ("Softmax", softmax),
@@ -83,11 +85,11 @@ static ROWS: &[(&str, Map)] = &[
     ("Greater", |c| binary(c, BinaryOp::Gt)),
     ("GreaterOrEqual", |c| binary(c, BinaryOp::Ge)),
     ("Where", where_),
-    ("ReduceMean", |c| reduce(c, ReduceOp::Mean)),
-    ("ReduceSum", |c| reduce(c, ReduceOp::Sum)),
-    ("ReduceMax", |c| reduce(c, ReduceOp::Max)),
-    ("ReduceMin", |c| reduce(c, ReduceOp::Min)),
-    ("ReduceProd", |c| reduce(c, ReduceOp::Prod)),
+    ("ReduceMean", |c| reduction(c, ReduceOp::Mean)),
+    ("ReduceSum", |c| reduction(c, ReduceOp::Sum)),
+    ("ReduceMax", |c| reduction(c, ReduceOp::Max)),
+    ("ReduceMin", |c| reduction(c, ReduceOp::Min)),
+    ("ReduceProd", |c| reduction(c, ReduceOp::Prod)),
     ("Identity", identity),
     ("Dropout", identity),
     ("Cast", cast),
@@ -106,156 +108,105 @@ static ROWS: &[(&str, Map)] = &[
     ("Concat", concat),
     ("Pad", pad),
     ("Tile", tile),
-    ("Gather", gather),
+    ("Gather", take),
     ("GatherElements", gather_elements),
     ("Range", range),
 ];
 
-/// `[top, left, bottom, right]` of the `pads` attribute, or what `auto_pad` stands for.
-fn window(c: &NodeCall, x: ValueId, kernel: [i64; 2]) -> Result<Window> {
-    if c.rank(x) != 4 {
-        return Err(format!("only two spatial dimensions are supported, and its input has rank {}", c.rank(x)).into());
-    }
+/// Padding from `pads`, `[top, left, bottom, right]`, or what `auto_pad` stands for.
+fn window(c: &mut NodeCall, x: ValueId, kernel: [i64; 2]) -> Result<Window> {
+    conv::over_images(&c.emit(), x)?;
     let (stride, dilation) = (c.pair("strides", 1)?, c.pair("dilations", 1)?);
     let mut pad = match c.list("pads").unwrap_or_default() {
         [] => [[0; 2]; 2],
         [top, left, bottom, right] => [[*top, *bottom], [*left, *right]],
         other => return Err(format!("`pads` has {} numbers for two spatial dimensions", other.len()).into()),
     };
-    match c.text("auto_pad") {
-        "" | "NOTSET" | "VALID" => {}
-        mode @ ("SAME_UPPER" | "SAME_LOWER") => {
-            for axis in 0..2 {
-                let size = c.shape(x)[axis + 2].as_const().ok_or("auto_pad needs constant spatial sizes")?;
-                let outputs = (size + stride[axis] - 1).div_euclid(stride[axis]);
-                let total = ((outputs - 1) * stride[axis] + dilation[axis] * (kernel[axis] - 1) + 1 - size).max(0);
-                let small = total / 2;
-                pad[axis] = if mode == "SAME_UPPER" { [small, total - small] } else { [total - small, small] };
-            }
-        }
+    let same = match c.text("auto_pad") {
+        "" | "NOTSET" | "VALID" => None,
+        "SAME_UPPER" => Some(Same::Upper),
+        "SAME_LOWER" => Some(Same::Lower),
         other => return Err(format!("auto_pad `{other}` is not supported").into()),
+    };
+    if let Some(same) = same {
+        for axis in 0..2 {
+            let size = c.shape(x)[axis + 2].as_const().ok_or("auto_pad needs constant spatial sizes")?;
+            let outputs = (size + stride[axis] - 1).div_euclid(stride[axis]);
+            let total = ((outputs - 1) * stride[axis] + dilation[axis] * (kernel[axis] - 1) + 1 - size).max(0);
+            pad[axis] = same.split(total);
+        }
     }
     Ok(Window { kernel, stride, pad, dilation })
 }
 
-fn conv(c: &mut NodeCall) -> Result<Vec<Known>> {
-    let (x, weight) = (c.tensor(0)?, c.tensor(1)?);
-    let kernel = match c.shape(weight).iter().map(Expr::as_const).collect::<Option<Vec<_>>>().as_deref() {
-        Some([_, _, h, w]) => [*h, *w],
-        _ => return Err("only two spatial dimensions with constant weights are supported".into()),
-    };
-    let window = window(c, x, kernel)?;
-    let groups = c.int("group", 1);
-    let inputs: Vec<ValueId> = [Some(x), Some(weight), c.opt_tensor(2)?].into_iter().flatten().collect();
-    one(c.push(Op::Conv { window, groups }, &inputs)?)
+fn convolution(c: &mut NodeCall) -> Result<Vec<Known>> {
+    let (x, weight, bias) = (c.tensor(0)?, c.tensor(1)?, c.opt_tensor(2)?);
+    let kernel = conv::kernel_of(&c.emit(), weight)?;
+    let (window, groups) = (window(c, x, kernel)?, c.int("group", 1));
+    one(conv::conv(&mut c.emit(), x, weight, bias, window, groups)?)
 }
 
 fn batch_norm(c: &mut NodeCall) -> Result<Vec<Known>> {
     if c.int("training_mode", 0) != 0 {
         return Err("the batch normalisation is in training mode; export the model in eval mode".into());
     }
-    let inputs = c.tensors()?;
-    let eps = c.float("epsilon", 1e-5);
-    one(c.push(Op::BatchNorm { eps }, &inputs)?)
+    let (x, affine) = (c.tensor(0)?, [c.opt_tensor(1)?, c.opt_tensor(2)?]);
+    let (statistics, eps) = ([c.tensor(3)?, c.tensor(4)?], c.float("epsilon", 1e-5));
+    one(norm::batch_norm(&mut c.emit(), x, affine, statistics, eps)?)
 }
 
 /// `alpha A' B' + beta C`.
 fn gemm(c: &mut NodeCall) -> Result<Vec<Known>> {
     let (mut a, mut b, bias) = (c.tensor(0)?, c.tensor(1)?, c.opt_tensor(2)?);
     let (alpha, beta) = (c.float("alpha", 1.0), c.float("beta", 1.0));
-    if c.int("transA", 0) != 0 {
-        a = c.push(Op::Permute { axes: vec![1, 0] }, &[a])?;
-    }
+    let transposed = ["transA", "transB"].map(|name| c.int(name, 0) != 0);
     let plain_bias = bias.is_none_or(|b| c.rank(b) == 1);
-    if c.int("transB", 0) != 0 && alpha == 1.0 && beta == 1.0 && plain_bias {
-        let inputs: Vec<ValueId> = [Some(a), Some(b), bias].into_iter().flatten().collect();
-        return one(c.push(Op::Linear, &inputs)?);
+    let mut e = c.emit();
+    if transposed[0] {
+        a = view::permute(&mut e, a, vec![1, 0])?;
     }
-    if c.int("transB", 0) != 0 {
-        b = c.push(Op::Permute { axes: vec![1, 0] }, &[b])?;
+    if transposed[1] && alpha == 1.0 && beta == 1.0 && plain_bias {
+        return one(product::linear(&mut e, a, b, bias)?);
     }
-    let mut y = c.push(Op::MatMul, &[a, b])?;
-    y = times(c, y, alpha)?;
+    if transposed[1] {
+        b = view::permute(&mut e, b, vec![1, 0])?;
+    }
+    let mut y = product::matmul(&mut e, a, b)?;
+    y = pointwise::times(&mut e, y, alpha)?;
     if let Some(bias) = bias {
-        let bias = times(c, bias, beta)?;
-        y = c.binary(BinaryOp::Add, y, bias)?;
+        let bias = pointwise::times(&mut e, bias, beta)?;
+        y = e.binary(BinaryOp::Add, y, bias)?;
     }
     one(y)
 }
 
-fn times(c: &mut NodeCall, x: ValueId, factor: f64) -> Result<ValueId> {
-    if factor == 1.0 {
-        return Ok(x);
-    }
-    let factor = c.full(factor, c.dtype(x))?;
-    c.binary(BinaryOp::Mul, x, factor)
-}
-
-/// numpy's matmul: a vector operand gets a dimension of size 1 that the result loses again.
 fn matmul(c: &mut NodeCall) -> Result<Vec<Known>> {
-    let (mut a, mut b) = (c.tensor(0)?, c.tensor(1)?);
-    let (row, column) = (c.rank(a) == 1, c.rank(b) == 1);
-    if row {
-        let shape = [vec![Expr::one()], c.shape(a)].concat();
-        a = c.reshape(a, shape)?;
-    }
-    if column {
-        let shape = [c.shape(b), vec![Expr::one()]].concat();
-        b = c.reshape(b, shape)?;
-    }
-    let y = c.push(Op::MatMul, &[a, b])?;
-    let mut shape = c.shape(y);
-    let rank = shape.len();
-    if column {
-        shape.remove(rank - 1);
-    }
-    if row {
-        shape.remove(rank - 2);
-    }
-    one(c.reshape(y, shape)?)
+    let (a, b) = (c.tensor(0)?, c.tensor(1)?);
+    one(product::matmul(&mut c.emit(), a, b)?)
 }
 
 fn layer_norm(c: &mut NodeCall) -> Result<Vec<Known>> {
     let (x, scale, shift) = (c.tensor(0)?, c.tensor(1)?, c.opt_tensor(2)?);
-    let rank = c.rank(x);
-    let axes = rank - c.axis(c.int("axis", -1), rank)?;
-    let eps = c.float("epsilon", 1e-5);
-    let shift = match shift {
-        Some(shift) => shift,
-        None => {
-            let (shape, dtype) = (c.shape(scale), c.dtype(scale));
-            c.push(Op::Full { value: 0.0, shape, dtype }, &[])?
-        }
-    };
-    one(c.push(Op::LayerNorm { axes, eps }, &[x, scale, shift])?)
+    let shape = c.shape(x).split_off(c.axis("axis", -1, c.rank(x))?);
+    let (filled, eps) = (c.dtype(scale), c.float("epsilon", 1e-5));
+    one(norm::layer_norm(&mut c.emit(), x, &shape, [Some(scale), shift], filled, eps)?)
 }
 
-fn pool(c: &mut NodeCall, op: PoolOp) -> Result<Vec<Known>> {
-    let x = c.tensor(0)?;
-    let kernel = c.pair("kernel_shape", 0)?;
-    let mut window = window(c, x, kernel)?;
-    if c.int("ceil_mode", 0) != 0 {
-        if matches!(op, PoolOp::Avg { .. }) {
-            return Err("average pooling in ceil mode is not supported".into());
-        }
-        for axis in 0..2 {
-            let size = c.shape(x)[axis + 2].as_const().ok_or("pooling in ceil mode needs constant spatial sizes")?;
-            window.grow_to_ceil(axis, size);
-        }
-    }
-    one(c.push(Op::Pool { op, window }, &[x])?)
+fn pooling(c: &mut NodeCall, op: PoolOp) -> Result<Vec<Known>> {
+    let (x, kernel) = (c.tensor(0)?, c.pair("kernel_shape", 0)?);
+    let (window, ceil_mode) = (window(c, x, kernel)?, c.int("ceil_mode", 0) != 0);
+    one(pool::pool(&mut c.emit(), op, x, window, ceil_mode)?)
 }
 
 fn global_average_pool(c: &mut NodeCall) -> Result<Vec<Known>> {
     let x = c.tensor(0)?;
-    let axes = (2..c.rank(x)).collect();
-    one(c.push(Op::Reduce { op: ReduceOp::Mean, axes, keepdim: true }, &[x])?)
+    one(pool::global_average(&mut c.emit(), x)?)
 }
 
 fn softmax(c: &mut NodeCall) -> Result<Vec<Known>> {
     let x = c.tensor(0)?;
-    let axis = c.axis(c.int("axis", -1), c.rank(x))?;
-    one(c.push(Op::Softmax { axis }, &[x])?)
+    let axis = c.axis("axis", -1, c.rank(x))?;
+    one(norm::softmax(&mut c.emit(), x, axis)?)
 }
 
 fn unary(c: &mut NodeCall, op: UnaryOp) -> Result<Vec<Known>> {
@@ -270,10 +221,11 @@ fn hard_sigmoid(c: &mut NodeCall) -> Result<Vec<Known>> {
         return unary(c, UnaryOp::Hardsigmoid);
     }
     let x = c.tensor(0)?;
-    let x = times(c, x, alpha)?;
-    let beta = c.full(beta, c.dtype(x))?;
-    let x = c.binary(BinaryOp::Add, x, beta)?;
-    one(c.unary(UnaryOp::Clamp { low: 0.0, high: 1.0 }, x)?)
+    let mut e = c.emit();
+    let x = pointwise::times(&mut e, x, alpha)?;
+    let beta = e.full(beta, e.dtype(x))?;
+    let x = e.binary(BinaryOp::Add, x, beta)?;
+    one(e.unary(UnaryOp::Clamp { low: 0.0, high: 1.0 }, x)?)
 }
 
 fn clip(c: &mut NodeCall) -> Result<Vec<Known>> {
@@ -311,15 +263,15 @@ fn arithmetic(c: &mut NodeCall, op: BinaryOp, on_sizes: fn(&Expr, &Expr) -> Opti
 
 fn pow(c: &mut NodeCall) -> Result<Vec<Known>> {
     let x = c.tensor(0)?;
-    match c.number(1) {
-        Ok(Some(2.0)) => one(c.binary(BinaryOp::Mul, x, x)?),
-        Ok(Some(0.5)) => one(c.unary(UnaryOp::Sqrt, x)?),
-        _ => {
-            let exponent = c.tensor(1)?;
-            let exponent = if c.dtype(exponent) == c.dtype(x) { exponent } else { c.push(Op::Cast(c.dtype(x)), &[exponent])? };
-            one(c.binary(BinaryOp::Pow, x, exponent)?)
-        }
+    if let Ok(Some(power)) = c.number(1)
+        && let Some(simple) = pointwise::simple_power(&mut c.emit(), x, power)?
+    {
+        return one(simple);
     }
+    let exponent = c.tensor(1)?;
+    let mut e = c.emit();
+    let exponent = e.cast(exponent, e.dtype(x))?;
+    one(e.binary(BinaryOp::Pow, x, exponent)?)
 }
 
 fn fold(c: &mut NodeCall, op: BinaryOp) -> Result<Vec<Known>> {
@@ -333,14 +285,13 @@ fn fold(c: &mut NodeCall, op: BinaryOp) -> Result<Vec<Known>> {
 }
 
 fn where_(c: &mut NodeCall) -> Result<Vec<Known>> {
-    let inputs = [c.tensor(0)?, c.tensor(1)?, c.tensor(2)?];
-    one(c.push(Op::Where, &inputs)?)
+    let (condition, then, otherwise) = (c.tensor(0)?, c.tensor(1)?, c.tensor(2)?);
+    one(pointwise::select(&mut c.emit(), condition, then, otherwise)?)
 }
 
 /// The axes are an operand since opset 13 (sum) and 18 (the others), an attribute before.
-fn reduce(c: &mut NodeCall, op: ReduceOp) -> Result<Vec<Known>> {
+fn reduction(c: &mut NodeCall, op: ReduceOp) -> Result<Vec<Known>> {
     let x = c.tensor(0)?;
-    let rank = c.rank(x);
     let list = match c.list("axes").map(<[i64]>::to_vec) {
         Some(list) => list,
         None => c.ints(1)?.unwrap_or_default(),
@@ -348,14 +299,8 @@ fn reduce(c: &mut NodeCall, op: ReduceOp) -> Result<Vec<Known>> {
     if list.is_empty() && c.int("noop_with_empty_axes", 0) != 0 {
         return one(x);
     }
-    let mut axes = list.into_iter().map(|a| c.axis(a, rank)).collect::<Result<Vec<_>>>()?;
-    axes.sort_unstable();
-    axes.dedup();
-    if axes.is_empty() {
-        axes = (0..rank).collect();
-    }
-    let keepdim = c.int("keepdims", 1) != 0;
-    one(c.push(Op::Reduce { op, axes, keepdim }, &[x])?)
+    let (axes, keepdim) = (semantics::axes(&list, c.rank(x))?, c.int("keepdims", 1) != 0);
+    one(reduce::reduce(&mut c.emit(), op, x, axes, keepdim)?)
 }
 
 fn identity(c: &mut NodeCall) -> Result<Vec<Known>> {
@@ -372,7 +317,7 @@ fn cast(c: &mut NodeCall) -> Result<Vec<Known>> {
         return known(sizes.values, sizes.scalar);
     }
     let x = c.tensor(0)?;
-    one(if c.dtype(x) == to { x } else { c.push(Op::Cast(to), &[x])? })
+    one(c.emit().cast(x, to)?)
 }
 
 fn shape(c: &mut NodeCall) -> Result<Vec<Known>> {
@@ -404,9 +349,12 @@ fn constant(c: &mut NodeCall) -> Result<Vec<Known>> {
         }
         "value_int" => known(vec![Expr::from(attribute.i)], true),
         "value_ints" => known(attribute.ints.iter().map(|&n| Expr::from(n)).collect(), false),
-        "value_float" => one(c.full(f64::from(attribute.f), DType::F32)?),
+        "value_float" => {
+            let value = f64::from(attribute.f);
+            one(c.emit().full(value, DType::F32)?)
+        }
         "value_floats" => {
-            let data = aotfarm_ir::TensorData::from_f32(&attribute.floats);
+            let data = TensorData::from_f32(&attribute.floats);
             let ty = TensorType { dtype: DType::F32, shape: vec![Expr::from(attribute.floats.len() as i64)] };
             let name = c.node.output.first().cloned().unwrap_or_default();
             one(c.import.builder.weight(&name, ty, data)?)
@@ -418,7 +366,7 @@ fn constant(c: &mut NodeCall) -> Result<Vec<Known>> {
 fn constant_of_shape(c: &mut NodeCall) -> Result<Vec<Known>> {
     let shape = c.sizes(0)?;
     let Some(proto) = c.attribute("value").and_then(|a| a.t.clone()) else {
-        return one(c.push(Op::Full { value: 0.0, shape, dtype: DType::F32 }, &[])?);
+        return one(source::full(&mut c.emit(), 0.0, shape, DType::F32)?);
     };
     let (ty, data) = c.import.data(&proto)?;
     let bytes = data.bytes();
@@ -429,7 +377,7 @@ fn constant_of_shape(c: &mut NodeCall) -> Result<Vec<Known>> {
         (DType::Bool, 1) => f64::from(bytes[0]),
         (dtype, _) => return Err(format!("a constant of {dtype} is not supported").into()),
     };
-    one(c.push(Op::Full { value, shape, dtype: ty.dtype }, &[])?)
+    one(source::full(&mut c.emit(), value, shape, ty.dtype)?)
 }
 
 /// 0 keeps a size (unless `allowzero`), one -1 takes what is left.
@@ -452,37 +400,26 @@ fn reshape(c: &mut NodeCall) -> Result<Vec<Known>> {
             *size = old.get(i).cloned().ok_or("a 0 in its shape has no size to keep")?;
         }
     }
-    if let Some(at) = shape.iter().position(|s| s.as_const() == Some(-1)) {
-        let total = old.iter().fold(Expr::one(), |a, b| &a * b);
-        let rest = shape.iter().enumerate().filter(|(i, _)| *i != at).fold(Expr::one(), |a, (_, b)| &a * b);
-        shape[at] =
-            total.div_exact(&rest).ok_or_else(|| format!("the -1 of its shape is {total} / {rest}, which is no whole size"))?;
-    }
-    one(c.reshape(x, shape)?)
+    one(view::reshape(&mut c.emit(), x, shape)?)
 }
 
 fn flatten(c: &mut NodeCall) -> Result<Vec<Known>> {
     let x = c.tensor(0)?;
-    let shape = c.shape(x);
-    let rank = shape.len() as i64;
+    let rank = c.rank(x) as i64;
     let axis = c.int("axis", 1);
     let axis = if axis < 0 { axis + rank } else { axis };
     if !(0..=rank).contains(&axis) {
         return Err(format!("axis {axis} is outside a tensor of rank {rank}").into());
     }
-    let product = |part: &[Expr]| part.iter().fold(Expr::one(), |a, b| &a * b);
-    let shape = vec![product(&shape[..axis as usize]), product(&shape[axis as usize..])];
-    one(c.reshape(x, shape)?)
+    one(view::as_matrix(&mut c.emit(), x, axis as usize)?)
 }
 
 fn transpose(c: &mut NodeCall) -> Result<Vec<Known>> {
     let x = c.tensor(0)?;
     let rank = c.rank(x);
-    let axes = match c.list("perm").map(<[i64]>::to_vec) {
-        Some(perm) => perm.into_iter().map(|a| c.axis(a, rank)).collect::<Result<_>>()?,
-        None => (0..rank).rev().collect(),
-    };
-    one(c.push(Op::Permute { axes }, &[x])?)
+    let Some(perm) = c.list("perm") else { return one(view::reversed(&mut c.emit(), x)?) };
+    let axes = perm.iter().map(|a| semantics::axis(*a, rank)).collect::<Result<_>>()?;
+    one(view::permute(&mut c.emit(), x, axes)?)
 }
 
 fn unsqueeze(c: &mut NodeCall) -> Result<Vec<Known>> {
@@ -491,17 +428,9 @@ fn unsqueeze(c: &mut NodeCall) -> Result<Vec<Known>> {
         return known(sizes.values, false);
     }
     let x = c.tensor(0)?;
-    let mut shape = c.shape(x);
-    let rank = shape.len() + axes.len();
-    let mut axes = axes.into_iter().map(|a| c.axis(a, rank)).collect::<Result<Vec<_>>>()?;
-    axes.sort_unstable();
-    for axis in axes {
-        if axis > shape.len() {
-            return Err("its axes repeat".into());
-        }
-        shape.insert(axis, Expr::one());
-    }
-    one(c.reshape(x, shape)?)
+    let rank = c.rank(x) + axes.len();
+    let axes = axes.into_iter().map(|a| semantics::axis(a, rank)).collect::<Result<_>>()?;
+    one(view::unsqueeze(&mut c.emit(), x, axes)?)
 }
 
 fn squeeze(c: &mut NodeCall) -> Result<Vec<Known>> {
@@ -510,14 +439,13 @@ fn squeeze(c: &mut NodeCall) -> Result<Vec<Known>> {
         return known(sizes.values, true);
     }
     let x = c.tensor(0)?;
-    let shape = c.shape(x);
-    let rank = shape.len();
+    let rank = c.rank(x);
+    let mut e = c.emit();
     let axes = match axes {
-        Some(axes) => axes.into_iter().map(|a| c.axis(a, rank)).collect::<Result<Vec<_>>>()?,
-        None => (0..rank).filter(|&i| shape[i].as_const() == Some(1)).collect(),
+        Some(axes) => axes.into_iter().map(|a| semantics::axis(a, rank)).collect::<Result<Vec<_>>>()?,
+        None => view::of_size_one(&e, x, 0..rank),
     };
-    let shape = shape.into_iter().enumerate().filter(|(i, _)| !axes.contains(i)).map(|(_, s)| s).collect();
-    one(c.reshape(x, shape)?)
+    one(view::without(&mut e, x, &axes)?)
 }
 
 /// Broadcasting in both directions: the given shape may have 1 where the tensor has more.
@@ -529,18 +457,7 @@ fn expand(c: &mut NodeCall) -> Result<Vec<Known>> {
     let at = |list: &[Expr], i: usize| (i + list.len()).checked_sub(rank).map(|i| list[i].clone()).unwrap_or_else(Expr::one);
     let shape: Vec<Expr> =
         (0..rank).map(|i| if at(&given, i).as_const() == Some(1) { at(&old, i) } else { at(&given, i) }).collect();
-    one(if shape == old { x } else { c.push(Op::Expand { shape }, &[x])? })
-}
-
-/// A position as in numpy: negative ones count from the end, and all are clamped.
-fn position(at: &Expr, size: &Expr) -> Expr {
-    match (at.as_const(), size.as_const()) {
-        (Some(n), Some(size)) => Expr::from((if n < 0 { n.saturating_add(size) } else { n }).clamp(0, size)),
-        (Some(n), None) if n >= i64::from(i32::MAX) => size.clone(),
-        (Some(n), None) if n <= -i64::from(i32::MAX) => Expr::zero(),
-        (Some(n), None) if n < 0 => size + &Expr::from(n),
-        _ => at.clone(),
-    }
+    one(view::expand(&mut c.emit(), x, shape)?)
 }
 
 fn slice(c: &mut NodeCall) -> Result<Vec<Known>> {
@@ -556,47 +473,37 @@ fn slice(c: &mut NodeCall) -> Result<Vec<Known>> {
     }
     if let (Some(sizes), [step]) = (c.opt_sizes(0).filter(|s| !s.scalar), steps.as_slice()) {
         let size = Expr::from(sizes.values.len() as i64);
-        if let (Some(from), Some(to)) = (position(&starts[0], &size).as_const(), position(&ends[0], &size).as_const()) {
+        if let (Some(from), Some(to)) = (view::position(&starts[0], &size).as_const(), view::position(&ends[0], &size).as_const())
+        {
             let part = sizes.values.get(from as usize..to.max(from) as usize).unwrap_or_default();
             return known(part.iter().step_by(*step as usize).cloned().collect(), false);
         }
     }
     let mut x = c.tensor(0)?;
+    let mut e = c.emit();
     for i in 0..count {
-        let axis = c.axis(axes[i], c.rank(x))?;
-        let size = c.shape(x)[axis].clone();
-        let (start, end) = (position(&starts[i], &size), position(&ends[i], &size));
-        let end = match (start.as_const(), end.as_const()) {
-            (Some(s), Some(e)) => Expr::from(e.max(s)),
-            _ => end,
-        };
-        if !(start.as_const() == Some(0) && end == size && steps[i] == 1) {
-            x = c.push(Op::Slice { axis, start, end, step: steps[i] }, &[x])?;
-        }
+        let axis = semantics::axis(axes[i], e.rank(x))?;
+        let size = e.shape(x)[axis].clone();
+        let (start, end) = (view::position(&starts[i], &size), view::position(&ends[i], &size));
+        x = view::slice(&mut e, x, axis, start, end, steps[i])?;
     }
     one(x)
 }
 
 fn split(c: &mut NodeCall) -> Result<Vec<Known>> {
     let x = c.tensor(0)?;
-    let axis = c.axis(c.int("axis", 0), c.rank(x))?;
+    let axis = c.axis("axis", 0, c.rank(x))?;
     let sizes = match c.ints(1)? {
         Some(sizes) => sizes,
         None => {
             let parts = c.node.output.len() as i64;
-            let size = c.shape(x)[axis].as_const().ok_or("splitting a symbolic dimension is not supported")?;
+            let size = view::size_to_split(&c.emit(), x, axis)?;
             let part = (size + parts - 1) / parts;
             (0..parts).map(|i| part.min(size - i * part)).collect()
         }
     };
-    let mut start = 0;
-    let mut results = Vec::with_capacity(sizes.len());
-    for size in sizes {
-        let part = Op::Slice { axis, start: Expr::from(start), end: Expr::from(start + size), step: 1 };
-        results.push(Known { tensor: Some(c.push(part, &[x])?), sizes: None });
-        start += size;
-    }
-    Ok(results)
+    let parts = view::split(&mut c.emit(), x, axis, &sizes)?;
+    Ok(parts.into_iter().map(|part| Known { tensor: Some(part), sizes: None }).collect())
 }
 
 fn concat(c: &mut NodeCall) -> Result<Vec<Known>> {
@@ -606,8 +513,8 @@ fn concat(c: &mut NodeCall) -> Result<Vec<Known>> {
     }
     let all = c.tensors()?;
     let first = *all.first().ok_or("it has no operands")?;
-    let axis = c.axis(c.int("axis", 0), c.rank(first))?;
-    one(c.push(Op::Concat { axis }, &all)?)
+    let axis = c.axis("axis", 0, c.rank(first))?;
+    one(view::concat(&mut c.emit(), &all, axis)?)
 }
 
 fn pad(c: &mut NodeCall) -> Result<Vec<Known>> {
@@ -624,31 +531,20 @@ fn pad(c: &mut NodeCall) -> Result<Vec<Known>> {
     }
     let mut pads = vec![[0, 0]; rank];
     for (i, &axis) in axes.iter().enumerate() {
-        pads[c.axis(axis, rank)?] = [list[i], list[axes.len() + i]];
+        pads[semantics::axis(axis, rank)?] = [list[i], list[axes.len() + i]];
     }
-    one(c.push(Op::Pad { pads, value }, &[x])?)
+    one(view::pad(&mut c.emit(), x, pads, value)?)
 }
 
-/// Tiles as a reshape, an expansion and a reshape.
 fn tile(c: &mut NodeCall) -> Result<Vec<Known>> {
-    let x = c.tensor(0)?;
-    let repeats = c.sizes(1)?;
-    let old = c.shape(x);
-    if repeats.len() != old.len() {
+    let (x, repeats) = (c.tensor(0)?, c.sizes(1)?);
+    if repeats.len() != c.rank(x) {
         return Err("it has another number of repeats than its input has dimensions".into());
     }
-    let (mut split, mut wide, mut merged) = (Vec::new(), Vec::new(), Vec::new());
-    for (size, times) in old.iter().zip(&repeats) {
-        split.extend([Expr::one(), size.clone()]);
-        wide.extend([times.clone(), size.clone()]);
-        merged.push(size * times);
-    }
-    let x = c.reshape(x, split)?;
-    let x = c.push(Op::Expand { shape: wide }, &[x])?;
-    one(c.reshape(x, merged)?)
+    one(view::repeat(&mut c.emit(), x, &repeats)?)
 }
 
-fn gather(c: &mut NodeCall) -> Result<Vec<Known>> {
+fn take(c: &mut NodeCall) -> Result<Vec<Known>> {
     if let (Some(data), Some(indices)) = (c.opt_sizes(0).filter(|s| !s.scalar), c.opt_sizes(1)) {
         let n = data.values.len() as i64;
         let pick =
@@ -658,28 +554,25 @@ fn gather(c: &mut NodeCall) -> Result<Vec<Known>> {
         }
     }
     let (x, indices) = (c.tensor(0)?, c.tensor(1)?);
-    let axis = c.axis(c.int("axis", 0), c.rank(x))?;
-    one(c.push(Op::Take { axis }, &[x, indices])?)
+    let axis = c.axis("axis", 0, c.rank(x))?;
+    one(gather::take(&mut c.emit(), x, indices, axis)?)
 }
 
 fn gather_elements(c: &mut NodeCall) -> Result<Vec<Known>> {
     let (x, indices) = (c.tensor(0)?, c.tensor(1)?);
-    let axis = c.axis(c.int("axis", 0), c.rank(x))?;
-    one(c.push(Op::GatherElements { axis }, &[x, indices])?)
+    let axis = c.axis("axis", 0, c.rank(x))?;
+    one(gather::elements(&mut c.emit(), x, indices, axis)?)
 }
 
 fn range(c: &mut NodeCall) -> Result<Vec<Known>> {
     let single = |c: &mut NodeCall, i| -> Result<Expr> {
-        c.sizes(i)?.into_iter().next().ok_or_else(|| NodeError::from("a range needs three numbers"))
+        c.sizes(i)?.into_iter().next().ok_or_else(|| Refusal::from("a range needs three numbers"))
     };
     let (start, end, step) = (single(c, 0)?, single(c, 1)?, single(c, 2)?);
     let (Some(start), Some(step @ 1..)) = (start.as_const(), step.as_const()) else {
         return Err("a range needs a constant start and a constant positive step".into());
     };
-    let span = &end - &Expr::from(start);
-    let length = if step == 1 { span } else { (&span + &Expr::from(step - 1)).floor_div(&Expr::from(step)) };
-    let length = length.as_const().map_or(length, |n| Expr::from(n.max(0)));
-    one(c.push(Op::Iota { length, start, step, dtype: DType::I64 }, &[])?)
+    one(source::range(&mut c.emit(), start, &end, step, DType::I64)?)
 }
 
 #[cfg(test)]

@@ -6,20 +6,18 @@ mod archive;
 mod call;
 mod ops;
 mod program;
+mod promotion;
 
 use std::collections::{BTreeMap, HashMap};
 
-use aotfarm_protocol::DType;
-use serde_json::Value as Json;
-
-use super::{ImportError, SharedBytes, UnsupportedOp};
 use aotfarm_ir::{Builder, Expr, Graph, TensorData, TensorType, ValueId};
-use archive::Archive;
-use call::{Call, Val};
-use program::{Payload, Payloads, Program, TensorMeta};
+use aotfarm_protocol::DType;
 
-/// Largest size of a symbolic dimension whose export gives none.
-const UNBOUNDED: i64 = 1024;
+use self::archive::Archive;
+use self::call::{Call, Val};
+use self::program::{Argument, Bound, Header, InputSpec, OutputSpec, Payload, Payloads, Program, TensorMeta};
+use crate::symbols::{Declared, Symbols};
+use crate::{ImportError, SharedBytes, UnsupportedOp};
 
 /// Reads a `.pt2` file; `name` is the model's.
 pub fn read(file: SharedBytes, name: &str) -> Result<Graph, ImportError> {
@@ -33,9 +31,8 @@ pub fn read(file: SharedBytes, name: &str) -> Result<Graph, ImportError> {
     if archive.contains("byteorder") && archive.data("byteorder")?.bytes() != b"little" {
         return Err(version("with big-endian weights", "export it again on a little-endian machine"));
     }
-    // The version first: a newer schema may fail to parse in confusing ways.
-    let json: Json = archive.json("models/model.json")?;
-    let major = json.pointer("/schema_version/major").and_then(Json::as_i64);
+    let header: Header = archive.json("models/model.json")?;
+    let major = header.schema_version.major;
     if major != Some(8) {
         let found = major.map_or("none".to_owned(), |m| m.to_string());
         return Err(version(
@@ -43,7 +40,7 @@ pub fn read(file: SharedBytes, name: &str) -> Result<Graph, ImportError> {
             "version 8 is understood; export it again with torch 2.9 or newer, or update aotfarm",
         ));
     }
-    let program: Program = serde_json::from_value(json).map_err(|e| damaged("`models/model.json`", e.to_string()))?;
+    let program: Program = archive.json("models/model.json")?;
     let missing = unsupported(&program);
     if !missing.is_empty() {
         return Err(ImportError::Unsupported { ops: missing });
@@ -74,9 +71,7 @@ fn unsupported(program: &Program) -> Vec<UnsupportedOp> {
 }
 
 fn output_name(node: &program::Node) -> Option<&str> {
-    let first = node.outputs.first()?;
-    let list = first.get("as_tensors").and_then(|l| l.get(0)?.get("name"));
-    first.pointer("/as_tensor/name").or_else(|| first.pointer("/as_sym_int/as_name")).or(list)?.as_str()
+    node.outputs.first()?.result()
 }
 
 struct Import<'a> {
@@ -87,14 +82,14 @@ struct Import<'a> {
     names: HashMap<String, Val>,
     /// The tensor that a view was taken of.
     view_of: HashMap<ValueId, ValueId>,
-    /// torch's symbols (`s77`) by ours (`batch`).
-    symbols: HashMap<String, Expr>,
+    /// Our symbols (`batch`) by torch's (`s77`).
+    symbols: Symbols,
 }
 
 impl<'a> Import<'a> {
     fn new(archive: &'a Archive, program: &'a Program, name: &str) -> Result<Self, ImportError> {
         let builder = Builder::new(name);
-        Ok(Self { archive, program, builder, names: HashMap::new(), view_of: HashMap::new(), symbols: HashMap::new() })
+        Ok(Self { archive, program, builder, names: HashMap::new(), view_of: HashMap::new(), symbols: Symbols::default() })
     }
 
     fn run(mut self) -> Result<Graph, ImportError> {
@@ -113,48 +108,37 @@ impl<'a> Import<'a> {
         let graph = &self.program.graph_module.graph;
         let specs = &self.program.graph_module.signature.input_specs;
         specs.iter().filter_map(move |s| {
-            let name = s.get("user_input")?.pointer("/arg/as_tensor/name")?.as_str()?;
+            let InputSpec::UserInput { arg } = s else { return None };
+            let name = arg.tensor()?;
             Some((name, graph.tensor_values.get(name)?))
         })
     }
 
-    /// Declares the symbolic dimensions of the inputs. The one that is the first dimension of an input is called `batch`: torch
-    /// does not keep the names that the user gave. torch never exports the sizes 0 and 1 as part of a range, so a range
-    /// from 2 is taken to start at 1.
+    /// Declares the symbolic dimensions of the inputs.
     fn dims(&mut self) -> Result<(), ImportError> {
         for (input, meta) in self.user_inputs() {
-            for (axis, json) in meta.sizes.iter().enumerate() {
+            for (axis, size) in meta.sizes.iter().enumerate() {
                 let place = || format!("dimension {axis} of input `{input}`");
-                let (size, hint) = program::size(json).map_err(|e| damaged(place(), e))?;
+                let (size, hint) = program::size(size).map_err(|e| damaged(place(), e))?;
                 let Some(sym) = size.as_sym() else {
                     if size.as_const().is_none() {
                         return Err(ImportError::refused(place(), format!("its size is the expression `{size}`, not a symbol")));
                     }
                     continue;
                 };
-                if self.symbols.contains_key(sym.as_str()) {
-                    continue;
-                }
                 let range = self.program.range_constraints.get(sym.as_str());
-                let bound = |end: Option<&Json>| end.and_then(Json::as_i64);
-                let min = bound(range.and_then(|r| r.min_val.as_ref())).unwrap_or(1).max(1);
-                let min = if min == 2 { 1 } else { min };
-                let max =
-                    bound(range.and_then(|r| r.max_val.as_ref())).filter(|max| *max < 1 << 40).unwrap_or(UNBOUNDED).max(min);
-                let taken = self.symbols.values().any(|e| e.as_sym().is_some_and(|s| s.as_str() == "batch"));
-                let name = if axis == 0 && !taken { "batch" } else { sym.as_str() };
-                let hint = hint.filter(|h| (min..=max).contains(h));
-                let expr = self.builder.dim(name, min, max, hint)?;
-                self.symbols.insert(sym.as_str().to_owned(), expr);
+                let end = |of: fn(&program::Range) -> &Option<Bound>| range.and_then(|r| of(r).as_ref()?.at());
+                let declared = Declared { min: end(|r| &r.min_val), max: end(|r| &r.max_val), hint };
+                self.symbols.declare(&mut self.builder, sym.as_str(), axis, declared)?;
             }
         }
         Ok(())
     }
 
     /// A size of the file in our symbols.
-    fn size(&self, json: &Json) -> Result<Expr, String> {
-        let (size, _) = program::size(json)?;
-        if let Some(unknown) = size.symbols().into_iter().find(|s| !self.symbols.contains_key(s.as_str())) {
+    fn size(&self, size: &program::Size) -> Result<Expr, String> {
+        let (size, _) = program::size(size)?;
+        if let Some(unknown) = size.symbols().into_iter().find(|s| self.symbols.get(s.as_str()).is_none()) {
             return Err(format!("it uses the symbol `{unknown}`, which is the size of no input"));
         }
         Ok(size.substitute(&|s| self.symbols.get(s.as_str()).cloned()))
@@ -164,23 +148,23 @@ impl<'a> Import<'a> {
         let weights: Payloads = self.payloads("data/weights/model_weights_config.json")?;
         let constants: Payloads = self.payloads("data/constants/model_constants_config.json")?;
         for spec in &self.program.graph_module.signature.input_specs {
-            let Some((kind, body)) = spec.iter().next() else {
-                return Err(damaged("the signature", "an input specification is empty"));
-            };
-            let text = |key: &str| body.get(key).and_then(Json::as_str);
-            let argument = body.pointer("/arg/name").or_else(|| body.pointer("/arg/as_tensor/name")).and_then(Json::as_str);
-            let weight = match kind.as_str() {
-                "parameter" => text("parameter_name").map(|n| (n, "data/weights/")),
-                "buffer" => text("buffer_name").map(|n| (n, "data/weights/")),
-                "tensor_constant" => text("tensor_constant_name").map(|n| (n, "data/constants/")),
-                "user_input" => None,
-                other => return Err(ImportError::refused("the signature", format!("an input of the kind `{other}`"))),
-            };
-            let Some(argument) = argument else {
-                return Err(ImportError::refused(
-                    "the signature",
-                    "an input that is not a tensor; pass it as a constant when exporting",
-                ));
+            let (argument, weight) = match spec {
+                InputSpec::Parameter { arg, parameter_name } => (&arg.name, Some((parameter_name, "data/weights/"))),
+                InputSpec::Buffer { arg, buffer_name } => (&arg.name, Some((buffer_name, "data/weights/"))),
+                InputSpec::TensorConstant { arg, tensor_constant_name } => {
+                    (&arg.name, Some((tensor_constant_name, "data/constants/")))
+                }
+                InputSpec::UserInput { arg: Argument::AsTensor(of) } => (&of.name, None),
+                InputSpec::UserInput { .. } => {
+                    let what = "an input that is not a tensor; pass it as a constant when exporting";
+                    return Err(ImportError::refused("the signature", what));
+                }
+                InputSpec::Other(spec) => {
+                    return Err(match spec.keys().next() {
+                        Some(kind) => ImportError::refused("the signature", format!("an input of the kind `{kind}`")),
+                        None => damaged("the signature", "an input specification is empty"),
+                    });
+                }
             };
             let id = match weight {
                 Some((name, folder)) => {
@@ -192,13 +176,13 @@ impl<'a> Import<'a> {
                 }
                 None => self.user_input(argument)?,
             };
-            self.names.insert(argument.to_owned(), Val::Tensor(id));
+            self.names.insert(argument.clone(), Val::Tensor(id));
         }
         Ok(())
     }
 
     fn payloads(&self, entry: &str) -> Result<Payloads, ImportError> {
-        if self.archive.contains(entry) { self.archive.json(entry) } else { Ok(Payloads { config: BTreeMap::new() }) }
+        if self.archive.contains(entry) { self.archive.json(entry) } else { Ok(Payloads::default()) }
     }
 
     fn user_input(&mut self, name: &str) -> Result<ValueId, ImportError> {
@@ -223,10 +207,13 @@ impl<'a> Import<'a> {
         let meta = payload.tensor_meta.as_ref().ok_or_else(|| damaged(place.clone(), "its type is missing"))?;
         let dtype = program::dtype(meta.dtype).map_err(|e| ImportError::refused(place.clone(), e))?;
         let storage = self.archive.data(&format!("{folder}{}", payload.path_name))?;
-        let numbers = |list: &[Json]| list.iter().map(|j| j.get("as_int").and_then(Json::as_i64)).collect::<Option<Vec<i64>>>();
-        let sizes = numbers(&meta.sizes).ok_or_else(|| damaged(place.clone(), "its shape is not constant"))?;
-        let offset = meta.storage_offset.as_ref().map_or(Some(0), |o| o.get("as_int").and_then(Json::as_i64));
-        let strides = numbers(&meta.strides).filter(|s| s.len() == sizes.len());
+        let sizes = program::constants(&meta.sizes).ok_or_else(|| damaged(place.clone(), "its shape is not constant"))?;
+        let offset = match &meta.storage_offset {
+            None => Some(0),
+            Some(program::Size::AsInt(n)) => Some(*n),
+            Some(_) => None,
+        };
+        let strides = program::constants(&meta.strides).filter(|s| s.len() == sizes.len());
         let (Some(offset), Some(strides)) = (offset, strides) else {
             return Err(damaged(place, "its strides do not fit its shape"));
         };
@@ -274,8 +261,8 @@ impl<'a> Import<'a> {
         Ok(())
     }
 
-    fn tensor_named(&self, arg: &Json) -> Option<ValueId> {
-        match self.names.get(arg.pointer("/as_tensor/name")?.as_str()?)? {
+    fn tensor_named(&self, arg: &Argument) -> Option<ValueId> {
+        match self.names.get(arg.tensor()?)? {
             Val::Tensor(id) => Some(*id),
             _ => None,
         }
@@ -283,15 +270,10 @@ impl<'a> Import<'a> {
 
     /// Names the results of a node.
     fn bind(&mut self, node: &program::Node, value: Val, source: &str) -> Result<(), ImportError> {
-        let tensor_name =
-            |j: &Json| j.pointer("/as_tensor/name").or_else(|| j.get("name")).and_then(Json::as_str).map(ToOwned::to_owned);
         match (value, node.outputs.as_slice()) {
             (Val::Nothing, _) => {}
-            (Val::Tensors(list), [one]) if one.get("as_tensors").is_some() => {
-                let names = one["as_tensors"].as_array().map(Vec::as_slice).unwrap_or_default();
-                for (json, id) in names.iter().zip(list) {
-                    self.names.extend(tensor_name(json).map(|n| (n, Val::Tensor(id))));
-                }
+            (Val::Tensors(list), [Argument::AsTensors(names)]) => {
+                self.names.extend(names.iter().zip(list).map(|(of, id)| (of.name.clone(), Val::Tensor(id))));
             }
             // Only the first of several results is computed: the saved statistics of a normalisation, the indices of a pooling
             // are of no use in inference. A node that reads one of them fails by its name.
@@ -299,46 +281,37 @@ impl<'a> Import<'a> {
                 let Some(first) = outputs.first() else {
                     return Err(damaged(format!("node `{source}`"), "it has no output"));
                 };
-                let name = tensor_name(first)
-                    .or_else(|| first.pointer("/as_sym_int/as_name").and_then(Json::as_str).map(ToOwned::to_owned))
-                    .or_else(|| first.pointer("/as_sym_float/as_name").and_then(Json::as_str).map(ToOwned::to_owned));
-                let name = name.ok_or_else(|| damaged(format!("node `{source}`"), "its output has no name"))?;
-                self.names.insert(name, value);
+                let name = first.result().ok_or_else(|| damaged(format!("node `{source}`"), "its output has no name"))?;
+                self.names.insert(name.to_owned(), value);
             }
         }
         Ok(())
     }
 
-    fn output(&mut self, spec: &BTreeMap<String, Json>) -> Result<(), ImportError> {
-        let Some((kind, body)) = spec.iter().next() else {
-            return Err(damaged("the signature", "an output specification is empty"));
-        };
-        match kind.as_str() {
-            "user_output" => {
-                let id = body.get("arg").and_then(|a| self.tensor_named(a));
-                let id =
-                    id.ok_or_else(|| ImportError::refused("the signature", "an output that is not a tensor of the graph"))?;
-                self.builder.output(id);
-                Ok(())
-            }
+    fn output(&mut self, spec: &OutputSpec) -> Result<(), ImportError> {
+        let refused = |what: &str| Err(ImportError::refused("the signature", what));
+        match spec {
+            OutputSpec::UserOutput { arg } => match self.tensor_named(arg) {
+                Some(id) => {
+                    self.builder.output(id);
+                    Ok(())
+                }
+                None => refused("an output that is not a tensor of the graph"),
+            },
             // State that a call leaves behind (a counter, a cache) has no place in an artifact.
-            "buffer_mutation" | "user_input_mutation" | "parameter_mutation" => {
-                Err(ImportError::refused("the signature", "the model changes its own state when it runs; export it in eval mode"))
+            OutputSpec::BufferMutation(_) | OutputSpec::UserInputMutation(_) | OutputSpec::ParameterMutation(_) => {
+                refused("the model changes its own state when it runs; export it in eval mode")
             }
-            other => Err(ImportError::refused("the signature", format!("an output of the kind `{other}`"))),
+            OutputSpec::Other(spec) => match spec.keys().next() {
+                Some(kind) => refused(&format!("an output of the kind `{kind}`")),
+                None => Err(damaged("the signature", "an output specification is empty")),
+            },
         }
     }
 }
 
 fn uses(nodes: &[program::Node], name: &str) -> bool {
-    fn mentions(json: &Json, name: &str) -> bool {
-        match json {
-            Json::Object(map) => map.iter().any(|(k, v)| (k == "name" && v.as_str() == Some(name)) || mentions(v, name)),
-            Json::Array(list) => list.iter().any(|v| mentions(v, name)),
-            _ => false,
-        }
-    }
-    nodes.iter().any(|n| n.inputs.iter().any(|a| mentions(&a.arg, name)))
+    nodes.iter().any(|n| n.inputs.iter().any(|a| a.arg.mentions(name)))
 }
 
 /// The elements `sizes` at `strides` from `offset` of a storage, row-major.

@@ -1,10 +1,14 @@
 //! The mapping of torch operators, in both the exported and the decomposed form. A row is an operator; defaults of arguments
 //! that are left out are those of the operator's schema.
 
+use aotfarm_ir::{BinaryOp, Expr, PoolOp, ReduceOp, UnaryOp, ValueId, Window};
 use aotfarm_protocol::DType;
 
-use super::call::{Call, CallError, Result, Scalar, Val, axis};
-use aotfarm_ir::{BinaryOp, Expr, Op, PoolOp, ReduceOp, UnaryOp, ValueId, Window};
+use super::call::{Call, Scalar, Val};
+use super::promotion;
+use crate::semantics::conv::{self, Same};
+use crate::semantics::pointwise::{self, RELU6};
+use crate::semantics::{self, Result, gather, norm, pool, product, reduce, source, view};
 
 type Map = fn(&mut Call) -> Result<Val>;
 
@@ -27,7 +31,7 @@ const fn in_place(name: &'static str, map: Map) -> Row {
     Row { name, map, in_place: true, view: false }
 }
 
-const fn view(name: &'static str, map: Map) -> Row {
+const fn shares(name: &'static str, map: Map) -> Row {
     Row { name, map, in_place: false, view: true }
 }
 
@@ -48,9 +52,9 @@ static ROWS: &[Row] = &[
     row("aten._assert_scalar.default", |_| Ok(Val::Nothing)),
     row("aten.sym_constrain_range_for_size.default", |_| Ok(Val::Nothing)),
     // Convolution, linear, normalisation, pooling.
-    row("aten.conv2d.default", conv),
-    row("aten.conv2d.padding", conv_same),
-    row("aten.convolution.default", conv),
+    row("aten.conv2d.default", convolution),
+    row("aten.conv2d.padding", convolution_same),
+    row("aten.convolution.default", convolution),
     row("aten.batch_norm.default", |c| batch_norm(c, "training")),
     row("aten._native_batch_norm_legit_no_training.default", |c| batch_norm(c, "")),
     row("aten.linear.default", linear),
@@ -148,52 +152,52 @@ static ROWS: &[Row] = &[
     row("aten.where.self", where_self),
     row("aten.masked_fill.Scalar", masked_fill),
     // Reductions.
-    row("aten.mean.dim", |c| reduce(c, ReduceOp::Mean)),
-    row("aten.sum.dim_IntList", |c| reduce(c, ReduceOp::Sum)),
-    row("aten.amax.default", |c| reduce(c, ReduceOp::Max)),
-    row("aten.amin.default", |c| reduce(c, ReduceOp::Min)),
-    row("aten.any.dim", |c| reduce(c, ReduceOp::Any)),
-    row("aten.all.dim", |c| reduce(c, ReduceOp::All)),
+    row("aten.mean.dim", |c| reduction(c, ReduceOp::Mean)),
+    row("aten.sum.dim_IntList", |c| reduction(c, ReduceOp::Sum)),
+    row("aten.amax.default", |c| reduction(c, ReduceOp::Max)),
+    row("aten.amin.default", |c| reduction(c, ReduceOp::Min)),
+    row("aten.any.dim", |c| reduction(c, ReduceOp::Any)),
+    row("aten.all.dim", |c| reduction(c, ReduceOp::All)),
     // Shapes and views.
-    view("aten.view.default", |c| reshape(c, "size")),
-    view("aten._unsafe_view.default", |c| reshape(c, "size")),
-    view("aten.reshape.default", |c| reshape(c, "shape")),
-    view("aten.flatten.using_ints", flatten),
-    view("aten.permute.default", permute),
-    view("aten.transpose.int", transpose),
-    view("aten.t.default", transpose_2d),
-    view("aten.unsqueeze.default", unsqueeze),
-    view("aten.squeeze.dim", squeeze),
-    view("aten.squeeze.dims", squeeze),
-    view("aten.expand.default", expand),
-    view("aten.slice.Tensor", slice),
-    view("aten.select.int", select),
-    view("aten.chunk.default", chunk),
-    view("aten.split.Tensor", split),
-    view("aten.split_with_sizes.default", split),
+    shares("aten.view.default", |c| reshape(c, "size")),
+    shares("aten._unsafe_view.default", |c| reshape(c, "size")),
+    shares("aten.reshape.default", |c| reshape(c, "shape")),
+    shares("aten.flatten.using_ints", flatten),
+    shares("aten.permute.default", permute),
+    shares("aten.transpose.int", transpose),
+    shares("aten.t.default", transpose_2d),
+    shares("aten.unsqueeze.default", unsqueeze),
+    shares("aten.squeeze.dim", squeeze),
+    shares("aten.squeeze.dims", squeeze),
+    shares("aten.expand.default", expand),
+    shares("aten.slice.Tensor", slice),
+    shares("aten.select.int", select),
+    shares("aten.chunk.default", chunk),
+    shares("aten.split.Tensor", split),
+    shares("aten.split_with_sizes.default", split),
     row("aten.cat.default", cat),
     row("aten.stack.default", stack),
     row("aten.constant_pad_nd.default", pad),
     row("aten.pad.default", pad),
     row("aten.repeat.default", repeat),
     // Copies and conversions.
-    view("aten.alias.default", |c| Ok(Val::Tensor(c.tensor("self")?))),
-    view("aten.detach.default", |c| Ok(Val::Tensor(c.tensor("self")?))),
-    view("aten.contiguous.default", |c| Ok(Val::Tensor(c.tensor("self")?))),
+    shares("aten.alias.default", |c| Ok(Val::Tensor(c.tensor("self")?))),
+    shares("aten.detach.default", |c| Ok(Val::Tensor(c.tensor("self")?))),
+    shares("aten.contiguous.default", |c| Ok(Val::Tensor(c.tensor("self")?))),
     row("aten.clone.default", |c| Ok(Val::Tensor(c.tensor("self")?))),
     row("aten.lift_fresh_copy.default", |c| Ok(Val::Tensor(c.tensor("self")?))),
-    view("aten.dropout.default", dropout),
+    shares("aten.dropout.default", dropout),
     in_place("aten.dropout_.default", dropout),
-    view("aten.feature_dropout.default", dropout),
-    view("aten.to.dtype", to_dtype),
-    view("aten.to.dtype_layout", to_dtype),
-    view("aten.to.device", to_dtype),
+    shares("aten.feature_dropout.default", dropout),
+    shares("aten.to.dtype", to_dtype),
+    shares("aten.to.dtype_layout", to_dtype),
+    shares("aten.to.device", to_dtype),
     row("aten._to_copy.default", to_dtype),
-    view("aten.type_as.default", type_as),
+    shares("aten.type_as.default", type_as),
     // Gathers and constants.
     row("aten.embedding.default", embedding),
     row("aten.index_select.default", index_select),
-    row("aten.gather.default", gather),
+    row("aten.gather.default", gather_elements),
     row("aten.arange.default", arange),
     row("aten.arange.start", arange),
     row("aten.arange.start_step", arange),
@@ -205,8 +209,6 @@ static ROWS: &[Row] = &[
     row("aten.ones_like.default", |c| filled_like(c, 1.0)),
     row("aten.scalar_tensor.default", scalar_tensor),
 ];
-
-const RELU6: UnaryOp = UnaryOp::Clamp { low: 0.0, high: 6.0 };
 
 fn tensor(id: ValueId) -> Result<Val> {
     Ok(Val::Tensor(id))
@@ -227,51 +229,37 @@ fn size_arithmetic(c: &mut Call, f: fn(&Expr, &Expr) -> Option<Expr>) -> Result<
     result.map(Val::Size).ok_or_else(|| "this arithmetic on sizes is not supported".into())
 }
 
-fn window(c: &mut Call, x: ValueId, kernel: [i64; 2], stride: [i64; 2], pad: [i64; 2]) -> Result<Window> {
-    if c.rank(x) != 4 {
-        return Err(
-            format!("only two spatial dimensions with a batch are supported, and its input has rank {}", c.rank(x)).into()
-        );
-    }
-    let dilation = c.pair("dilation", [1, 1])?;
-    Ok(Window { kernel, stride, pad: [[pad[0]; 2], [pad[1]; 2]], dilation })
+/// A window with equal padding on both sides.
+fn window(c: &mut Call, kernel: [i64; 2], stride: [i64; 2]) -> Result<Window> {
+    let (pad, dilation) = (c.pair("padding", [0, 0])?, c.pair("dilation", [1, 1])?);
+    Ok(Window { kernel, stride, pad: pad.map(|pad| [pad; 2]), dilation })
 }
 
-fn kernel_of(c: &Call, weight: ValueId) -> Result<[i64; 2]> {
-    match c.ty(weight).shape.iter().map(Expr::as_const).collect::<Option<Vec<_>>>().as_deref() {
-        Some([_, _, h, w]) => Ok([*h, *w]),
-        _ => Err("only two spatial dimensions with constant weights are supported".into()),
-    }
-}
-
-fn conv(c: &mut Call) -> Result<Val> {
-    let (x, weight) = (c.tensor("input")?, c.tensor("weight")?);
+fn convolution(c: &mut Call) -> Result<Val> {
     if c.flag("transposed", false)? {
         return Err("transposed convolution is not supported".into());
     }
-    let (stride, pad) = (c.pair("stride", [1, 1])?, c.pair("padding", [0, 0])?);
-    let kernel = kernel_of(c, weight)?;
-    let window = window(c, x, kernel, stride, pad)?;
-    finish_conv(c, x, weight, window)
+    let weight = c.tensor("weight")?;
+    let (kernel, stride) = (conv::kernel_of(&c.emit(), weight)?, c.pair("stride", [1, 1])?);
+    let window = window(c, kernel, stride)?;
+    finish_convolution(c, weight, window)
 }
 
-/// `padding="same"` or `"valid"`; same is for stride 1, an odd total puts the extra row or column last.
-fn conv_same(c: &mut Call) -> Result<Val> {
-    let (x, weight) = (c.tensor("input")?, c.tensor("weight")?);
-    let kernel = kernel_of(c, weight)?;
-    let stride = c.pair("stride", [1, 1])?;
-    let mut window = window(c, x, kernel, stride, [0, 0])?;
+/// `padding="same"` or `"valid"`; same is for stride 1.
+fn convolution_same(c: &mut Call) -> Result<Val> {
+    let weight = c.tensor("weight")?;
+    let kernel = conv::kernel_of(&c.emit(), weight)?;
+    let (stride, dilation) = (c.pair("stride", [1, 1])?, c.pair("dilation", [1, 1])?);
+    let mut window = Window { kernel, stride, pad: [[0; 2]; 2], dilation };
     if c.text("padding") == Some("same") {
-        let totals = [0, 1].map(|axis| window.dilation[axis] * (kernel[axis] - 1));
-        window.pad = totals.map(|total| [total / 2, total - total / 2]);
+        window.pad = [0, 1].map(|axis| Same::Upper.split(dilation[axis] * (kernel[axis] - 1)));
     }
-    finish_conv(c, x, weight, window)
+    finish_convolution(c, weight, window)
 }
 
-fn finish_conv(c: &mut Call, x: ValueId, weight: ValueId, window: Window) -> Result<Val> {
-    let groups = c.int("groups", Some(1))?;
-    let inputs: Vec<ValueId> = [Some(x), Some(weight), c.opt_tensor("bias")?].into_iter().flatten().collect();
-    tensor(c.push(Op::Conv { window, groups }, &inputs)?)
+fn finish_convolution(c: &mut Call, weight: ValueId, window: Window) -> Result<Val> {
+    let (x, bias, groups) = (c.tensor("input")?, c.opt_tensor("bias")?, c.int("groups", Some(1))?);
+    tensor(conv::conv(&mut c.emit(), x, weight, bias, window, groups)?)
 }
 
 fn batch_norm(c: &mut Call, training: &str) -> Result<Val> {
@@ -279,90 +267,44 @@ fn batch_norm(c: &mut Call, training: &str) -> Result<Val> {
         return Err("the batch normalisation is in training mode; call model.eval() before exporting".into());
     }
     let x = c.tensor("input")?;
-    let mean = c.opt_tensor("running_mean")?;
-    let variance = c.opt_tensor("running_var")?;
-    let (Some(mean), Some(variance)) = (mean, variance) else {
+    let (Some(mean), Some(variance)) = (c.opt_tensor("running_mean")?, c.opt_tensor("running_var")?) else {
         return Err("a batch normalisation without running statistics is not supported".into());
     };
-    let (dtype, channels) = (c.ty(mean).dtype, c.shape(mean));
-    let mut affine = |name: &str, value: f64| match c.opt_tensor(name)? {
-        Some(id) => Ok::<_, CallError>(id),
-        None => c.push(Op::Full { value, shape: channels.clone(), dtype }, &[]),
-    };
-    let (scale, shift) = (affine("weight", 1.0)?, affine("bias", 0.0)?);
+    let affine = [c.opt_tensor("weight")?, c.opt_tensor("bias")?];
     let eps = c.float("eps", 1e-5)?;
-    tensor(c.push(Op::BatchNorm { eps }, &[x, scale, shift, mean, variance])?)
+    tensor(norm::batch_norm(&mut c.emit(), x, affine, [mean, variance], eps)?)
 }
 
 fn linear(c: &mut Call) -> Result<Val> {
-    let inputs: Vec<ValueId> =
-        [Some(c.tensor("input")?), Some(c.tensor("weight")?), c.opt_tensor("bias")?].into_iter().flatten().collect();
-    tensor(c.push(Op::Linear, &inputs)?)
+    let (x, weight, bias) = (c.tensor("input")?, c.tensor("weight")?, c.opt_tensor("bias")?);
+    tensor(product::linear(&mut c.emit(), x, weight, bias)?)
 }
 
 /// `beta self + alpha mat1 mat2`. The decomposition of linear transposes the weight; canonicalisation undoes that.
 fn addmm(c: &mut Call) -> Result<Val> {
     let (bias, a, b) = (c.tensor("self")?, c.tensor("mat1")?, c.tensor("mat2")?);
     let (alpha, beta) = (c.float("alpha", 1.0)?, c.float("beta", 1.0)?);
-    let dtype = c.ty(a).dtype;
-    let product = c.push(Op::MatMul, &[a, b])?;
-    let product = times(c, product, alpha, dtype)?;
-    let bias = times(c, bias, beta, dtype)?;
-    tensor(c.binary(BinaryOp::Add, product, bias)?)
+    let mut e = c.emit();
+    let result = product::matmul(&mut e, a, b)?;
+    let result = pointwise::times(&mut e, result, alpha)?;
+    let bias = pointwise::times(&mut e, bias, beta)?;
+    tensor(c.binary(BinaryOp::Add, result, bias)?)
 }
 
-fn times(c: &mut Call, x: ValueId, factor: f64, dtype: DType) -> Result<ValueId> {
-    if factor == 1.0 {
-        return Ok(x);
-    }
-    let factor = c.full(factor, dtype)?;
-    c.binary(BinaryOp::Mul, x, factor)
-}
-
-/// torch's matmul: a vector operand gets a dimension of size 1 that the result loses again.
 fn matmul(c: &mut Call, other: &str) -> Result<Val> {
-    let (mut a, mut b) = (c.tensor("self")?, c.tensor(other)?);
-    let (row, column) = (c.rank(a) == 1, c.rank(b) == 1);
-    if row {
-        let shape = [vec![Expr::one()], c.shape(a)].concat();
-        a = c.reshape(a, shape)?;
-    }
-    if column {
-        let shape = [c.shape(b), vec![Expr::one()]].concat();
-        b = c.reshape(b, shape)?;
-    }
-    let product = c.push(Op::MatMul, &[a, b])?;
-    let mut shape = c.shape(product);
-    let rank = shape.len();
-    if column {
-        shape.remove(rank - 1);
-    }
-    if row {
-        shape.remove(rank - 2);
-    }
-    tensor(c.reshape(product, shape)?)
+    let (a, b) = (c.tensor("self")?, c.tensor(other)?);
+    tensor(product::matmul(&mut c.emit(), a, b)?)
 }
 
 fn layer_norm(c: &mut Call) -> Result<Val> {
-    let x = c.tensor("input")?;
-    let axes = c.sizes("normalized_shape")?;
-    let eps = c.float("eps", 1e-5)?;
-    let (scale, shift) = (c.opt_tensor("weight")?, c.opt_tensor("bias")?);
-    let mut inputs = vec![x];
-    if scale.is_some() || shift.is_some() {
-        let dtype = c.ty(x).dtype;
-        for (given, value) in [(scale, 1.0), (shift, 0.0)] {
-            inputs.push(match given {
-                Some(id) => id,
-                None => c.push(Op::Full { value, shape: axes.clone(), dtype }, &[])?,
-            });
-        }
-    }
-    tensor(c.push(Op::LayerNorm { axes: axes.len(), eps }, &inputs)?)
+    let (x, shape, eps) = (c.tensor("input")?, c.sizes("normalized_shape")?, c.float("eps", 1e-5)?);
+    let affine = [c.opt_tensor("weight")?, c.opt_tensor("bias")?];
+    let dtype = c.ty(x).dtype;
+    tensor(norm::layer_norm(&mut c.emit(), x, &shape, affine, dtype, eps)?)
 }
 
 fn max_pool(c: &mut Call) -> Result<Val> {
-    pool(c, PoolOp::Max)
+    pooling(c, PoolOp::Max)
 }
 
 fn avg_pool(c: &mut Call) -> Result<Val> {
@@ -370,49 +312,31 @@ fn avg_pool(c: &mut Call) -> Result<Val> {
         return Err("avg_pool2d with a divisor_override is not supported".into());
     }
     let count_include_pad = c.flag("count_include_pad", true)?;
-    pool(c, PoolOp::Avg { count_include_pad })
+    pooling(c, PoolOp::Avg { count_include_pad })
 }
 
-fn pool(c: &mut Call, op: PoolOp) -> Result<Val> {
-    let x = c.tensor("self")?;
-    let kernel = c.pair("kernel_size", [1, 1])?;
-    let (stride, pad) = (c.pair("stride", kernel)?, c.pair("padding", [0, 0])?);
-    let mut window = window(c, x, kernel, stride, pad)?;
-    if c.flag("ceil_mode", false)? {
-        if matches!(op, PoolOp::Avg { .. }) {
-            return Err("average pooling in ceil mode is not supported".into());
-        }
-        for axis in 0..2 {
-            let size = c.shape(x)[axis + 2].as_const().ok_or("pooling in ceil mode needs constant spatial sizes")?;
-            window.grow_to_ceil(axis, size);
-        }
-    }
-    tensor(c.push(Op::Pool { op, window }, &[x])?)
+fn pooling(c: &mut Call, op: PoolOp) -> Result<Val> {
+    let (x, kernel) = (c.tensor("self")?, c.pair("kernel_size", [1, 1])?);
+    let stride = c.pair("stride", kernel)?;
+    let (window, ceil_mode) = (window(c, kernel, stride)?, c.flag("ceil_mode", false)?);
+    tensor(pool::pool(&mut c.emit(), op, x, window, ceil_mode)?)
 }
 
 fn adaptive_avg_pool(c: &mut Call) -> Result<Val> {
-    let x = c.tensor("self")?;
-    let output = c.pair("output_size", [1, 1])?;
-    tensor(c.push(Op::AdaptiveAvgPool { output }, &[x])?)
+    let (x, output) = (c.tensor("self")?, c.pair("output_size", [1, 1])?);
+    tensor(pool::adaptive_average(&mut c.emit(), x, output)?)
 }
 
 fn attention(c: &mut Call) -> Result<Val> {
-    let (query, key, value) = (c.tensor("query")?, c.tensor("key")?, c.tensor("value")?);
+    let operands = [c.tensor("query")?, c.tensor("key")?, c.tensor("value")?];
     if c.float("dropout_p", 0.0)? != 0.0 {
         return Err("attention with dropout is not supported; call model.eval() before exporting".into());
     }
     if c.flag("enable_gqa", false)? {
         return Err("attention with grouped queries is not supported".into());
     }
-    let width = c.shape(query).last().and_then(Expr::as_const);
-    let scale = match (c.opt_float("scale")?, width) {
-        (Some(scale), _) => scale,
-        (None, Some(width)) => 1.0 / (width as f64).sqrt(),
-        (None, None) => return Err("attention over a symbolic width needs an explicit scale".into()),
-    };
-    let causal = c.flag("is_causal", false)?;
-    let inputs: Vec<ValueId> = [Some(query), Some(key), Some(value), c.opt_tensor("attn_mask")?].into_iter().flatten().collect();
-    tensor(c.push(Op::Attention { scale, causal }, &inputs)?)
+    let (mask, scale, causal) = (c.opt_tensor("attn_mask")?, c.opt_float("scale")?, c.flag("is_causal", false)?);
+    tensor(product::attention(&mut c.emit(), operands, mask, scale, causal)?)
 }
 
 fn softmax(c: &mut Call) -> Result<Val> {
@@ -422,7 +346,7 @@ fn softmax(c: &mut Call) -> Result<Val> {
         None => x,
     };
     let axis = c.axis("dim", c.rank(x), None)?;
-    tensor(c.push(Op::Softmax { axis }, &[x])?)
+    tensor(norm::softmax(&mut c.emit(), x, axis)?)
 }
 
 fn unary(c: &mut Call, op: UnaryOp) -> Result<Val> {
@@ -479,7 +403,7 @@ fn scaled(c: &mut Call, op: BinaryOp) -> Result<Val> {
     let a = c.tensor("self")?;
     let b = c.operand("other", c.ty(a).dtype)?;
     let alpha = c.float("alpha", 1.0)?;
-    let b = times(c, b, alpha, c.ty(b).dtype)?;
+    let b = pointwise::times(&mut c.emit(), b, alpha)?;
     tensor(c.binary(op, a, b)?)
 }
 
@@ -487,7 +411,7 @@ fn rsub(c: &mut Call) -> Result<Val> {
     let a = c.tensor("self")?;
     let b = c.operand("other", c.ty(a).dtype)?;
     let alpha = c.float("alpha", 1.0)?;
-    let a = times(c, a, alpha, c.ty(a).dtype)?;
+    let a = pointwise::times(&mut c.emit(), a, alpha)?;
     tensor(c.binary(BinaryOp::Sub, b, a)?)
 }
 
@@ -503,11 +427,12 @@ fn pow(c: &mut Call) -> Result<Val> {
     let x = c.tensor("self")?;
     if let Ok(Some(power)) = c.opt_float("exponent") {
         match power {
-            0.5 => return tensor(c.unary(UnaryOp::Sqrt, x)?),
             -0.5 => return tensor(c.unary(UnaryOp::Rsqrt, x)?),
             1.0 => return tensor(x),
-            2.0 => return tensor(c.binary(BinaryOp::Mul, x, x)?),
             _ => {}
+        }
+        if let Some(simple) = pointwise::simple_power(&mut c.emit(), x, power)? {
+            return tensor(simple);
         }
     }
     let exponent = c.operand("exponent", c.ty(x).dtype)?;
@@ -520,71 +445,50 @@ fn logical(c: &mut Call, op: BinaryOp) -> Result<Val> {
     if c.ty(a).dtype != DType::Bool || c.ty(b).dtype != DType::Bool {
         return Err("bitwise operators on numbers are not supported".into());
     }
-    tensor(c.push(Op::Binary(op), &[a, b])?)
+    tensor(c.emit().binary(op, a, b)?)
 }
 
 fn where_self(c: &mut Call) -> Result<Val> {
     let (condition, a, b) = (c.tensor("condition")?, c.tensor("self")?, c.tensor("other")?);
     let dtype = c.common(a, b);
     let (a, b) = (c.cast(a, dtype)?, c.cast(b, dtype)?);
-    tensor(c.push(Op::Where, &[condition, a, b])?)
+    tensor(pointwise::select(&mut c.emit(), condition, a, b)?)
 }
 
 fn masked_fill(c: &mut Call) -> Result<Val> {
     let (x, mask) = (c.tensor("self")?, c.tensor("mask")?);
     let value = c.operand("value", c.ty(x).dtype)?;
     let value = c.cast(value, c.ty(x).dtype)?;
-    tensor(c.push(Op::Where, &[mask, value, x])?)
+    tensor(pointwise::select(&mut c.emit(), mask, value, x)?)
 }
 
-fn reduce(c: &mut Call, op: ReduceOp) -> Result<Val> {
+fn reduction(c: &mut Call, op: ReduceOp) -> Result<Val> {
     let mut x = c.tensor("self")?;
     if let Some(dtype) = c.opt_dtype("dtype")? {
         x = c.cast(x, dtype)?;
     }
-    let logical = matches!(op, ReduceOp::Any | ReduceOp::All);
-    if logical && c.ty(x).dtype != DType::Bool {
-        let zero = c.full(0.0, c.ty(x).dtype)?;
-        x = c.push(Op::Binary(BinaryOp::Ne), &[x, zero])?;
-    }
-    let axes = c.axes("dim", c.rank(x))?;
-    let keepdim = c.flag("keepdim", false)?;
-    tensor(c.push(Op::Reduce { op, axes, keepdim }, &[x])?)
+    let (axes, keepdim) = (c.axes("dim", c.rank(x))?, c.flag("keepdim", false)?);
+    tensor(reduce::reduce(&mut c.emit(), op, x, axes, keepdim)?)
 }
 
-/// Resolves the one `-1` of a new shape.
 fn reshape(c: &mut Call, name: &str) -> Result<Val> {
-    let x = c.tensor("self")?;
-    let mut shape = c.sizes(name)?;
-    let minus = Expr::from(-1);
-    if let Some(at) = shape.iter().position(|s| *s == minus) {
-        let total = c.shape(x).iter().fold(Expr::one(), |a, b| &a * b);
-        let rest = shape.iter().enumerate().filter(|(i, _)| *i != at).fold(Expr::one(), |a, (_, b)| &a * b);
-        shape[at] =
-            total.div_exact(&rest).ok_or_else(|| format!("the -1 of its shape is {total} / {rest}, which is no whole size"))?;
-    }
-    tensor(c.reshape(x, shape)?)
+    let (x, shape) = (c.tensor("self")?, c.sizes(name)?);
+    tensor(view::reshape(&mut c.emit(), x, shape)?)
 }
 
 fn flatten(c: &mut Call) -> Result<Val> {
     let x = c.tensor("self")?;
     let rank = c.rank(x);
     let (start, end) = (c.axis("start_dim", rank, Some(0))?, c.axis("end_dim", rank, Some(-1))?);
-    let mut shape = c.shape(x);
-    if rank == 0 {
-        shape = vec![Expr::one()];
-    } else if start < end {
-        let merged = shape.drain(start..=end).fold(Expr::one(), |a, b| &a * &b);
-        shape.insert(start, merged);
-    }
-    tensor(c.reshape(x, shape)?)
+    tensor(view::flatten(&mut c.emit(), x, start, end)?)
 }
 
 fn permute(c: &mut Call) -> Result<Val> {
     let x = c.tensor("self")?;
     let rank = c.rank(x);
-    let axes = c.opt_ints("dims")?.unwrap_or_default().into_iter().map(|a| axis(a, rank)).collect::<Result<_>>()?;
-    tensor(c.push(Op::Permute { axes }, &[x])?)
+    let dims = c.opt_ints("dims")?.unwrap_or_default();
+    let axes = dims.into_iter().map(|a| semantics::axis(a, rank)).collect::<Result<_>>()?;
+    tensor(view::permute(&mut c.emit(), x, axes)?)
 }
 
 fn transpose(c: &mut Call) -> Result<Val> {
@@ -594,36 +498,29 @@ fn transpose(c: &mut Call) -> Result<Val> {
     if rank > 0 {
         axes.swap(c.axis("dim0", rank, None)?, c.axis("dim1", rank, None)?);
     }
-    tensor(c.push(Op::Permute { axes }, &[x])?)
+    tensor(view::permute(&mut c.emit(), x, axes)?)
 }
 
 fn transpose_2d(c: &mut Call) -> Result<Val> {
     let x = c.tensor("self")?;
-    let axes = (0..c.rank(x)).rev().collect();
-    tensor(c.push(Op::Permute { axes }, &[x])?)
+    tensor(view::reversed(&mut c.emit(), x)?)
 }
 
 fn unsqueeze(c: &mut Call) -> Result<Val> {
     let x = c.tensor("self")?;
     let axis = c.axis("dim", c.rank(x) + 1, None)?;
-    let mut shape = c.shape(x);
-    shape.insert(axis, Expr::one());
-    tensor(c.reshape(x, shape)?)
+    tensor(view::unsqueeze(&mut c.emit(), x, vec![axis])?)
 }
 
+/// Axes of another size than 1 stay.
 fn squeeze(c: &mut Call) -> Result<Val> {
     let x = c.tensor("self")?;
     let axes = c.axes("dim", c.rank(x))?;
-    let shape = c
-        .shape(x)
-        .into_iter()
-        .enumerate()
-        .filter(|(i, s)| !(axes.contains(i) && s.as_const() == Some(1)))
-        .map(|(_, s)| s)
-        .collect();
-    tensor(c.reshape(x, shape)?)
+    let axes = view::of_size_one(&c.emit(), x, axes);
+    tensor(view::without(&mut c.emit(), x, &axes)?)
 }
 
+/// -1 keeps a size.
 fn expand(c: &mut Call) -> Result<Val> {
     let x = c.tensor("self")?;
     let old = c.shape(x);
@@ -634,71 +531,24 @@ fn expand(c: &mut Call) -> Result<Val> {
             *size = i.checked_sub(new).map(|i| old[i].clone()).ok_or("a new dimension cannot have size -1")?;
         }
     }
-    if shape == old { tensor(x) } else { tensor(c.push(Op::Expand { shape }, &[x])?) }
-}
-
-/// Clamps a position as Python does: negative ones count from the end.
-fn position(at: Option<Expr>, size: &Expr, default: &Expr) -> Expr {
-    match at {
-        None => default.clone(),
-        Some(at) => match (at.as_const(), size.as_const()) {
-            (Some(n), Some(size)) => Expr::from(if n < 0 { n.saturating_add(size).max(0) } else { n.min(size) }),
-            // torch writes the largest integer for "to the end".
-            (Some(n), None) if n >= i64::from(i32::MAX) => size.clone(),
-            (Some(n), None) if n <= -i64::from(i32::MAX) => Expr::zero(),
-            (Some(n), None) if n < 0 => size + &Expr::from(n),
-            _ => at,
-        },
-    }
+    tensor(view::expand(&mut c.emit(), x, shape)?)
 }
 
 fn slice(c: &mut Call) -> Result<Val> {
     let x = c.tensor("self")?;
     let axis = c.axis("dim", c.rank(x), Some(0))?;
     let size = c.shape(x)[axis].clone();
-    let start = position(c.opt_size("start")?, &size, &Expr::zero());
-    let end = position(c.opt_size("end")?, &size, &size);
+    let at = |given: Option<Expr>, default: Expr| given.map_or(default, |at| view::position(&at, &size));
+    let (start, end) = (at(c.opt_size("start")?, Expr::zero()), at(c.opt_size("end")?, size.clone()));
     let step = c.int("step", Some(1))?;
-    if start.as_const() == Some(0) && end == size && step == 1 {
-        return tensor(x);
-    }
-    let end = match (start.as_const(), end.as_const()) {
-        (Some(s), Some(e)) => Expr::from(e.max(s)),
-        _ => end,
-    };
-    tensor(c.push(Op::Slice { axis, start, end, step }, &[x])?)
+    tensor(view::slice(&mut c.emit(), x, axis, start, end, step)?)
 }
 
-/// One position of an axis, which is then dropped.
 fn select(c: &mut Call) -> Result<Val> {
     let x = c.tensor("self")?;
     let axis = c.axis("dim", c.rank(x), None)?;
-    let mut shape = c.shape(x);
     let index = c.opt_size("index")?.ok_or("select needs an index")?;
-    let start = if index.as_const().is_some_and(|n| n < 0) { &shape[axis] + &index } else { index };
-    let part = c.push(Op::Slice { axis, start: start.clone(), end: &start + &Expr::one(), step: 1 }, &[x])?;
-    shape.remove(axis);
-    tensor(c.reshape(part, shape)?)
-}
-
-fn parts(c: &mut Call, x: ValueId, axis: usize, sizes: &[i64]) -> Result<Val> {
-    let mut start = 0;
-    let mut list = Vec::with_capacity(sizes.len());
-    for size in sizes {
-        list.push(c.push(Op::Slice { axis, start: Expr::from(start), end: Expr::from(start + size), step: 1 }, &[x])?);
-        start += size;
-    }
-    Ok(Val::Tensors(list))
-}
-
-/// Most parts that a tensor is split into; each is a node.
-const MAX_PARTS: i64 = 1 << 16;
-
-fn equal_parts(size: i64, part: i64) -> Result<Vec<i64>> {
-    if part < 1 || size / part > MAX_PARTS {
-        return Err(format!("a size of {size} cannot be split into parts of {part}").into());
-    }
-    Ok((0..size).step_by(part as usize).map(|at| part.min(size - at)).collect())
+    tensor(view::select(&mut c.emit(), x, axis, index)?)
 }
 
 fn split(c: &mut Call) -> Result<Val> {
@@ -706,24 +556,21 @@ fn split(c: &mut Call) -> Result<Val> {
     let axis = c.axis("dim", c.rank(x), Some(0))?;
     let sizes = match c.opt_ints("split_sizes")? {
         Some(sizes) => sizes,
-        None => {
-            let size = c.shape(x)[axis].as_const().ok_or("splitting a symbolic dimension is not supported")?;
-            equal_parts(size, c.int("split_size", None)?)?
-        }
+        None => view::equal_parts(view::size_to_split(&c.emit(), x, axis)?, c.int("split_size", None)?)?,
     };
-    parts(c, x, axis, &sizes)
+    Ok(Val::Tensors(view::split(&mut c.emit(), x, axis, &sizes)?))
 }
 
 fn chunk(c: &mut Call) -> Result<Val> {
     let x = c.tensor("self")?;
     let axis = c.axis("dim", c.rank(x), Some(0))?;
-    let size = c.shape(x)[axis].as_const().ok_or("splitting a symbolic dimension is not supported")?;
+    let size = view::size_to_split(&c.emit(), x, axis)?;
     let chunks = c.int("chunks", None)?;
     if chunks < 1 {
         return Err("chunk needs a positive number of chunks".into());
     }
-    let sizes = equal_parts(size, (size + chunks - 1) / chunks)?;
-    parts(c, x, axis, &sizes)
+    let sizes = view::equal_parts(size, (size + chunks - 1) / chunks)?;
+    Ok(Val::Tensors(view::split(&mut c.emit(), x, axis, &sizes)?))
 }
 
 fn cat(c: &mut Call) -> Result<Val> {
@@ -732,22 +579,16 @@ fn cat(c: &mut Call) -> Result<Val> {
     list.retain(|&t| c.ty(t).shape.as_slice() != [Expr::zero()]);
     let first = *list.first().ok_or("cat of no tensors")?;
     let axis = c.axis("dim", c.rank(first), Some(0))?;
-    let dtype = list[1..].iter().fold(c.ty(first).dtype, |d, &t| super::call::promote(d, c.ty(t).dtype));
+    let dtype = list[1..].iter().fold(c.ty(first).dtype, |d, &t| promotion::promote(d, c.ty(t).dtype));
     let list = list.into_iter().map(|t| c.cast(t, dtype)).collect::<Result<Vec<_>>>()?;
-    tensor(c.push(Op::Concat { axis }, &list)?)
+    tensor(view::concat(&mut c.emit(), &list, axis)?)
 }
 
 fn stack(c: &mut Call) -> Result<Val> {
     let list = c.tensors("tensors")?;
     let first = *list.first().ok_or("stack of no tensors")?;
     let axis = c.axis("dim", c.rank(first) + 1, Some(0))?;
-    let mut parts = Vec::with_capacity(list.len());
-    for id in list {
-        let mut shape = c.shape(id);
-        shape.insert(axis, Expr::one());
-        parts.push(c.reshape(id, shape)?);
-    }
-    tensor(c.push(Op::Concat { axis }, &parts)?)
+    tensor(view::stack(&mut c.emit(), &list, axis)?)
 }
 
 /// torch lists padding from the last axis to the first.
@@ -766,25 +607,12 @@ fn pad(c: &mut Call) -> Result<Val> {
         pads[rank - 1 - i] = [pair[0], pair[1]];
     }
     let value = c.float("value", 0.0)?;
-    tensor(c.push(Op::Pad { pads, value }, &[x])?)
+    tensor(view::pad(&mut c.emit(), x, pads, value)?)
 }
 
-/// Repeats as a reshape, an expansion and a reshape.
 fn repeat(c: &mut Call) -> Result<Val> {
-    let x = c.tensor("self")?;
-    let repeats = c.sizes("repeats")?;
-    let mut old = c.shape(x);
-    let new = repeats.len().checked_sub(old.len()).ok_or("it has fewer repeats than its input has dimensions")?;
-    old.splice(0..0, vec![Expr::one(); new]);
-    let (mut split, mut wide, mut merged) = (Vec::new(), Vec::new(), Vec::new());
-    for (size, times) in old.iter().zip(&repeats) {
-        split.extend([Expr::one(), size.clone()]);
-        wide.extend([times.clone(), size.clone()]);
-        merged.push(size * times);
-    }
-    let x = c.reshape(x, split)?;
-    let x = c.push(Op::Expand { shape: wide }, &[x])?;
-    tensor(c.reshape(x, merged)?)
+    let (x, repeats) = (c.tensor("self")?, c.sizes("repeats")?);
+    tensor(view::repeat(&mut c.emit(), x, &repeats)?)
 }
 
 fn dropout(c: &mut Call) -> Result<Val> {
@@ -811,19 +639,19 @@ fn type_as(c: &mut Call) -> Result<Val> {
 
 fn embedding(c: &mut Call) -> Result<Val> {
     let (weight, indices) = (c.tensor("weight")?, c.tensor("indices")?);
-    tensor(c.push(Op::Take { axis: 0 }, &[weight, indices])?)
+    tensor(gather::take(&mut c.emit(), weight, indices, 0)?)
 }
 
 fn index_select(c: &mut Call) -> Result<Val> {
     let (x, index) = (c.tensor("self")?, c.tensor("index")?);
     let axis = c.axis("dim", c.rank(x), None)?;
-    tensor(c.push(Op::Take { axis }, &[x, index])?)
+    tensor(gather::take(&mut c.emit(), x, index, axis)?)
 }
 
-fn gather(c: &mut Call) -> Result<Val> {
+fn gather_elements(c: &mut Call) -> Result<Val> {
     let (x, index) = (c.tensor("self")?, c.tensor("index")?);
     let axis = c.axis("dim", c.rank(x), None)?;
-    tensor(c.push(Op::GatherElements { axis }, &[x, index])?)
+    tensor(gather::elements(&mut c.emit(), x, index, axis)?)
 }
 
 fn arange(c: &mut Call) -> Result<Val> {
@@ -838,19 +666,8 @@ fn arange(c: &mut Call) -> Result<Val> {
         Some(start) => start.as_const().ok_or("arange from a symbolic start is not supported")?,
         None => 0,
     };
-    let step = c.int("step", Some(1))?;
-    if step == 0 {
-        return Err("arange with step 0".into());
-    }
-    let span = &end - &Expr::from(start);
-    let length = match (span.as_const(), step) {
-        (Some(n), _) => Expr::from((n + step - step.signum()).div_euclid(step).max(0)),
-        (None, 1) => span,
-        (None, _) if step > 1 => (&span + &Expr::from(step - 1)).floor_div(&Expr::from(step)),
-        _ => return Err("arange with a negative step over a symbolic range is not supported".into()),
-    };
-    let dtype = c.opt_dtype("dtype")?.unwrap_or(DType::I64);
-    tensor(c.push(Op::Iota { length, start, step, dtype }, &[])?)
+    let (step, dtype) = (c.int("step", Some(1))?, c.opt_dtype("dtype")?.unwrap_or(DType::I64));
+    tensor(source::range(&mut c.emit(), start, &end, step, dtype)?)
 }
 
 fn filled_with(c: &mut Call, value: &Scalar, shape: Vec<Expr>, dtype: Option<DType>) -> Result<Val> {
@@ -866,10 +683,10 @@ fn filled_with(c: &mut Call, value: &Scalar, shape: Vec<Expr>, dtype: Option<DTy
         Scalar::Int(e) => e.as_const().map(|n| n as f64),
     };
     if let Some(value) = constant {
-        return tensor(c.push(Op::Full { value, shape, dtype }, &[])?);
+        return tensor(source::full(&mut c.emit(), value, shape, dtype)?);
     }
     let scalar = c.number(value, dtype)?;
-    tensor(c.push(Op::Expand { shape }, &[scalar])?)
+    tensor(view::expand(&mut c.emit(), scalar, shape)?)
 }
 
 fn full(c: &mut Call) -> Result<Val> {

@@ -2,11 +2,23 @@
 
 use std::collections::BTreeMap;
 
+use aotfarm_ir::Expr;
 use aotfarm_protocol::DType;
-use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
-use aotfarm_ir::Expr;
+/// What is read before everything else: a newer schema may fail to parse in confusing ways.
+#[derive(Deserialize)]
+pub(super) struct Header {
+    #[serde(default)]
+    pub(super) schema_version: SchemaVersion,
+}
+
+#[derive(Deserialize, Default)]
+pub(super) struct SchemaVersion {
+    pub(super) major: Option<i64>,
+}
 
 #[derive(Deserialize)]
 pub(super) struct Program {
@@ -18,8 +30,21 @@ pub(super) struct Program {
 /// Ends that are absent or infinite are open.
 #[derive(Deserialize)]
 pub(super) struct Range {
-    pub(super) min_val: Option<Json>,
-    pub(super) max_val: Option<Json>,
+    pub(super) min_val: Option<Bound>,
+    pub(super) max_val: Option<Bound>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+pub(super) enum Bound {
+    At(i64),
+    Open(IgnoredAny),
+}
+
+impl Bound {
+    pub(super) const fn at(&self) -> Option<i64> {
+        if let Self::At(n) = self { Some(*n) } else { None }
+    }
 }
 
 #[derive(Deserialize)]
@@ -41,33 +66,199 @@ pub(super) struct Node {
     #[serde(default)]
     pub(super) inputs: Vec<NamedArgument>,
     #[serde(default)]
-    pub(super) outputs: Vec<Json>,
+    pub(super) outputs: Vec<Argument>,
 }
 
 #[derive(Deserialize)]
 pub(super) struct NamedArgument {
     pub(super) name: String,
-    pub(super) arg: Json,
+    pub(super) arg: Argument,
+}
+
+/// An argument or result of a node. Kinds that no operator here takes are kept as they are, for messages.
+#[derive(Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Argument {
+    AsNone(Json),
+    AsTensor(Named),
+    AsTensors(Vec<Named>),
+    AsOptionalTensor(OptionalTensor),
+    AsInt(i64),
+    AsInts(Vec<i64>),
+    AsSymInt(SymInt),
+    AsSymInts(Vec<SymInt>),
+    AsFloat(Float),
+    AsSymFloat(SymFloat),
+    AsBool(bool),
+    AsString(String),
+    AsScalarType(u32),
+    #[serde(untagged)]
+    Other(Json),
+}
+
+#[derive(Deserialize, Serialize)]
+pub(super) struct Named {
+    pub(super) name: String,
+}
+
+#[derive(Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum OptionalTensor {
+    AsTensor(Named),
+    AsNone(Json),
+}
+
+/// An integer, or the name of a node that gives one.
+#[derive(Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum SymInt {
+    AsInt(i64),
+    AsName(String),
+}
+
+#[derive(Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum SymFloat {
+    AsFloat(Float),
+    AsName(String),
+}
+
+/// JSON has no infinities; they are written as texts.
+#[derive(Deserialize, Serialize)]
+#[serde(untagged)]
+pub(super) enum Float {
+    Number(f64),
+    Text(String),
+}
+
+impl Float {
+    pub(super) fn value(&self) -> Option<f64> {
+        match self {
+            Self::Number(value) => Some(*value),
+            Self::Text(text) => match text.as_str() {
+                "Infinity" => Some(f64::INFINITY),
+                "-Infinity" => Some(f64::NEG_INFINITY),
+                "NaN" => Some(f64::NAN),
+                _ => None,
+            },
+        }
+    }
+}
+
+impl Argument {
+    /// The name of the tensor that it is.
+    pub(super) fn tensor(&self) -> Option<&str> {
+        match self {
+            Self::AsTensor(of) | Self::AsOptionalTensor(OptionalTensor::AsTensor(of)) => Some(&of.name),
+            _ => None,
+        }
+    }
+
+    /// The name under which later nodes find it as a result.
+    pub(super) fn result(&self) -> Option<&str> {
+        match self {
+            Self::AsSymInt(SymInt::AsName(name)) | Self::AsSymFloat(SymFloat::AsName(name)) => Some(name),
+            Self::AsTensors(list) => list.first().map(|of| of.name.as_str()),
+            _ => self.tensor(),
+        }
+    }
+
+    /// Whether it refers to what a node or input of that name gives.
+    pub(super) fn mentions(&self, name: &str) -> bool {
+        fn within(json: &Json, name: &str) -> bool {
+            match json {
+                Json::Object(map) => map.iter().any(|(k, v)| (k == "name" && v.as_str() == Some(name)) || within(v, name)),
+                Json::Array(list) => list.iter().any(|v| within(v, name)),
+                _ => false,
+            }
+        }
+        match self {
+            Self::AsTensors(list) => list.iter().any(|of| of.name == name),
+            Self::Other(json) => within(json, name),
+            _ => self.tensor() == Some(name),
+        }
+    }
 }
 
 #[derive(Deserialize)]
 pub(super) struct TensorMeta {
     pub(super) dtype: u32,
-    pub(super) sizes: Vec<Json>,
+    pub(super) sizes: Vec<Size>,
     #[serde(default)]
-    pub(super) strides: Vec<Json>,
+    pub(super) strides: Vec<Size>,
     #[serde(default)]
-    pub(super) storage_offset: Option<Json>,
+    pub(super) storage_offset: Option<Size>,
+}
+
+/// A size, stride or offset.
+#[derive(Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Size {
+    AsInt(i64),
+    AsExpr(SymExpr),
+    #[serde(untagged)]
+    Other(Json),
+}
+
+/// sympy's printed form, and the value in the example that was traced.
+#[derive(Deserialize, Serialize)]
+pub(super) struct SymExpr {
+    pub(super) expr_str: String,
+    #[serde(default)]
+    pub(super) hint: Option<Hint>,
+}
+
+#[derive(Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Hint {
+    AsInt(i64),
+    #[serde(untagged)]
+    Other(Json),
 }
 
 #[derive(Deserialize)]
 pub(super) struct Signature {
-    pub(super) input_specs: Vec<BTreeMap<String, Json>>,
-    pub(super) output_specs: Vec<BTreeMap<String, Json>>,
+    pub(super) input_specs: Vec<InputSpec>,
+    pub(super) output_specs: Vec<OutputSpec>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum InputSpec {
+    Parameter {
+        arg: Named,
+        parameter_name: String,
+    },
+    Buffer {
+        arg: Named,
+        buffer_name: String,
+    },
+    TensorConstant {
+        arg: Named,
+        tensor_constant_name: String,
+    },
+    UserInput {
+        arg: Argument,
+    },
+    #[serde(untagged)]
+    Other(BTreeMap<String, Json>),
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum OutputSpec {
+    UserOutput {
+        arg: Argument,
+    },
+    BufferMutation(IgnoredAny),
+    ParameterMutation(IgnoredAny),
+    UserInputMutation(IgnoredAny),
+    #[serde(untagged)]
+    Other(BTreeMap<String, Json>),
 }
 
 /// `model_weights_config.json` and `model_constants_config.json`.
-#[derive(Deserialize)]
+#[derive(Deserialize, Default)]
 pub(super) struct Payloads {
     pub(super) config: BTreeMap<String, Payload>,
 }
@@ -98,15 +289,21 @@ pub(super) fn dtype(number: u32) -> Result<DType, String> {
     })
 }
 
-/// A size: `{"as_int": n}`, or `{"as_expr": {"expr_str", "hint"}}` with sympy's printed form.
-pub(super) fn size(json: &Json) -> Result<(Expr, Option<i64>), String> {
-    if let Some(n) = json.get("as_int").and_then(Json::as_i64) {
-        return Ok((Expr::from(n), Some(n)));
+/// A size in the file's own symbols, and the value that it had in the example that was traced.
+pub(super) fn size(size: &Size) -> Result<(Expr, Option<i64>), String> {
+    match size {
+        Size::AsInt(n) => Ok((Expr::from(*n), Some(*n))),
+        Size::AsExpr(of) => {
+            let hint = if let Some(Hint::AsInt(n)) = of.hint { Some(n) } else { None };
+            Ok((parse_sympy(&of.expr_str)?, hint))
+        }
+        Size::Other(json) => Err(format!("`{json}` is not a size")),
     }
-    let expr = json.get("as_expr").and_then(|e| Some((e.get("expr_str")?.as_str()?, e.get("hint"))));
-    let (text, hint) = expr.ok_or_else(|| format!("`{json}` is not a size"))?;
-    let hint = hint.and_then(|h| h.get("as_int")).and_then(Json::as_i64);
-    Ok((parse_sympy(text)?, hint))
+}
+
+/// Constant sizes; `None` if one is not.
+pub(super) fn constants(sizes: &[Size]) -> Option<Vec<i64>> {
+    sizes.iter().map(|size| if let Size::AsInt(n) = size { Some(*n) } else { None }).collect()
 }
 
 /// Nesting that real files come nowhere near; a deeper text would overflow the stack.

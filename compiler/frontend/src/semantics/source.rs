@@ -1,0 +1,35 @@
+//! Values that come from no tensor.
+
+use aotfarm_ir::{Expr, Op, ValueId};
+use aotfarm_protocol::DType;
+
+use super::{Emit, Result};
+
+/// `start, start + step, …` up to `end`, which is left out.
+pub(crate) fn range(e: &mut Emit<'_>, start: i64, end: &Expr, step: i64, dtype: DType) -> Result<ValueId> {
+    if step == 0 {
+        return Err("a range with step 0".into());
+    }
+    let span = end - &Expr::from(start);
+    let length = match (span.as_const(), step) {
+        (Some(n), _) => Expr::from((n + step - step.signum()).div_euclid(step).max(0)),
+        (None, 1) => span,
+        (None, _) if step > 1 => (&span + &Expr::from(step - 1)).floor_div(&Expr::from(step)),
+        _ => return Err("a range with a negative step over a symbolic end is not supported".into()),
+    };
+    e.push(Op::Iota { length, start, step, dtype }, &[])
+}
+
+/// One value everywhere.
+pub(crate) fn full(e: &mut Emit<'_>, value: f64, shape: Vec<Expr>, dtype: DType) -> Result<ValueId> {
+    e.push(Op::Full { value, shape, dtype }, &[])
+}
+
+/// A symbolic size as a tensor of rank 0: the last element of 0, 1, …, n.
+pub(crate) fn size(e: &mut Emit<'_>, size: &Expr, dtype: DType) -> Result<ValueId> {
+    let length = size + &Expr::one();
+    let iota = e.push(Op::Iota { length: length.clone(), start: 0, step: 1, dtype: DType::I64 }, &[])?;
+    let last = e.push(Op::Slice { axis: 0, start: size.clone(), end: length, step: 1 }, &[iota])?;
+    let scalar = e.reshape(last, Vec::new())?;
+    e.cast(scalar, dtype)
+}
