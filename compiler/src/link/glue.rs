@@ -1,8 +1,7 @@
 //! The glue's text.
 
 use std::collections::BTreeSet;
-use std::fmt::{Display, Write as _};
-use std::hash::Hash;
+use std::fmt::Write as _;
 
 use aotfarm_abi::artifact::{AOTFARM_H, source};
 use aotfarm_abi::kernel::AOTK_H;
@@ -10,7 +9,8 @@ use aotfarm_abi::link::cubin_symbol;
 use aotfarm_protocol::{ArtifactMetadata, CpuIsa, DType, Launch, Port, Target};
 use indexmap::{IndexMap, IndexSet};
 
-use super::LinkError;
+use super::arrays::{Pool, array};
+use super::error::LinkError;
 use super::ports::{PortDim, Ports};
 use super::steps::{Steps, Weights};
 use super::values::Values;
@@ -33,46 +33,6 @@ const VENDOR_PRELUDE: [&str; 7] = [OPENING, AOTFARM_H, source::COMMON, source::C
 
 /// Where the tables of the plan start.
 pub(super) const TABLES: &str = "\n/* ---- the tables of this artifact ---- */\n\n";
-
-/// Lists that are stored once in one C array, and are referred to by where they start.
-pub(super) struct Pool<T> {
-    name: &'static str,
-    lists: IndexMap<Vec<T>, usize>,
-    len: usize,
-}
-
-impl<T: Copy + Eq + Hash + Display> Pool<T> {
-    fn new(name: &'static str) -> Self {
-        Self { name, lists: IndexMap::new(), len: 0 }
-    }
-
-    /// A C expression that points to the list; NULL for none.
-    pub(super) fn add(&mut self, list: &[T]) -> String {
-        if list.is_empty() {
-            return "NULL".into();
-        }
-        let start = *self.lists.entry(list.to_vec()).or_insert_with(|| {
-            self.len += list.len();
-            self.len - list.len()
-        });
-        format!("{} + {start}", self.name)
-    }
-
-    fn print(&self, ty: &str, suffix: &str) -> String {
-        let lists = self.lists.keys().map(|list| list.iter().map(|n| format!("{n}{suffix}, ")).collect());
-        array(ty, self.name, lists)
-    }
-}
-
-/// A constant array with one line for each of `rows`. C has no empty arrays: one element that nothing refers to stands for none.
-pub(super) fn array(ty: &str, name: &str, rows: impl Iterator<Item = String>) -> String {
-    let rows: String = rows.map(|row| format!("    {},\n", row.trim_end_matches([' ', ',']))).collect();
-    if rows.is_empty() {
-        format!("static const {ty} {name}[1] __attribute__((unused));\n")
-    } else {
-        format!("static const {ty} {name}[] = {{\n{rows}}};\n")
-    }
-}
 
 /// Prints the glue of an artifact whose weight section has so many bytes.
 pub(super) fn print(

@@ -16,29 +16,23 @@
 
 use aotfarm_protocol::{ArtifactMetadata, CopyStep, Digest, PackStep};
 
-use aotfarm_ir::Bindings;
-use aotfarm_kernels::TuningTask;
-use aotfarm_kernels::{Candidate, FAMILIES, Needs};
+use aotfarm_kernels::FAMILIES;
 use aotfarm_plan::Plan;
 
+pub use self::choice::SpecChoice;
+pub use self::error::LinkError;
+
+use self::choice::NeedsOf;
+
+mod arrays;
+mod choice;
+mod error;
 mod glue;
 mod ports;
 mod section;
 mod steps;
 mod values;
 mod vendor;
-
-/// The largest weight section: code must reach its end with 32-bit displacements.
-const MAX_SECTION: u64 = (2 << 30) - (64 << 20);
-
-/// What was selected for one spec of a plan.
-#[derive(Debug, Clone)]
-pub struct SpecChoice {
-    /// Index into [`Plan::specs`].
-    pub spec: usize,
-    /// The winner at each tuned point, at least one.
-    pub by_point: Vec<(Bindings, Candidate)>,
-}
 
 /// What an artifact tells of its origin.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,43 +64,6 @@ pub struct Linkage {
     pub metadata: ArtifactMetadata,
 }
 
-/// Why a plan cannot be linked.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum LinkError {
-    /// A spec that a step uses has no selection.
-    #[error("no kernel is selected for step `{step}`")]
-    NoChoice {
-        /// The step's label.
-        step: String,
-    },
-    /// A candidate of a family that this compiler does not have.
-    #[error("the family `{0}` of a selected kernel is unknown to this compiler")]
-    UnknownFamily(String),
-    /// Two different units define one symbol.
-    #[error("two different kernels have the symbol `{0}`")]
-    SymbolClash(String),
-    /// A size may be beyond 64 bits.
-    #[error("{what} is `{expr}`, which has no bound within 64 bits: bound the symbolic dimensions, e.g. with --dim batch=1..64")]
-    Unbounded {
-        /// Whose size.
-        what: String,
-        /// The size.
-        expr: String,
-    },
-    /// A symbolic dimension that no input tells.
-    #[error("the size of `{0}` does not follow from any input: it must be a dimension of one, or a multiple plus a constant")]
-    Undetermined(String),
-    /// More weights than an artifact can hold.
-    #[error("the weights take {bytes} bytes as the selected kernels lay them out, but an artifact holds at most {MAX_SECTION}")]
-    TooManyWeights {
-        /// What they take.
-        bytes: u64,
-    },
-    /// The plan contradicts itself: a defect of the compiler.
-    #[error("defect in the plan: {0}")]
-    Plan(String),
-}
-
 /// Makes the inputs of the Link item of `plan` with the selected kernels.
 pub fn link(plan: &Plan, choices: &[SpecChoice], info: &ArtifactInfo) -> Result<Linkage, LinkError> {
     link_with(plan, choices, info, &|task, candidate, dims| {
@@ -114,9 +71,6 @@ pub fn link(plan: &Plan, choices: &[SpecChoice], info: &ArtifactInfo) -> Result<
         family.map(|family| family.needs(task, &candidate.params, dims))
     })
 }
-
-/// Tells what a candidate needs at the given dims; `None` when its family is unknown.
-type NeedsOf<'a> = dyn Fn(&TuningTask, &Candidate, &[i64]) -> Option<Needs> + 'a;
 
 fn link_with(plan: &Plan, choices: &[SpecChoice], info: &ArtifactInfo, needs: &NeedsOf<'_>) -> Result<Linkage, LinkError> {
     let mut values = values::Values::new(plan.graph_dims());

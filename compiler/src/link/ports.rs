@@ -2,7 +2,7 @@
 
 use aotfarm_protocol::{Dim, Port};
 
-use super::LinkError;
+use super::error::LinkError;
 use super::values::Values;
 use aotfarm_ir::{Expr, GraphDim};
 use aotfarm_plan::{Place, Plan};

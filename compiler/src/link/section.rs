@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use aotfarm_protocol::{CopyStep, PackStep, Params, Target};
 
-use super::{LinkError, MAX_SECTION};
+use super::error::{LinkError, MAX_SECTION};
 use aotfarm_kernels::{Candidate, FamilyId};
 use aotfarm_plan::{Plan, PlanWeight, WeightId};
 

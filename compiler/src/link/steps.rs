@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use aotfarm_protocol::{Digest, Launch, StepInfo, VendorLibrary};
 use indexmap::{IndexMap, IndexSet};
 
+use super::choice::{NeedsOf, SpecChoice};
+use super::error::LinkError;
 use super::section::Section;
 use super::values::Values;
 use super::vendor::VendorStep;
-use super::{LinkError, NeedsOf, SpecChoice};
 use aotfarm_ir::{Bindings, Expr};
 use aotfarm_kernels::Candidate;
 use aotfarm_kernels::TuningTask;

@@ -12,6 +12,9 @@ use aotfarm_abi::link::{GLUE_FLAGS, LINK_FLAGS, LINK_LIBRARIES, VERSION_SCRIPT, 
 use aotfarm_protocol::{CandidateId, DType, Digest, Dim, DimRange, Params, Port, Precision, Segment, Target};
 use aotfarm_runtime::{LoadError, Model, RunErrorKind, Session, Tensor};
 
+use aotfarm_ir::Bindings;
+use aotfarm_kernels::{Candidate, Needs, TuningTask};
+
 use super::*;
 use aotfarm_ir::{Builder, Expr, Op, ReduceOp, TensorData, TensorType, UnaryOp, Window};
 use aotfarm_kernels::KernelSource;

@@ -2,7 +2,7 @@
 
 use indexmap::IndexSet;
 
-use super::LinkError;
+use super::error::LinkError;
 use aotfarm_ir::{Expr, GraphDim, Sym};
 
 /// Distinct sizes in the order of first use.

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use aotfarm_protocol::{Activation, DType, Extent, VendorCall, VendorConv, VendorLibrary, VendorMatMul};
 use indexmap::IndexSet;
 
-use super::LinkError;
-use super::glue::{Pool, array};
+use super::arrays::{Pool, array};
+use super::error::LinkError;
 
 /// A call, and by which of its library's algorithms.
 pub(super) struct VendorStep {
