@@ -1,4 +1,5 @@
-//! Files that appear whole or not at all, and what goes wrong with files, told apart by what a user can do about it.
+//! Files that appear whole or not at all, and what goes wrong with files, told apart by what a user
+//! can do about it.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -111,8 +112,8 @@ pub fn hash(mut source: impl Read) -> io::Result<(Digest, u64)> {
     }
 }
 
-/// Replaces the file at `path`, whose folder exists, by what `fill` writes, in one step and synced; leaves it as it was if
-/// `fill` fails.
+/// Replaces the file at `path`, whose folder exists, by what `fill` writes, in one step and synced;
+/// leaves it as it was if `fill` fails.
 ///
 /// # Errors
 /// Those of `fill`, and [`FileError`].
@@ -128,8 +129,9 @@ pub fn write_atomically<T, E: From<FileError>>(
     Ok(value)
 }
 
-/// Writes a file in whole pieces of a huge page: file systems with large folios (ext4, XFS) then keep it in memory so that
-/// it can be mapped by huge pages, which is what makes the first inference of an artifact fast.
+/// Writes a file in whole pieces of a huge page: file systems with large folios (ext4, XFS) then
+/// keep it in memory so that it can be mapped by huge pages, which is what makes the first
+/// inference of an artifact fast.
 #[derive(Debug)]
 pub struct Pieces<'f> {
     file: &'f mut File,
@@ -158,7 +160,8 @@ impl Write for Pieces<'_> {
 /// # Errors
 /// [`FileError`].
 pub fn temp_in(dir: &Path) -> Result<NamedTempFile> {
-    // The permissions of any new file, not the private ones of a temporary: pulled models are for other users too.
+    // The permissions of any new file, not the private ones of a temporary: pulled models are for
+    // other users too.
     tempfile::Builder::new()
         .prefix(".tmp-")
         .permissions(fs::Permissions::from_mode(0o666))
@@ -166,7 +169,8 @@ pub fn temp_in(dir: &Path) -> Result<NamedTempFile> {
         .map_err(|e| FileError::io("write", &dir.join("a temporary file"))(e))
 }
 
-/// Syncs a temporary file and gives it its name, which no reader ever sees with half of the content.
+/// Syncs a temporary file and gives it its name, which no reader ever sees with half of the
+/// content.
 ///
 /// # Errors
 /// [`FileError`].

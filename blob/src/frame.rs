@@ -1,6 +1,7 @@
 //! Content to zstd frames and back, hashed on the way.
 //!
-//! Every frame declares its content size, so a reader knows what it will inflate to before it inflates anything.
+//! Every frame declares its content size, so a reader knows what it will inflate to before it
+//! inflates anything.
 
 use std::io::{self, Read, Write};
 
@@ -47,11 +48,12 @@ pub fn content_size(header: &[u8]) -> Option<u64> {
     zstd::zstd_safe::get_frame_content_size(header).ok().flatten()
 }
 
-/// Compresses exactly `size` bytes of `source` into one frame; returns the digest of the uncompressed bytes.
+/// Compresses exactly `size` bytes of `source` into one frame; returns the digest of the
+/// uncompressed bytes.
 ///
 /// # Errors
-/// Those of source and sink, and `UnexpectedEof` or `InvalidData` if the source has fewer or more bytes (a file that changes
-/// while it is read).
+/// Those of source and sink, and `UnexpectedEof` or `InvalidData` if the source has fewer or more
+/// bytes (a file that changes while it is read).
 pub fn encode(mut source: impl Read, size: u64, sink: impl Write) -> io::Result<Digest> {
     let mut encoder = zstd::stream::write::Encoder::new(sink, LEVEL)?;
     encoder.set_pledged_src_size(Some(size))?;
@@ -87,8 +89,9 @@ pub fn encode_bytes(bytes: &[u8]) -> io::Result<Vec<u8>> {
     Ok(out)
 }
 
-/// Inflates `source` into `sink` while checking that the content has the declared size and the digest `expected`; returns
-/// the size in bytes. What was written before an error must be thrown away.
+/// Inflates `source` into `sink` while checking that the content has the declared size and the
+/// digest `expected`; returns the size in bytes. What was written before an error must be thrown
+/// away.
 ///
 /// # Errors
 /// [`DecodeError`].
@@ -136,7 +139,8 @@ pub fn decode_bytes(source: impl Read, expected: Digest, limit: u64, hint: u64) 
 }
 
 fn inflate(source: impl Read, each: &mut dyn FnMut(&[u8]) -> Result<(), DecodeError>) -> Result<(), DecodeError> {
-    // The decoder reports its own errors and those of the source alike; `Recorded` tells them apart.
+    // The decoder reports its own errors and those of the source alike; `Recorded` tells them
+    // apart.
     let damaged = |e: io::Error| DecodeError::Damaged(format!("zstd cannot read it: {e}"));
     let mut decoder = zstd::stream::read::Decoder::new(source).map_err(damaged)?;
     let mut chunk = vec![0; CHUNK];
@@ -208,7 +212,8 @@ mod tests {
             assert!(decode_bytes(&packed[..n], digest, 1000, 0).is_err(), "accepted {n} of {} bytes", packed.len());
             let mut flipped = packed.clone();
             flipped[n] ^= 0x41;
-            // Some header bits (unused ones, the window) do not change the content; then it must be the right content.
+            // Some header bits (unused ones, the window) do not change the content; then it must be
+            // the right content.
             if let Ok(got) = decode_bytes(&flipped[..], digest, 1000, 0) {
                 assert_eq!(got, content, "byte {n}");
             }

@@ -1,4 +1,5 @@
-//! A leaf that the store and the client share: the form in which blobs are stored and sent, and files that appear whole.
+//! A leaf that the store and the client share: the form in which blobs are stored and sent, and
+//! files that appear whole.
 //!
 //! | part | what |
 //! |---|---|
@@ -14,5 +15,6 @@ pub mod frame;
 pub use file::FileError;
 pub use frame::DecodeError;
 
-/// Most bytes that a blob may have uncompressed, unless told otherwise: models of 8 billion half-precision parameters fit.
+/// Most bytes that a blob may have uncompressed, unless told otherwise: models of 8 billion
+/// half-precision parameters fit.
 pub const DEFAULT_LIMIT: u64 = 16 << 30;

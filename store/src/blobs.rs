@@ -49,20 +49,24 @@ pub trait BlobStore: Debug + Send + Sync {
     /// As [`Self::put`]; [`BlobError::Refused`] if they do not.
     async fn put_expected(&self, expected: Digest, content: Bytes) -> Result<()>;
 
-    /// Stores the content of a file, without holding it in memory; returns its digest and its size in bytes.
+    /// Stores the content of a file, without holding it in memory; returns its digest and its size
+    /// in bytes.
     ///
     /// # Errors
     /// As [`Self::put`], and if the file cannot be read or changes meanwhile.
     async fn put_file(&self, path: &Path) -> Result<(Digest, u64)>;
 
-    /// Stores the content of zstd frames, which are kept as they come, if the content has the digest `expected`.
-    /// Nothing is left behind otherwise. The stream is not read to its end after an error.
+    /// Stores the content of zstd frames, which are kept as they come, if the content has the
+    /// digest `expected`. Nothing is left behind otherwise. The stream is not read to its end after
+    /// an error.
     ///
     /// # Errors
-    /// [`BlobError::Refused`], [`BlobError::BrokeOff`], [`BlobError::TooLarge`], [`BlobError::File`].
+    /// [`BlobError::Refused`], [`BlobError::BrokeOff`], [`BlobError::TooLarge`],
+    /// [`BlobError::File`].
     async fn put_compressed(&self, expected: Digest, frames: Frames) -> Result<()>;
 
-    /// Whether the store has the blob. A blob that was asked for is kept by [`Self::sweep`] as if it were new.
+    /// Whether the store has the blob. A blob that was asked for is kept by [`Self::sweep`] as if
+    /// it were new.
     ///
     /// # Errors
     /// [`BlobError::File`].
@@ -77,12 +81,12 @@ pub trait BlobStore: Debug + Send + Sync {
     /// The content, verified.
     ///
     /// # Errors
-    /// [`BlobError::Missing`]; [`BlobError::Damaged`], after which the store does not have it any more;
-    /// [`BlobError::TooLarge`], [`BlobError::File`].
+    /// [`BlobError::Missing`]; [`BlobError::Damaged`], after which the store does not have it any
+    /// more; [`BlobError::TooLarge`], [`BlobError::File`].
     async fn get(&self, digest: Digest) -> Result<Bytes>;
 
-    /// Writes the verified content to `path`, which is replaced in one step, and only if all went well. Its folder must
-    /// exist. Returns the size in bytes.
+    /// Writes the verified content to `path`, which is replaced in one step, and only if all went
+    /// well. Its folder must exist. Returns the size in bytes.
     ///
     /// # Errors
     /// As [`Self::get`].
@@ -112,9 +116,9 @@ pub trait BlobStore: Debug + Send + Sync {
     /// [`BlobError::File`].
     async fn list(&self) -> Result<Vec<(Digest, u64)>>;
 
-    /// Removes blobs that are not in `keep`, damaged ones and what uploads left over, unless they were used within the last
-    /// `min_age`, which must be longer than any upload waits to be referenced. Returns how many things were removed, and how
-    /// many bytes they had.
+    /// Removes blobs that are not in `keep`, damaged ones and what uploads left over, unless they
+    /// were used within the last `min_age`, which must be longer than any upload waits to be
+    /// referenced. Returns how many things were removed, and how many bytes they had.
     ///
     /// # Errors
     /// [`BlobError::File`]; what was removed before stays removed.
@@ -132,7 +136,8 @@ pub enum BlobError {
         /// Which store.
         store: String,
     },
-    /// The stored bytes are not the content; they were moved out of the way, so that the blob can be stored anew.
+    /// The stored bytes are not the content; they were moved out of the way, so that the blob can
+    /// be stored anew.
     #[error("the stored blob {place} is damaged: {reason}; {}", aside(moved.as_deref()))]
     Damaged {
         /// Where the blob was.

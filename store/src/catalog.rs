@@ -1,5 +1,5 @@
-//! The catalog of models: versions with their variants, tags, and the performance history. A version is never changed or
-//! removed, so versions run from 1 without gaps.
+//! The catalog of models: versions with their variants, tags, and the performance history. A
+//! version is never changed or removed, so versions run from 1 without gaps.
 
 use aotfarm_protocol::{Digest, Profile, VariantInfo, VersionInfo};
 use async_trait::async_trait;
@@ -50,7 +50,8 @@ pub trait ReadVersions {
 /// Additions to the versions.
 #[async_trait]
 pub trait WriteVersions {
-    /// Adds a version with its variants. Fails when the number, or a version with these contents, is there already.
+    /// Adds a version with its variants. Fails when the number, or a version with these contents,
+    /// is there already.
     async fn insert_version(&mut self, version: &NewVersion<'_>) -> Result<()>;
 }
 

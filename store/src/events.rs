@@ -11,7 +11,8 @@ pub trait ReadEvents {
     /// The events of a job after number `after`, at most `limit`.
     async fn events_after(&mut self, job: JobId, after: i64, limit: u32) -> Result<Vec<JobLogEntry>>;
 
-    /// Whether an equal event is in the log already: a restarted coordinator does not repeat itself.
+    /// Whether an equal event is in the log already: a restarted coordinator does not repeat
+    /// itself.
     async fn has_event(&mut self, job: JobId, event: &JobEvent) -> Result<bool>;
 }
 

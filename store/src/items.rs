@@ -107,11 +107,13 @@ pub trait WriteItems {
     /// Adds a queued item. `now` is Unix milliseconds.
     async fn insert_item(&mut self, spec: &WorkSpec, label: &str, context: Option<&MeasureContext>, now: i64) -> Result<()>;
 
-    /// Replaces `before` by `after`. The generation and the state are part of the condition: `false` means that the row is no
-    /// longer what was read, and nothing was written. `now` is Unix milliseconds.
+    /// Replaces `before` by `after`. The generation and the state are part of the condition:
+    /// `false` means that the row is no longer what was read, and nothing was written. `now` is
+    /// Unix milliseconds.
     async fn save_item(&mut self, key: WorkItemId, before: &Item, after: &Item, now: i64) -> Result<bool>;
 
-    /// Stores the result of an item that [`Self::save_item`] has just made done, and how long it ran.
+    /// Stores the result of an item that [`Self::save_item`] has just made done, and how long it
+    /// ran.
     async fn set_result(&mut self, key: WorkItemId, result: &WorkResult, run_ms: u64) -> Result<()>;
 
     /// Notes what went wrong in an attempt.

@@ -1,4 +1,5 @@
-//! Which job needs which work item. An item that several jobs need is one item and several of these.
+//! Which job needs which work item. An item that several jobs need is one item and several of
+//! these.
 
 use std::collections::BTreeMap;
 
@@ -52,6 +53,7 @@ pub trait ReadJobItems {
 /// Changes of what jobs need.
 #[async_trait]
 pub trait WriteJobItems {
-    /// Notes that a job needs an item; `false` when that was noted before. `cached`: it was done before the job asked.
+    /// Notes that a job needs an item; `false` when that was noted before. `cached`: it was done
+    /// before the job asked.
     async fn link_item(&mut self, job: JobId, item: WorkItemId, cached: bool) -> Result<bool>;
 }

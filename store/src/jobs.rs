@@ -8,15 +8,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
 
-/// What a job has settled on for a target, so that a restarted coordinator goes on with the same work items.
+/// What a job has settled on for a target, so that a restarted coordinator goes on with the same
+/// work items.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Pin {
     /// Identity of the compiler.
     pub toolchain: String,
     /// Identity of the C compiler that links artifacts: for a CPU the same one.
     pub linker: String,
-    /// The device to measure and profile on; `None` for one that no worker has: kernels are chosen by records of its nearest
-    /// relative.
+    /// The device to measure and profile on; `None` for one that no worker has: kernels are chosen
+    /// by records of its nearest relative.
     pub device: Option<Device>,
 }
 
@@ -80,10 +81,12 @@ pub trait WriteJobs {
     /// Adds a job.
     async fn insert_job(&mut self, job: &JobRow) -> Result<()>;
 
-    /// Moves a job from one state to another; `false` when it was not in `from` (it was cancelled, say).
+    /// Moves a job from one state to another; `false` when it was not in `from` (it was cancelled,
+    /// say).
     async fn set_job_state(&mut self, id: JobId, from: JobState, to: JobState) -> Result<bool>;
 
-    /// Adds to a job that has just reached a final state what came of it. `at` is Unix milliseconds.
+    /// Adds to a job that has just reached a final state what came of it. `at` is Unix
+    /// milliseconds.
     async fn finish_job(&mut self, id: JobId, ending: &Ending, at: i64) -> Result<()>;
 
     /// Stores the choices of a job.

@@ -1,4 +1,5 @@
-//! All that knows a database's dialect or a disk. Everybody else names the traits, and gets an implementation handed in.
+//! All that knows a database's dialect or a disk. Everybody else names the traits, and gets an
+//! implementation handed in.
 //!
 //! | part | traits, rows | implementation |
 //! |---|---|---|
@@ -9,13 +10,14 @@
 //! | catalog: versions, tags, history | [`ReadVersions`], [`ReadTags`], [`ReadProfiles`] and their `Write` | SQLite |
 //! | blobs | [`BlobStore`] | a folder |
 //!
-//! A [`Store`] hands out units of work: a [`Snapshot`] has all `Read` traits, a [`Transaction`] those and all `Write` traits.
-//! Both are trait objects, so that another database is one more folder here, which runs the suite in `tests/it/suite.rs`, and
-//! no change elsewhere. Rules (which state follows which, who gets what, what a reference means) are not here: callers read
-//! rows, decide, and write.
+//! A [`Store`] hands out units of work: a [`Snapshot`] has all `Read` traits, a [`Transaction`]
+//! those and all `Write` traits. Both are trait objects, so that another database is one more
+//! folder here, which runs the suite in `tests/it/suite.rs`, and no change elsewhere. Rules (which
+//! state follows which, who gets what, what a reference means) are not here: callers read rows,
+//! decide, and write.
 //!
-//! Invariants: no type of a database library, no SQL and no path inside a folder of blobs gets out of this crate; bytes leave
-//! a store of blobs verified, or are said not to be.
+//! Invariants: no type of a database library, no SQL and no path inside a folder of blobs gets out
+//! of this crate; bytes leave a store of blobs verified, or are said not to be.
 #![forbid(unsafe_code)]
 
 mod blobs;

@@ -1,5 +1,5 @@
-//! What is known of tuning: TuningRecords, append-only, every sample kept, shared by all models; and what tasks are like, so that
-//! those similar to a new one are found.
+//! What is known of tuning: TuningRecords, append-only, every sample kept, shared by all models;
+//! and what tasks are like, so that those similar to a new one are found.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,8 @@ use crate::error::Result;
 /// Queries for TuningRecords.
 #[async_trait]
 pub trait ReadRecords {
-    /// The newest record of each candidate of one task, on one device (its fingerprint), measured in one way.
+    /// The newest record of each candidate of one task, on one device (its fingerprint), measured
+    /// in one way.
     async fn newest_records(
         &mut self,
         task: TaskKey,
@@ -34,8 +35,8 @@ pub trait WriteRecords {
 /// Queries for similar tasks.
 #[async_trait]
 pub trait ReadTasks {
-    /// The tasks of a similarity class of which a device has records, measured in one way and before a time (Unix seconds), in
-    /// a fixed order.
+    /// The tasks of a similarity class of which a device has records, measured in one way and
+    /// before a time (Unix seconds), in a fixed order.
     async fn known_tasks(
         &mut self,
         class: Digest,

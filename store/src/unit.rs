@@ -16,16 +16,18 @@ use crate::workers::{ReadWorkers, WriteWorkers};
 /// A database. Several processes may use one at a time.
 #[async_trait]
 pub trait Store: Debug + Send + Sync {
-    /// Begins to read. Everything that the snapshot answers is true of one moment, at the earliest that of its first answer;
-    /// it waits for no writer and no writer waits for it. Drop it soon: the database keeps old pages for it.
+    /// Begins to read. Everything that the snapshot answers is true of one moment, at the earliest
+    /// that of its first answer; it waits for no writer and no writer waits for it. Drop it soon:
+    /// the database keeps old pages for it.
     ///
     /// # Errors
     /// [`StoreError`](crate::StoreError).
     async fn read(&self) -> Result<Box<dyn Snapshot>>;
 
-    /// Begins to write, alone: what a transaction reads stays true until it commits, so that rows can be read, judged by pure
-    /// code and written back. Transactions wait for each other, also those of other processes. One that is dropped without
-    /// [`Transaction::commit`] has changed nothing.
+    /// Begins to write, alone: what a transaction reads stays true until it commits, so that rows
+    /// can be read, judged by pure code and written back. Transactions wait for each other, also
+    /// those of other processes. One that is dropped without [`Transaction::commit`] has changed
+    /// nothing.
     ///
     /// # Errors
     /// [`StoreError`](crate::StoreError).
@@ -35,8 +37,8 @@ pub trait Store: Debug + Send + Sync {
     async fn close(&self);
 }
 
-/// What can be read. Every method fails with [`StoreError`](crate::StoreError) when the database does, or when it holds a value
-/// that does not parse.
+/// What can be read. Every method fails with [`StoreError`](crate::StoreError) when the database
+/// does, or when it holds a value that does not parse.
 pub trait Snapshot:
     ReadJobs
     + ReadEvents
@@ -52,8 +54,8 @@ pub trait Snapshot:
 {
 }
 
-/// What can be written, and everything that can be read. Every method fails with [`StoreError`](crate::StoreError) when the
-/// database does.
+/// What can be written, and everything that can be read. Every method fails with
+/// [`StoreError`](crate::StoreError) when the database does.
 #[async_trait]
 pub trait Transaction:
     Snapshot

@@ -48,7 +48,8 @@ pub trait ReadWorkers {
     /// One worker.
     async fn worker(&mut self, id: WorkerId) -> Result<Option<WorkerRow>>;
 
-    /// Workers that have not left, and those that left after `gone_since` (Unix milliseconds), oldest first.
+    /// Workers that have not left, and those that left after `gone_since` (Unix milliseconds),
+    /// oldest first.
     async fn workers(&mut self, gone_since: i64) -> Result<Vec<WorkerRow>>;
 
     /// Workers that have not left, oldest first.
@@ -64,13 +65,14 @@ pub trait WriteWorkers {
     /// A worker was heard of.
     async fn touch_worker(&mut self, id: WorkerId, now: i64) -> Result<()>;
 
-    /// Counts a finished or failed item; a worker whose failures reach `drain_after` in a row is drained. Returns whether it
-    /// is now.
+    /// Counts a finished or failed item; a worker whose failures reach `drain_after` in a row is
+    /// drained. Returns whether it is now.
     async fn count_item(&mut self, id: WorkerId, ok: bool, drain_after: u32) -> Result<bool>;
 
     /// A worker has left.
     async fn worker_left(&mut self, id: WorkerId, now: i64) -> Result<()>;
 
-    /// Workers that were silent since before `limit` are gone: their processes ended without a word.
+    /// Workers that were silent since before `limit` are gone: their processes ended without a
+    /// word.
     async fn forget_silent_workers(&mut self, limit: i64, now: i64) -> Result<()>;
 }

@@ -1,7 +1,8 @@
 //! The files of a blob store, with blocking calls.
 //!
-//! A blob is `<root>/blobs/sha256/ab/<hex>.zst`. It comes to be by writing `<root>/blobs/tmp/<random>`, syncing it, renaming
-//! it and syncing the folder, so its path never holds half of it, and it is never changed afterwards.
+//! A blob is `<root>/blobs/sha256/ab/<hex>.zst`. It comes to be by writing
+//! `<root>/blobs/tmp/<random>`, syncing it, renaming it and syncing the folder, so its path never
+//! holds half of it, and it is never changed afterwards.
 
 use std::collections::HashSet;
 use std::fs::{self, File, FileTimes};
@@ -96,7 +97,8 @@ impl Disk {
         Ok((digest, size))
     }
 
-    /// Stores the zstd frames that `source` gives, if their content is `digest`; else nothing is left behind.
+    /// Stores the zstd frames that `source` gives, if their content is `digest`; else nothing is
+    /// left behind.
     pub(super) fn put_compressed(&self, digest: Digest, source: impl Read) -> Result<()> {
         let mut temp = self.temp()?;
         let path = temp.path().to_owned();
@@ -141,7 +143,8 @@ impl Disk {
         Ok(persist(temp, &path)?)
     }
 
-    /// Whether the blob is here; marks it as used, so that a sweep for unreferenced blobs keeps it a while longer.
+    /// Whether the blob is here; marks it as used, so that a sweep for unreferenced blobs keeps it
+    /// a while longer.
     pub(super) fn contains(&self, digest: Digest) -> Result<bool> {
         let path = self.path(digest);
         let metadata = match fs::metadata(&path) {
@@ -234,7 +237,8 @@ impl Disk {
         Ok(all)
     }
 
-    /// Removes what is not in `keep` and was not used for `min_age`; returns how many files and bytes.
+    /// Removes what is not in `keep` and was not used for `min_age`; returns how many files and
+    /// bytes.
     pub(super) fn sweep(&self, keep: &HashSet<Digest>, min_age: Duration) -> Result<(u64, u64)> {
         let mut removed = (0, 0);
         let mut files = self.files()?;

@@ -29,7 +29,8 @@ pub struct FileBlobStore {
 }
 
 impl FileBlobStore {
-    /// Opens the store in `root`, making the folders that it needs. Blocks for the time of two `mkdir`s.
+    /// Opens the store in `root`, making the folders that it needs. Blocks for the time of two
+    /// `mkdir`s.
     ///
     /// # Errors
     /// [`BlobError::File`] if the folders cannot be made.

@@ -26,8 +26,9 @@ use crate::unit::{Snapshot, Store, Transaction};
 
 /// The file in a data folder.
 const FILE: &str = "aotfarm.db";
-/// Pages (of 4 KiB) in the log before they are moved into the database file. That step waits for the disk, for seconds when
-/// others keep it busy, and no lease is given meanwhile; so it is made rarer than by default (1000).
+/// Pages (of 4 KiB) in the log before they are moved into the database file. That step waits for
+/// the disk, for seconds when others keep it busy, and no lease is given meanwhile; so it is made
+/// rarer than by default (1000).
 const CHECKPOINT_PAGES: &str = "8000";
 /// How long a connection waits for another process that writes.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -80,8 +81,9 @@ fn explain(path: &Path, error: sqlx::Error) -> StoreError {
     }
 }
 
-/// A [`Store`] in a SQLite file. All writers of this process queue up at one connection, which is cheaper and fairer than
-/// SQLite's own busy loop; other processes meet at the file's lock. Clones share the connections.
+/// A [`Store`] in a SQLite file. All writers of this process queue up at one connection, which is
+/// cheaper and fairer than SQLite's own busy loop; other processes meet at the file's lock. Clones
+/// share the connections.
 #[derive(Debug, Clone)]
 pub struct SqliteStore {
     read: SqlitePool,
@@ -89,11 +91,13 @@ pub struct SqliteStore {
 }
 
 impl SqliteStore {
-    /// Opens or creates the database of a data folder, which must exist, and brings its schema up to date. `thorough` reads the
-    /// file through for damage first, which takes a while when there is much history.
+    /// Opens or creates the database of a data folder, which must exist, and brings its schema up
+    /// to date. `thorough` reads the file through for damage first, which takes a while when there
+    /// is much history.
     ///
     /// # Errors
-    /// [`StoreError::NotWritable`], [`StoreError::Damaged`], [`StoreError::Migrate`], or another [`StoreError`].
+    /// [`StoreError::NotWritable`], [`StoreError::Damaged`], [`StoreError::Migrate`], or another
+    /// [`StoreError`].
     pub async fn open(folder: &Path, thorough: bool) -> Result<Self> {
         let path = &folder.join(FILE);
         let options = SqliteConnectOptions::new()
@@ -129,7 +133,8 @@ impl SqliteStore {
 async fn migrate(pool: &SqlitePool, mut migrator: Migrator, table: &'static str) -> Result<(), MigrateError> {
     migrator.dangerous_set_table_name(table);
     if migrator.run(pool).await.is_err() {
-        // SQLite has no advisory locks: another process may have made the tables between our look and our attempt.
+        // SQLite has no advisory locks: another process may have made the tables between our look
+        // and our attempt.
         migrator.run(pool).await?;
     }
     Ok(())

@@ -7,7 +7,8 @@ use sqlx::error::BoxDynError;
 use sqlx::sqlite::{SqliteArgumentsBuffer, SqliteTypeInfo, SqliteValueRef};
 use sqlx::{Decode, Encode, Sqlite, Type};
 
-/// A value that serde writes as one word: an id, a digest, a target, a state. [`sqlx::types::Json`] is for all others.
+/// A value that serde writes as one word: an id, a digest, a target, a state. [`sqlx::types::Json`]
+/// is for all others.
 pub(super) struct Word<T>(pub(super) T);
 
 impl<T> Type<Sqlite> for Word<T> {

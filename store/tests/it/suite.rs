@@ -1,5 +1,6 @@
-//! What every implementation must do: one suite for databases, one for stores of blobs. Another implementation adds a file like
-//! `sqlite.rs` or `files.rs`: its [`Database`] or [`Blobs`], and one line that runs the suite on it.
+//! What every implementation must do: one suite for databases, one for stores of blobs. Another
+//! implementation adds a file like `sqlite.rs` or `files.rs`: its [`Database`] or [`Blobs`], and
+//! one line that runs the suite on it.
 
 use std::sync::Arc;
 use std::time::Duration;
