@@ -15,6 +15,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use aotfarm_protocol::{Digest, JobId, Target, Toolchain, WorkItemId, WorkKind};
+use aotfarm_store::QueuedItem;
 
 /// How long an exclusive item waits before hosts stop taking shared work for its sake.
 pub const PATIENCE_MS: i64 = 6_000;
@@ -24,36 +25,15 @@ pub const fn is_exclusive(kind: WorkKind) -> bool {
     matches!(kind, WorkKind::Measure | WorkKind::Rehearse | WorkKind::Profile)
 }
 
-/// A queued item.
-#[derive(Debug, Clone, PartialEq)]
-pub struct QueuedItem {
-    /// Which.
-    pub id: WorkItemId,
-    /// Its kind.
-    pub kind: WorkKind,
-    /// The toolchain that it needs, if any, and what it must build for.
-    pub toolchain: Option<(String, Target)>,
-    /// The device that it needs, if any.
-    pub device: Option<Digest>,
-    /// Order of arrival.
-    pub seq: i64,
-    /// Since when it is queued, Unix milliseconds.
-    pub queued_at: i64,
-    /// The jobs that wait for it; at least one.
-    pub jobs: Vec<JobId>,
-}
-
-impl QueuedItem {
-    /// Whether something with these compilers and this device can do it.
-    pub fn suits(&self, toolchains: &[Toolchain], device: Option<Digest>) -> bool {
-        // The artifact of a GPU is linked by a C compiler, whatever GPU it is for.
-        let links_gpu = |target: &Target| self.kind == WorkKind::Link && matches!(target, Target::Cuda { .. });
-        let has = |(id, target): &(String, Target)| {
-            toolchains.iter().any(|t| t.id == *id && (t.targets.contains(target) || links_gpu(target)))
-        };
-        let built = self.toolchain.as_ref().is_none_or(has);
-        built && self.device.is_none_or(|needed| device == Some(needed))
-    }
+/// Whether something with these compilers and this device can do an item.
+pub fn suits(item: &QueuedItem, toolchains: &[Toolchain], device: Option<Digest>) -> bool {
+    // The artifact of a GPU is linked by a C compiler, whatever GPU it is for.
+    let links_gpu = |target: &Target| item.kind == WorkKind::Link && matches!(target, Target::Cuda { .. });
+    let has = |(id, target): &(String, Target)| {
+        toolchains.iter().any(|t| t.id == *id && (t.targets.contains(target) || links_gpu(target)))
+    };
+    let built = item.toolchain.as_ref().is_none_or(has);
+    built && item.device.is_none_or(|needed| device == Some(needed))
 }
 
 /// What runs on the claiming worker's host.
@@ -124,12 +104,12 @@ pub fn assign(problem: &AssignmentProblem, now: i64) -> Vec<Assignment> {
             && now - item.queued_at >= PATIENCE_MS
     });
     let eligible = |exclusive: bool| -> Vec<&QueuedItem> {
-        let suits = |item: &&QueuedItem| {
+        let is_eligible = |item: &&QueuedItem| {
             is_exclusive(item.kind) == exclusive
                 && problem.kinds.contains(&item.kind)
-                && item.suits(&problem.toolchains, problem.device)
+                && suits(item, &problem.toolchains, problem.device)
         };
-        problem.queued.iter().filter(suits).collect()
+        problem.queued.iter().filter(is_eligible).collect()
     };
     let shared = if closed { Vec::new() } else { eligible(false) };
     let chosen = if problem.gpu {

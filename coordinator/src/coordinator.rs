@@ -4,10 +4,10 @@ use std::future::IntoFuture as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aotfarm_registry::{BlobStore, Catalog};
+use aotfarm_registry::Catalog;
+use aotfarm_store::{BlobStore, FileBlobStore, SqliteStore, Store};
 use axum::Router;
 use axum::serve::ListenerExt as _;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -15,7 +15,6 @@ use tokio_util::task::TaskTracker;
 use crate::clock::{Clock, SystemClock};
 use crate::compiler_planner::CompilerPlanner;
 use crate::core::{Config, Core, Signals};
-use crate::db::{Db, DbError};
 use crate::driver;
 use crate::error::{Error, chain};
 use crate::planner::Planner;
@@ -49,20 +48,13 @@ impl Coordinator {
     pub async fn open_with(config: Config, planner: Arc<dyn Planner>, clock: Arc<dyn Clock>) -> Result<Self, Error> {
         let dir = &config.data_dir;
         tokio::fs::create_dir_all(dir).await.map_err(|e| Error::DataDir { path: dir.clone(), reason: e.to_string() })?;
-        let path = dir.join("aotfarm.db");
         // Reading all of it takes a while when there is much history: only who writes it does that.
-        let db = Db::open(&path, config.drive).await?;
-        let blobs = BlobStore::open(dir)?;
-        let options = SqliteConnectOptions::new()
-            .filename(&path)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Normal)
-            .busy_timeout(Duration::from_secs(10));
-        let pool = SqlitePoolOptions::new().max_connections(4).connect_with(options).await.map_err(DbError::from)?;
-        let catalog = Catalog::open(pool, blobs.clone()).await?;
+        let store: Arc<dyn Store> = Arc::new(SqliteStore::open(dir, config.drive).await?);
+        let blobs: Arc<dyn BlobStore> = Arc::new(FileBlobStore::open(dir)?);
+        let catalog = Catalog::new(Arc::clone(&store), Arc::clone(&blobs));
         let signals = Signals { work: Signal::new(), progress: Signal::new(), events: Signal::new(), jobs: Signal::new() };
         let started_at = clock.now_ms();
-        let core = Arc::new(Core { config, clock, db, blobs, catalog, planner, started_at, signals });
+        let core = Arc::new(Core { config, clock, store, blobs, catalog, planner, started_at, signals });
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         if core.config.drive {
             core.grant_grace().await?;
@@ -79,7 +71,7 @@ impl Coordinator {
     }
 
     /// The store that holds all blobs.
-    pub fn blobs(&self) -> &BlobStore {
+    pub fn blobs(&self) -> &Arc<dyn BlobStore> {
         &self.core.blobs
     }
 
@@ -126,7 +118,7 @@ impl Coordinator {
     pub async fn close(self) {
         self.stop.cancel();
         self.tasks.wait().await;
-        self.core.db.close().await;
+        self.core.store.close().await;
     }
 }
 

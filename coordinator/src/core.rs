@@ -4,12 +4,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use aotfarm_protocol::{JobEvent, JobId, WorkerState};
-use aotfarm_registry::{BlobStore, Catalog};
+use aotfarm_registry::Catalog;
+use aotfarm_store::{BlobStore, Store, Transaction, WorkerRow};
 
 use crate::clock::Clock;
-use crate::db::tables::job_events;
-use crate::db::tables::workers::WorkerRow;
-use crate::db::{Conn, Db};
 use crate::error::Error;
 use crate::planner::Planner;
 use crate::signal::Signal;
@@ -69,8 +67,8 @@ pub(crate) struct Signals {
 pub(crate) struct Core {
     pub(crate) config: Config,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) db: Db,
-    pub(crate) blobs: BlobStore,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) blobs: Arc<dyn BlobStore>,
     pub(crate) catalog: Catalog,
     pub(crate) planner: Arc<dyn Planner>,
     pub(crate) started_at: i64,
@@ -100,16 +98,16 @@ impl Core {
     }
 
     /// Appends an event to a job's log inside a transaction; the caller raises `signals.events` after the commit.
-    pub(crate) async fn log(&self, conn: &mut Conn, job: JobId, event: &JobEvent) -> Result<(), Error> {
-        job_events::append(conn, job, self.now(), event).await?;
+    pub(crate) async fn log(&self, tx: &mut dyn Transaction, job: JobId, event: &JobEvent) -> Result<(), Error> {
+        tx.append_event(job, self.now(), event).await?;
         Ok(())
     }
 
     /// Appends an event on its own.
     pub(crate) async fn emit(&self, job: JobId, event: &JobEvent) -> Result<(), Error> {
-        let mut tx = self.db.write().await?;
-        self.log(&mut tx, job, event).await?;
-        tx.commit().await.map_err(crate::db::DbError::from)?;
+        let mut tx = self.store.write().await?;
+        self.log(&mut *tx, job, event).await?;
+        tx.commit().await?;
         self.signals.events.raise();
         Ok(())
     }
@@ -117,11 +115,11 @@ impl Core {
     /// Appends a note, unless the log has the same one.
     pub(crate) async fn note(&self, job: JobId, message: impl Into<String>) -> Result<(), Error> {
         let event = JobEvent::Note { message: message.into() };
-        let mut tx = self.db.write().await?;
-        if !job_events::has_note(&mut tx, job, &event).await? {
-            self.log(&mut tx, job, &event).await?;
+        let mut tx = self.store.write().await?;
+        if !tx.has_event(job, &event).await? {
+            self.log(&mut *tx, job, &event).await?;
         }
-        tx.commit().await.map_err(crate::db::DbError::from)?;
+        tx.commit().await?;
         self.signals.events.raise();
         Ok(())
     }

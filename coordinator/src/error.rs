@@ -3,9 +3,8 @@
 use std::path::PathBuf;
 
 use aotfarm_protocol::{ApiError, ErrorCode};
-use aotfarm_registry::{BlobError, CatalogError};
-
-use crate::db::DbError;
+use aotfarm_registry::CatalogError;
+use aotfarm_store::{BlobError, StoreError};
 
 /// Why the coordinator cannot do something.
 #[derive(Debug, thiserror::Error)]
@@ -31,7 +30,7 @@ pub enum Error {
     Serve(#[source] std::io::Error),
     /// The database.
     #[error(transparent)]
-    Db(#[from] DbError),
+    Store(#[from] StoreError),
     /// The blob store.
     #[error(transparent)]
     Blob(#[from] BlobError),
@@ -69,10 +68,12 @@ impl From<Error> for ApiError {
             Error::Api(api) => api,
             Error::Blob(blob) => blob.into(),
             Error::Catalog(catalog) => catalog.into(),
-            Error::Db(DbError::Storage(_) | DbError::NotWritable { .. }) => Self::new(ErrorCode::Storage, chain(&error))
-                .hint("free some space in the coordinator's data folder, or make it writable"),
-            Error::Db(DbError::Damaged { .. }) => Self::new(ErrorCode::Damaged, chain(&error)),
-            Error::Db(_) | Error::DataDir { .. } | Error::Listen { .. } | Error::Serve(_) => {
+            Error::Store(StoreError::Storage { .. } | StoreError::NotWritable { .. }) => {
+                Self::new(ErrorCode::Storage, chain(&error))
+                    .hint("free some space in the coordinator's data folder, or make it writable")
+            }
+            Error::Store(StoreError::Damaged { .. }) => Self::new(ErrorCode::Damaged, chain(&error)),
+            Error::Store(_) | Error::DataDir { .. } | Error::Listen { .. } | Error::Serve(_) => {
                 Self::new(ErrorCode::Internal, chain(&error))
             }
         }

@@ -2,26 +2,10 @@
 //! in one transaction: so what is proved here about generations and attempts holds for the farm.
 
 use aotfarm_protocol::{ItemState, WorkerId};
+use aotfarm_store::Item;
 
 /// An item that was given out this often and never came back is quarantined.
 pub const MAX_ATTEMPTS: u32 = 3;
-
-/// What decides the fate of a work item.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Item {
-    /// Where it stands.
-    pub state: ItemState,
-    /// Grows each time the item is given out; a report that carries another one is fenced off.
-    pub generation: i64,
-    /// How often it was given out since it was last queued afresh.
-    pub attempts: u32,
-    /// How often a result was accepted.
-    pub completions: u32,
-    /// Who has or had it.
-    pub worker: Option<WorkerId>,
-    /// When the lease ends, Unix milliseconds; only while leased.
-    pub expires_at: Option<i64>,
-}
 
 /// What happens to a work item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,11 +1,9 @@
 //! How jobs get work items, and let go of them.
 
 use aotfarm_protocol::{Digest, ErrorCode, ItemState, JobId, WorkItemId, WorkResult, WorkSpec};
+use aotfarm_store::{Item, MeasureContext, Transaction};
 
 use crate::core::Core;
-use crate::db::tables::work_items::MeasureContext;
-use crate::db::tables::{job_items, work_items};
-use crate::db::{Conn, DbError};
 use crate::error::Error;
 use crate::item::{Change, ItemEvent, apply};
 
@@ -24,21 +22,21 @@ impl Core {
     pub(crate) async fn want(&self, job: JobId, wants: &[Want]) -> Result<Vec<WorkItemId>, Error> {
         let keys: Vec<WorkItemId> = wants.iter().map(|w| w.spec.id()).collect();
         let lost = self.lost_results(&keys).await?;
-        let mut tx = self.db.write().await?;
+        let mut tx = self.store.write().await?;
         let now = self.now();
         for (key, want) in keys.iter().zip(wants) {
-            let row = work_items::get(&mut tx, *key).await?;
+            let row = tx.item(*key).await?;
             let Some(row) = row else {
-                work_items::insert(&mut tx, &want.spec, &want.label, want.context.as_ref(), now).await?;
-                job_items::link(&mut tx, job, *key, false).await?;
+                tx.insert_item(&want.spec, &want.label, want.context.as_ref(), now).await?;
+                tx.link_item(job, *key, false).await?;
                 continue;
             };
             let done = row.item.state == ItemState::Done && !lost.contains(key);
-            let afresh = job_items::link(&mut tx, job, *key, done).await?;
+            let afresh = tx.link_item(job, *key, done).await?;
             let event = if lost.contains(key) { ItemEvent::Forget } else { ItemEvent::Want { afresh } };
-            self.step(&mut tx, *key, &row.item, event).await?;
+            self.step(&mut *tx, *key, &row.item, event).await?;
         }
-        tx.commit().await.map_err(DbError::from)?;
+        tx.commit().await?;
         self.signals.work.raise();
         Ok(keys)
     }
@@ -48,8 +46,8 @@ impl Core {
         let mut lost = Vec::new();
         for key in keys {
             let row = {
-                let mut conn = self.db.read().await?;
-                work_items::get(&mut conn, *key).await?
+                let mut snapshot = self.store.read().await?;
+                snapshot.item(*key).await?
             };
             let blob = row.filter(|r| r.item.state == ItemState::Done).and_then(|r| r.result).as_ref().and_then(result_blob);
             if let Some(blob) = blob
@@ -65,14 +63,14 @@ impl Core {
     /// Applies an event of the pure state machine to a row that was read in this transaction.
     pub(crate) async fn step(
         &self,
-        conn: &mut Conn,
+        tx: &mut dyn Transaction,
         key: WorkItemId,
-        before: &crate::item::Item,
+        before: &Item,
         event: ItemEvent,
     ) -> Result<Change, Error> {
         let change = apply(before, event);
         if let Change::To(after) = &change
-            && !work_items::save(conn, key, before, after, self.now()).await?
+            && !tx.save_item(key, before, after, self.now()).await?
         {
             // The write lock is held since before the row was read, so this is a defect, not a race.
             return Err(Error::api(ErrorCode::Internal, format!("work item {key} changed inside a transaction")));
@@ -82,10 +80,10 @@ impl Core {
 
     /// A job ended without needing its open items: those that no other job needs are dropped, and workers that run them are told
     /// at their next heartbeat.
-    pub(crate) async fn drop_items(&self, conn: &mut Conn, job: JobId) -> Result<(), Error> {
-        for key in job_items::only_needed_by(conn, job).await? {
-            if let Some(row) = work_items::get(conn, key).await? {
-                self.step(conn, key, &row.item, ItemEvent::Drop).await?;
+    pub(crate) async fn drop_items(&self, tx: &mut dyn Transaction, job: JobId) -> Result<(), Error> {
+        for key in tx.items_only_needed_by(job).await? {
+            if let Some(row) = tx.item(key).await? {
+                self.step(tx, key, &row.item, ItemEvent::Drop).await?;
             }
         }
         Ok(())

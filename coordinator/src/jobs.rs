@@ -3,12 +3,10 @@
 use std::collections::BTreeSet;
 
 use aotfarm_protocol::{ApiError, ErrorCode, JobEvent, JobId, JobRequest, JobState, JobStatus, KeyHasher, Published, Reference};
+use aotfarm_store::{Ending, JobRow, Pins, Snapshot};
 use uuid::Uuid;
 
 use crate::core::Core;
-use crate::db::tables::jobs::{Ending, JobRow, Pins};
-use crate::db::tables::{job_items, jobs};
-use crate::db::{Conn, DbError, to_json};
 use crate::error::Error;
 use crate::pipeline::{JobStep, next};
 
@@ -59,7 +57,8 @@ impl Core {
                 .hint("PUT it to /v1/blobs/DIGEST first")
                 .into());
         }
-        let key = KeyHasher::new("job").field(to_json(&request)).field(self.planner.version()).finish();
+        let request_json = serde_json::to_string(&request).expect("a request has only string keys");
+        let key = KeyHasher::new("job").field(request_json).field(self.planner.version()).finish();
         let now = self.now();
         let mut job = JobRow {
             id: JobId(Uuid::now_v7()),
@@ -73,18 +72,18 @@ impl Core {
             finished_at: None,
         };
         let known = self.published_before(&job).await?;
-        let mut tx = self.db.write().await?;
+        let mut tx = self.store.write().await?;
         if let Some(published) = known {
             job.state = JobState::Published;
             job.published = Some(published);
             job.finished_at = Some(now);
         }
-        jobs::insert(&mut tx, &job).await?;
-        self.log(&mut tx, job.id, &JobEvent::State { state: job.state }).await?;
+        tx.insert_job(&job).await?;
+        self.log(&mut *tx, job.id, &JobEvent::State { state: job.state }).await?;
         if let Some(published) = &job.published {
-            self.log(&mut tx, job.id, &JobEvent::Published { published: Box::new(published.clone()) }).await?;
+            self.log(&mut *tx, job.id, &JobEvent::Published { published: Box::new(published.clone()) }).await?;
         }
-        tx.commit().await.map_err(DbError::from)?;
+        tx.commit().await?;
         tracing::info!(job.id = %job.id, job.name = job.request.name, "a job was submitted");
         self.signals.jobs.raise();
         self.signals.events.raise();
@@ -94,8 +93,8 @@ impl Core {
     /// What an equal request published before, if its artifacts are still there.
     async fn published_before(&self, job: &JobRow) -> Result<Option<Published>, Error> {
         let row = {
-            let mut conn = self.db.read().await?;
-            jobs::published_with_key(&mut conn, job.key).await?
+            let mut snapshot = self.store.read().await?;
+            snapshot.published_job(job.key).await?
         };
         let Some(published) = row.and_then(|r| r.published) else { return Ok(None) };
         for (_, artifact, _) in &published.variants {
@@ -107,25 +106,25 @@ impl Core {
     }
 
     /// A job or the error that there is none.
-    pub(crate) async fn job(&self, conn: &mut Conn, id: JobId) -> Result<JobRow, Error> {
-        jobs::get(conn, id).await?.ok_or_else(|| {
+    pub(crate) async fn job(&self, snapshot: &mut dyn Snapshot, id: JobId) -> Result<JobRow, Error> {
+        snapshot.job(id).await?.ok_or_else(|| {
             ApiError::new(ErrorCode::NotFound, format!("there is no job {id}")).hint("`aotfarm jobs` lists them").into()
         })
     }
 
     /// A job as clients see it.
     pub(crate) async fn status(&self, id: JobId) -> Result<JobStatus, Error> {
-        let mut conn = self.db.read().await?;
-        let row = self.job(&mut conn, id).await?;
-        status_of(&mut conn, row).await
+        let mut snapshot = self.store.read().await?;
+        let row = self.job(&mut *snapshot, id).await?;
+        status_of(&mut *snapshot, row).await
     }
 
     /// The newest jobs, newest first.
     pub(crate) async fn statuses(&self, limit: u32) -> Result<Vec<JobStatus>, Error> {
-        let mut conn = self.db.read().await?;
+        let mut snapshot = self.store.read().await?;
         let mut all = Vec::new();
-        for row in jobs::list(&mut conn, limit).await? {
-            all.push(status_of(&mut conn, row).await?);
+        for row in snapshot.newest_jobs(limit).await? {
+            all.push(status_of(&mut *snapshot, row).await?);
         }
         Ok(all)
     }
@@ -133,8 +132,8 @@ impl Core {
     /// Gives a job up; its open items go, unless another job needs them.
     pub(crate) async fn cancel(&self, id: JobId) -> Result<JobStatus, Error> {
         let state = {
-            let mut conn = self.db.read().await?;
-            self.job(&mut conn, id).await?.state
+            let mut snapshot = self.store.read().await?;
+            self.job(&mut *snapshot, id).await?.state
         };
         if state != JobState::Cancelled && !self.advance(id, JobStep::Cancel, &Ending::default()).await? {
             let state = self.status(id).await?.state;
@@ -146,26 +145,26 @@ impl Core {
     /// Makes a step of a job: state, log and, at the end, what came of it and the release of its items, in one transaction.
     /// `false` when the job is in a state that has no such step; then nothing was changed.
     pub(crate) async fn advance(&self, id: JobId, step: JobStep, ending: &Ending) -> Result<bool, Error> {
-        let mut tx = self.db.write().await?;
-        let row = self.job(&mut tx, id).await?;
+        let mut tx = self.store.write().await?;
+        let row = self.job(&mut *tx, id).await?;
         let Some(state) = next(row.state, step) else { return Ok(false) };
         if state != row.state {
-            if !jobs::set_state(&mut tx, id, row.state, state).await? {
+            if !tx.set_job_state(id, row.state, state).await? {
                 return Ok(false);
             }
-            self.log(&mut tx, id, &JobEvent::State { state }).await?;
+            self.log(&mut *tx, id, &JobEvent::State { state }).await?;
         }
         if let Some(published) = &ending.published {
-            self.log(&mut tx, id, &JobEvent::Published { published: Box::new(published.clone()) }).await?;
+            self.log(&mut *tx, id, &JobEvent::Published { published: Box::new(published.clone()) }).await?;
         }
         if let Some(error) = &ending.error {
-            self.log(&mut tx, id, &JobEvent::Failed { error: error.clone() }).await?;
+            self.log(&mut *tx, id, &JobEvent::Failed { error: error.clone() }).await?;
         }
         if state.is_final() {
-            jobs::finish(&mut tx, id, ending, self.now()).await?;
-            self.drop_items(&mut tx, id).await?;
+            tx.finish_job(id, ending, self.now()).await?;
+            self.drop_items(&mut *tx, id).await?;
         }
-        tx.commit().await.map_err(DbError::from)?;
+        tx.commit().await?;
         tracing::info!(job.id = %id, job.state = %state, "the job is {state}");
         self.signals.events.raise();
         self.signals.progress.raise();
@@ -176,8 +175,8 @@ impl Core {
     }
 }
 
-async fn status_of(conn: &mut Conn, row: JobRow) -> Result<JobStatus, Error> {
-    let items = job_items::counts(conn, row.id).await?;
+async fn status_of(snapshot: &mut dyn Snapshot, row: JobRow) -> Result<JobStatus, Error> {
+    let items = snapshot.item_counts(row.id).await?;
     Ok(JobStatus {
         id: row.id,
         request: row.request,

@@ -6,16 +6,13 @@ use aotfarm_protocol::{
     Capabilities, ClaimRequest, Device, DeviceKind, ErrorCode, Heartbeat, HeartbeatResponse, JobEvent, JobId, Lease, Outcome,
     Registered, Report, TuningRecord, WorkItemId, WorkKind, WorkResult, WorkSpec, WorkerId, WorkerState,
 };
+use aotfarm_store::{Item, ItemRow, Snapshot, Transaction, WorkerRow};
 use uuid::Uuid;
 
 use crate::assign::{AssignmentProblem, HostLease, assign};
 use crate::core::Core;
-use crate::db::tables::work_items::ItemRow;
-use crate::db::tables::workers::WorkerRow;
-use crate::db::tables::{job_items, tuning_records, work_items, workers};
-use crate::db::{Conn, DbError};
 use crate::error::Error;
-use crate::item::{Change, Item, ItemEvent};
+use crate::item::{Change, ItemEvent};
 use crate::items::result_blob;
 
 /// The longest that a claim or a watcher may wait.
@@ -29,17 +26,17 @@ impl Core {
     /// Adds a worker.
     pub(crate) async fn register(&self, capabilities: &Capabilities) -> Result<Registered, Error> {
         let id = WorkerId(Uuid::now_v7());
-        let mut tx = self.db.write().await?;
-        workers::insert(&mut tx, id, capabilities, self.now()).await?;
-        tx.commit().await.map_err(DbError::from)?;
+        let mut tx = self.store.write().await?;
+        tx.insert_worker(id, capabilities, self.now()).await?;
+        tx.commit().await?;
         self.signals.progress.raise();
         tracing::info!(worker.id = %id, worker.host = capabilities.host, worker.slots = capabilities.slots, "a worker registered");
         Ok(Registered { worker: id, heartbeat_ms: self.config.heartbeat_ms.unsigned_abs() })
     }
 
     /// A worker that may ask for something; unknown and gone ones must register again.
-    async fn present(&self, conn: &mut Conn, id: WorkerId) -> Result<WorkerRow, Error> {
-        let worker = workers::get(conn, id).await?.filter(|w| w.gone_at.is_none());
+    async fn present(&self, snapshot: &mut dyn Snapshot, id: WorkerId) -> Result<WorkerRow, Error> {
+        let worker = snapshot.worker(id).await?.filter(|w| w.gone_at.is_none());
         worker.ok_or_else(|| Error::api(ErrorCode::NotFound, format!("worker {id} is not registered")))
     }
 
@@ -62,31 +59,31 @@ impl Core {
 
     /// Whoever asks is alive.
     async fn touch(&self, id: WorkerId) -> Result<(), Error> {
-        let mut tx = self.db.write().await?;
-        self.present(&mut tx, id).await?;
-        workers::touch(&mut tx, id, self.now()).await?;
-        Ok(tx.commit().await.map_err(DbError::from)?)
+        let mut tx = self.store.write().await?;
+        self.present(&mut *tx, id).await?;
+        tx.touch_worker(id, self.now()).await?;
+        Ok(tx.commit().await?)
     }
 
     async fn try_claim(&self, id: WorkerId, request: &ClaimRequest) -> Result<Vec<Lease>, Error> {
         // Most polls find nothing: look without the write lock first.
         let idle = {
-            let mut conn = self.db.read().await?;
-            self.present(&mut conn, id).await?;
-            work_items::queued(&mut conn).await?.is_empty()
+            let mut snapshot = self.store.read().await?;
+            self.present(&mut *snapshot, id).await?;
+            snapshot.queued_items().await?.is_empty()
         };
         if idle {
             return Ok(Vec::new());
         }
-        let mut tx = self.db.write().await?;
+        let mut tx = self.store.write().await?;
         let now = self.now();
-        let worker = self.present(&mut tx, id).await?;
-        let problem = self.problem(&mut tx, &worker, request).await?;
+        let worker = self.present(&mut *tx, id).await?;
+        let problem = self.problem(&mut *tx, &worker, request).await?;
         let mut leases = Vec::new();
         for assignment in assign(&problem, now) {
-            let Some(row) = work_items::get(&mut tx, assignment.item).await? else { continue };
+            let Some(row) = tx.item(assignment.item).await? else { continue };
             let event = ItemEvent::Claim { worker: id, until: assignment.expires_at };
-            if let Change::To(item) = self.step(&mut tx, row.key, &row.item, event).await? {
+            if let Change::To(item) = self.step(&mut *tx, row.key, &row.item, event).await? {
                 tracing::debug!(item.key = %row.key, lease.generation = item.generation, worker.id = %id, "leased: {}", row.label);
                 let expires_in_ms = self.config.lease_ms.unsigned_abs();
                 leases.push(Lease { item: row.key, generation: item.generation, expires_in_ms, spec: row.spec });
@@ -95,17 +92,22 @@ impl Core {
         if leases.is_empty() {
             return Ok(leases);
         }
-        tx.commit().await.map_err(DbError::from)?;
+        tx.commit().await?;
         self.signals.progress.raise();
         Ok(leases)
     }
 
     /// A snapshot of what a claim competes with.
-    async fn problem(&self, conn: &mut Conn, worker: &WorkerRow, request: &ClaimRequest) -> Result<AssignmentProblem, Error> {
-        let present = workers::present(conn).await?;
+    async fn problem(
+        &self,
+        snapshot: &mut dyn Snapshot,
+        worker: &WorkerRow,
+        request: &ClaimRequest,
+    ) -> Result<AssignmentProblem, Error> {
+        let present = snapshot.present_workers().await?;
         let here = worker.capabilities.host.as_str();
         let gpu = |w: &WorkerRow| w.capabilities.device.as_ref().is_some_and(|d| d.kind == DeviceKind::Cuda);
-        let leased = work_items::leased(conn).await?;
+        let leased = snapshot.leased_items().await?;
         let host_leases = leased
             .iter()
             .filter_map(|lease| {
@@ -123,8 +125,8 @@ impl Core {
             max: request.max.min(MAX_CLAIM),
             host_leases,
             host_devices: present.iter().filter(live).filter(|w| !gpu(w)).filter_map(WorkerRow::device).collect(),
-            queued: work_items::queued(conn).await?,
-            running: work_items::leases_by_job(conn).await?,
+            queued: snapshot.queued_items().await?,
+            running: snapshot.leases_by_job().await?,
             lease_ms: self.config.lease_ms,
         })
     }
@@ -132,22 +134,22 @@ impl Core {
     /// Renews the leases that a worker names, and tells which it has lost. A lease that it does not name is not renewed: the
     /// answer that gave it may never have arrived.
     pub(crate) async fn heartbeat(&self, id: WorkerId, heartbeat: &Heartbeat) -> Result<HeartbeatResponse, Error> {
-        let mut tx = self.db.write().await?;
+        let mut tx = self.store.write().await?;
         let now = self.now();
-        let worker = self.present(&mut tx, id).await?;
-        workers::touch(&mut tx, id, now).await?;
+        let worker = self.present(&mut *tx, id).await?;
+        tx.touch_worker(id, now).await?;
         let mut lost = Vec::new();
         for (key, generation) in &heartbeat.leases {
             let event = ItemEvent::Renew { worker: id, generation: *generation, until: now + self.config.lease_ms };
-            let kept = match work_items::get(&mut tx, *key).await? {
-                Some(row) => matches!(self.step(&mut tx, *key, &row.item, event).await?, Change::To(_)),
+            let kept = match tx.item(*key).await? {
+                Some(row) => matches!(self.step(&mut *tx, *key, &row.item, event).await?, Change::To(_)),
                 None => false,
             };
             if !kept {
                 lost.push(*key);
             }
         }
-        tx.commit().await.map_err(DbError::from)?;
+        tx.commit().await?;
         Ok(HeartbeatResponse { lost, drain: worker.draining })
     }
 
@@ -160,16 +162,16 @@ impl Core {
         {
             return Err(Error::api(ErrorCode::BadRequest, format!("blob {blob} of the result was not uploaded")));
         }
-        let mut tx = self.db.write().await?;
+        let mut tx = self.store.write().await?;
         let now = self.now();
-        let row = work_items::get(&mut tx, key).await?;
+        let row = tx.item(key).await?;
         let row = row.ok_or_else(|| Error::api(ErrorCode::NotFound, format!("there is no work item {key}")))?;
         if let Ok(result) = &report.result {
             check_result(&row.spec, result)
                 .map_err(|why| Error::api(ErrorCode::BadRequest, format!("work item {key}: {why}")))?;
         }
         let event = ItemEvent::Report { worker: report.worker, generation: report.generation, ok: report.result.is_ok() };
-        let after = match self.step(&mut tx, key, &row.item, event).await? {
+        let after = match self.step(&mut *tx, key, &row.item, event).await? {
             Change::To(after) => after,
             Change::Same => return Ok(()),
             Change::LeaseLost => {
@@ -179,43 +181,43 @@ impl Core {
                 ));
             }
         };
-        let worker = workers::get(&mut tx, report.worker).await?;
-        let drained = workers::count(&mut tx, report.worker, report.result.is_ok(), self.config.drain_after).await?;
-        workers::touch(&mut tx, report.worker, now).await?;
+        let worker = tx.worker(report.worker).await?;
+        let drained = tx.count_item(report.worker, report.result.is_ok(), self.config.drain_after).await?;
+        tx.touch_worker(report.worker, now).await?;
         let mut noted = false;
         match &report.result {
             Ok(result) => {
-                work_items::set_result(&mut tx, key, result, report.run_ms).await?;
+                tx.set_result(key, result, report.run_ms).await?;
                 if let (WorkResult::Measured { outcomes }, Some(device)) =
                     (result, worker.as_ref().and_then(|w| w.capabilities.device.clone()))
                 {
-                    record(&mut tx, &row, outcomes, &device, now).await?;
+                    record(&mut *tx, &row, outcomes, &device, now).await?;
                 }
             }
             Err(why) => {
                 let name = worker.as_ref().map_or_else(|| report.worker.to_string(), WorkerRow::name);
                 let line = format!("{name}: {}", shorten(why, MAX_LOG));
-                noted = self.failed_attempt(&mut tx, &row.label, key, &after, &line).await?;
+                noted = self.failed_attempt(&mut *tx, &row.label, key, &after, &line).await?;
                 if drained && !worker.as_ref().is_some_and(|w| w.draining) {
                     tracing::warn!(worker.id = %report.worker, "worker {name} failed repeatedly and is drained");
                     noted |=
-                        self.note_jobs(&mut tx, key, &format!("worker {name} failed repeatedly and gets no more work")).await?;
+                        self.note_jobs(&mut *tx, key, &format!("worker {name} failed repeatedly and gets no more work")).await?;
                 }
             }
         }
-        tx.commit().await.map_err(DbError::from)?;
+        tx.commit().await?;
         self.raise_after(noted);
         Ok(())
     }
 
     /// A worker leaves: its leases go back at once, and that is no failed attempt.
     pub(crate) async fn leave(&self, id: WorkerId) -> Result<(), Error> {
-        let mut tx = self.db.write().await?;
-        workers::leave(&mut tx, id, self.now()).await?;
-        for lease in work_items::leased(&mut tx).await?.into_iter().filter(|l| l.item.worker == Some(id)) {
-            self.step(&mut tx, lease.key, &lease.item, ItemEvent::Release { worker: id }).await?;
+        let mut tx = self.store.write().await?;
+        tx.worker_left(id, self.now()).await?;
+        for lease in tx.leased_items().await?.into_iter().filter(|l| l.item.worker == Some(id)) {
+            self.step(&mut *tx, lease.key, &lease.item, ItemEvent::Release { worker: id }).await?;
         }
-        tx.commit().await.map_err(DbError::from)?;
+        tx.commit().await?;
         self.raise_after(false);
         Ok(())
     }
@@ -224,37 +226,37 @@ impl Core {
     pub(crate) async fn judge_silent(&self) -> Result<(), Error> {
         let now = self.now();
         let due = {
-            let mut conn = self.db.read().await?;
-            let leased = work_items::leased(&mut conn).await?;
-            let silent = workers::present(&mut conn).await?.iter().any(|w| w.seen_at < now - self.config.gone_ms);
+            let mut snapshot = self.store.read().await?;
+            let leased = snapshot.leased_items().await?;
+            let silent = snapshot.present_workers().await?.iter().any(|w| w.seen_at < now - self.config.gone_ms);
             silent || leased.iter().any(|l| l.item.expires_at.is_none_or(|at| at < now))
         };
         if !due {
             return Ok(());
         }
-        let mut tx = self.db.write().await?;
+        let mut tx = self.store.write().await?;
         let mut noted = false;
-        for lease in work_items::leased(&mut tx).await? {
-            if let Change::To(after) = self.step(&mut tx, lease.key, &lease.item, ItemEvent::Expire { now }).await? {
+        for lease in tx.leased_items().await? {
+            if let Change::To(after) = self.step(&mut *tx, lease.key, &lease.item, ItemEvent::Expire { now }).await? {
                 let worker = match lease.item.worker {
-                    Some(id) => workers::get(&mut tx, id).await?.map_or_else(|| id.to_string(), |w| w.name()),
+                    Some(id) => tx.worker(id).await?.map_or_else(|| id.to_string(), |w| w.name()),
                     None => "a worker".to_owned(),
                 };
                 let line = format!("{worker}: was not heard of until the lease ended");
-                noted |= self.failed_attempt(&mut tx, &lease.label, lease.key, &after, &line).await?;
+                noted |= self.failed_attempt(&mut *tx, &lease.label, lease.key, &after, &line).await?;
             }
         }
-        workers::forget_silent(&mut tx, now - self.config.gone_ms, now).await?;
-        tx.commit().await.map_err(DbError::from)?;
+        tx.forget_silent_workers(now - self.config.gone_ms, now).await?;
+        tx.commit().await?;
         self.raise_after(noted);
         Ok(())
     }
 
     /// After a start: what was leased stays leased for the grace period, as its worker may be at work without us.
     pub(crate) async fn grant_grace(&self) -> Result<(), Error> {
-        let mut tx = self.db.write().await?;
-        work_items::extend_leases(&mut tx, self.now() + self.config.grace_ms).await?;
-        tx.commit().await.map_err(DbError::from)?;
+        let mut tx = self.store.write().await?;
+        tx.extend_leases(self.now() + self.config.grace_ms).await?;
+        tx.commit().await?;
         Ok(())
     }
 
@@ -269,25 +271,25 @@ impl Core {
     /// Logs a failed attempt and tells the jobs; returns whether a job's log grew.
     async fn failed_attempt(
         &self,
-        conn: &mut Conn,
+        tx: &mut dyn Transaction,
         label: &str,
         key: WorkItemId,
         after: &Item,
         line: &str,
     ) -> Result<bool, Error> {
-        work_items::add_log(conn, key, line).await?;
+        tx.add_log(key, line).await?;
         let fate = match after.state {
             aotfarm_protocol::ItemState::Quarantined => "it is given up",
             _ => "it is given out again",
         };
         tracing::warn!(item.key = %key, item.attempts = after.attempts, "{label}: {line}; {fate}");
-        self.note_jobs(conn, key, &format!("{label}: attempt {} failed, {fate} ({line})", after.attempts)).await
+        self.note_jobs(tx, key, &format!("{label}: attempt {} failed, {fate} ({line})", after.attempts)).await
     }
 
-    async fn note_jobs(&self, conn: &mut Conn, key: WorkItemId, message: &str) -> Result<bool, Error> {
-        let jobs: Vec<JobId> = job_items::unfinished_jobs(conn, key).await?;
+    async fn note_jobs(&self, tx: &mut dyn Transaction, key: WorkItemId, message: &str) -> Result<bool, Error> {
+        let jobs: Vec<JobId> = tx.jobs_that_need(key).await?;
         for job in &jobs {
-            self.log(conn, *job, &JobEvent::Note { message: message.to_owned() }).await?;
+            self.log(tx, *job, &JobEvent::Note { message: message.to_owned() }).await?;
         }
         Ok(!jobs.is_empty())
     }
@@ -295,7 +297,7 @@ impl Core {
 
 /// Stores the outcomes of a Measure item as TuningRecords.
 async fn record(
-    conn: &mut Conn,
+    tx: &mut dyn Transaction,
     row: &ItemRow,
     outcomes: &[(aotfarm_protocol::CandidateId, Outcome)],
     device: &Device,
@@ -315,7 +317,7 @@ async fn record(
             outcome: outcome.clone(),
             at: now / 1000,
         };
-        tuning_records::append(conn, row.key, &record).await?;
+        tx.append_record(row.key, &record).await?;
     }
     Ok(())
 }

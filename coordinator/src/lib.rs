@@ -8,12 +8,11 @@
 //! | [`tuner`] | the search for each task's best candidate, pure |
 //! | [`rehearsal`] | which of those that are nearly the fastest alone is the fastest in the model, pure |
 //! | [`planner`] | the compiler as the coordinator sees it |
-//! | `db` | one file per table; every function takes a connection |
 //! | `items`, `leases`, `jobs` | one transaction each: read a row, ask the pure part, write what it says |
 //! | `driver` | drives jobs; can be killed at any moment and started again |
 //! | `http` | routes by audience |
 //!
-//! Invariants: state is in the database alone; time comes from the [`Clock`]; the pure parts call nothing else here.
+//! Invariants: state is in the [`Store`](aotfarm_store::Store) alone; time comes from the [`Clock`]; the pure parts call nothing else here.
 #![forbid(unsafe_code)]
 
 pub mod assign;
@@ -21,7 +20,6 @@ mod clock;
 mod compiler_planner;
 mod coordinator;
 mod core;
-mod db;
 mod driver;
 mod error;
 mod http;
@@ -39,6 +37,5 @@ pub use clock::{Clock, SystemClock};
 pub use compiler_planner::CompilerPlanner;
 pub use coordinator::{Coordinator, bind};
 pub use core::Config;
-pub use db::DbError;
 pub use error::Error;
 pub use planner::Planner;

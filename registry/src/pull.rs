@@ -3,12 +3,12 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
+use aotfarm_blob::file::{FileError, READ, blocking, hash, write_atomically};
 use aotfarm_protocol::{
     ApiError, ArtifactMetadata, CpuIsa, Digest, ErrorCode, Index, Manifest, Reference, Selector, Target, VariantInfo, VersionInfo,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::blob::{BlobError, READ, blocking, disk};
 use crate::client::{Client, ClientError, Progress};
 
 /// Why nothing was pulled.
@@ -31,8 +31,8 @@ impl PullError {
     }
 }
 
-impl From<BlobError> for PullError {
-    fn from(error: BlobError) -> Self {
+impl From<FileError> for PullError {
+    fn from(error: FileError) -> Self {
         Self::Client(error.into())
     }
 }
@@ -124,7 +124,7 @@ pub async fn pull(
     let path = out_dir.join(format!("{}.so", reference.name));
     let record_path = out_dir.join(format!("{}.json", reference.name));
     let dir = out_dir.to_owned();
-    blocking(move || fs::create_dir_all(&dir).map_err(BlobError::io("create", &dir))).await?;
+    blocking(move || fs::create_dir_all(&dir).map_err(FileError::io("create", &dir))).await?;
     let downloaded = !holds(&path, variant.artifact).await?;
     if downloaded {
         client.blob_to_file(variant.artifact, &path, options.progress.unwrap_or(&|_, _| ())).await?;
@@ -225,9 +225,9 @@ async fn document<T: serde::de::DeserializeOwned>(client: &Client, digest: Diges
 async fn holds(path: &Path, digest: Digest) -> Result<bool, PullError> {
     let path = path.to_owned();
     let found = blocking(move || match File::open(&path) {
-        Ok(file) => disk::hash(file).map(|(found, _)| found == digest).map_err(BlobError::io(READ, &path)),
+        Ok(file) => hash(file).map(|(found, _)| found == digest).map_err(FileError::io(READ, &path)),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
-        Err(e) => Err(BlobError::io(READ, &path)(e)),
+        Err(e) => Err(FileError::io(READ, &path)(e)),
     });
     Ok(found.await?)
 }
@@ -237,7 +237,7 @@ async fn write_record(path: &Path, record: &PullRecord) -> Result<(), PullError>
     json.push(b'\n');
     let path = path.to_owned();
     let written = blocking(move || {
-        disk::write_atomically(&path, |out| std::io::Write::write_all(out, &json).map_err(BlobError::io("write", &path)))
+        write_atomically(&path, |out| std::io::Write::write_all(out, &json).map_err(FileError::io("write", &path)))
     });
     Ok(written.await?)
 }

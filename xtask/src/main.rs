@@ -25,17 +25,19 @@ enum Task {
 }
 
 /// Which rooms each room may import, in the order of the flow. A worker gets sources by digest and never imports the compiler.
-const MAY_IMPORT: [(&str, &[&str]); 13] = [
+const MAY_IMPORT: [(&str, &[&str]); 15] = [
     ("protocol", &[]),
     ("abi", &[]),
+    ("blob", &["protocol", "abi"]),
     ("compiler/ir", &["protocol", "abi"]),
     ("compiler/frontend", &["protocol", "ir"]),
     ("compiler/plan", &["protocol", "abi", "ir"]),
     ("compiler/kernels", &["protocol", "abi", "ir", "plan"]),
     ("compiler", &["protocol", "abi", "ir", "frontend", "plan", "kernels"]),
     ("runtime", &["protocol", "abi"]),
-    ("registry", &["protocol", "abi"]),
-    ("coordinator", &["protocol", "compiler", "registry"]),
+    ("store", &["protocol", "blob"]),
+    ("registry", &["protocol", "blob", "store"]),
+    ("coordinator", &["protocol", "compiler", "store", "registry"]),
     ("worker", &["protocol", "abi", "runtime", "registry"]),
     ("cli", &["protocol", "runtime", "compiler", "registry", "coordinator", "worker"]),
     ("xtask", &[]),

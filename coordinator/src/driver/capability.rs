@@ -4,12 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use aotfarm_protocol::{ApiError, Device, DeviceKind, Digest, ErrorCode, Target, Toolchain, WorkerState};
+use aotfarm_store::{Pin, Pins, QueuedItem, WorkerRow};
 
 use super::{Drive, Driver, LOOK, Stop};
-use crate::assign::QueuedItem;
-use crate::db::tables::jobs::{self, Pin, Pins};
-use crate::db::tables::workers::WorkerRow;
-use crate::db::tables::{work_items, workers};
+use crate::assign::suits;
 use crate::planner::Blueprint;
 
 /// How long something may be missing before the job's log says so: workers may be starting at this moment.
@@ -60,9 +58,9 @@ impl Driver {
                 }
             }
             if lacking.is_empty() {
-                let mut tx = self.core.db.write().await?;
-                jobs::set_pins(&mut tx, self.id, &pins).await?;
-                tx.commit().await.map_err(crate::db::DbError::from)?;
+                let mut tx = self.core.store.write().await?;
+                tx.set_pins(self.id, &pins).await?;
+                tx.commit().await?;
                 return Ok(pins);
             }
             self.tell_missing(&mut missing, lacking).await?;
@@ -72,8 +70,8 @@ impl Driver {
     }
 
     async fn live_workers(&self) -> Drive<Vec<WorkerRow>> {
-        let mut conn = self.core.db.read().await?;
-        let mut present = workers::present(&mut conn).await?;
+        let mut snapshot = self.core.store.read().await?;
+        let mut present = snapshot.present_workers().await?;
         present.retain(|w| matches!(self.core.judge(w), WorkerState::Alive | WorkerState::Unknown));
         Ok(present)
     }
@@ -81,12 +79,12 @@ impl Driver {
     /// Looks whether every queued item of the job suits some worker.
     pub(super) async fn check_capability(&self, missing: &mut Missing, pins: &Pins) -> Drive<()> {
         let queued: Vec<QueuedItem> = {
-            let mut conn = self.core.db.read().await?;
-            work_items::queued(&mut conn).await?.into_iter().filter(|i| i.jobs.contains(&self.id)).collect()
+            let mut snapshot = self.core.store.read().await?;
+            snapshot.queued_items().await?.into_iter().filter(|i| i.jobs.contains(&self.id)).collect()
         };
         let workers = self.live_workers().await?;
-        let suits = |item: &QueuedItem| workers.iter().any(|w| item.suits(&w.capabilities.toolchains, w.device()));
-        let lacking = queued.iter().filter(|i| !suits(i)).map(|i| needs(i, pins)).collect();
+        let is_possible = |item: &QueuedItem| workers.iter().any(|w| suits(item, &w.capabilities.toolchains, w.device()));
+        let lacking = queued.iter().filter(|i| !is_possible(i)).map(|i| needs(i, pins)).collect();
         self.tell_missing(missing, lacking).await
     }
 

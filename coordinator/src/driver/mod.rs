@@ -15,14 +15,13 @@ use aotfarm_protocol::{
     ApiError, ArtifactMetadata, BuildSpec, Device, DeviceKind, Digest, ErrorCode, JobEvent, JobId, JobState, LinkSpec, Profile,
     ProfileSpec, PublishRequest, Published, Target, WorkResult, WorkSpec,
 };
-use aotfarm_registry::{BlobError, CatalogError};
+use aotfarm_registry::CatalogError;
+use aotfarm_store::{BlobError, Ending, JobRow, Pin, Pins, StoreError};
 use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::core::Core;
-use crate::db::tables::jobs::{Ending, JobRow, Pin, Pins};
-use crate::db::tables::{job_events, jobs};
 use crate::error::{Error, chain};
 use crate::items::Want;
 use crate::pipeline::JobStep;
@@ -51,16 +50,16 @@ impl From<Error> for Stop {
     fn from(error: Error) -> Self {
         let passing = match &error {
             Error::Api(_) | Error::DataDir { .. } | Error::Listen { .. } | Error::Serve(_) => false,
-            Error::Db(_) => true,
-            Error::Blob(blob) => matches!(blob, BlobError::Full { .. } | BlobError::ReadOnly { .. } | BlobError::Io { .. }),
+            Error::Store(_) => true,
+            Error::Blob(blob) => matches!(blob, BlobError::File(_)),
             Error::Catalog(catalog) => matches!(catalog, CatalogError::Database { .. }),
         };
         if passing { Self::Broken(error) } else { Self::Fail(error.into()) }
     }
 }
 
-impl From<crate::db::DbError> for Stop {
-    fn from(error: crate::db::DbError) -> Self {
+impl From<StoreError> for Stop {
+    fn from(error: StoreError) -> Self {
         Self::Broken(error.into())
     }
 }
@@ -122,8 +121,8 @@ pub(crate) async fn supervise(core: Arc<Core>, stop: CancellationToken) {
 }
 
 async fn unfinished(core: &Core) -> Result<Vec<JobRow>, Error> {
-    let mut conn = core.db.read().await?;
-    Ok(jobs::unfinished(&mut conn).await?)
+    let mut snapshot = core.store.read().await?;
+    Ok(snapshot.unfinished_jobs().await?)
 }
 
 /// Drives a job, again after passing trouble, and writes down how it failed if it does.
@@ -156,8 +155,8 @@ async fn drive_to_end(core: Arc<Core>, planners: Arc<Semaphore>, job: JobRow) {
 /// One attempt, from what is stored about the job now.
 async fn drive(core: &Arc<Core>, planners: &Semaphore, id: JobId) -> Drive<()> {
     let job = {
-        let mut conn = core.db.read().await?;
-        core.job(&mut conn, id).await?
+        let mut snapshot = core.store.read().await?;
+        core.job(&mut *snapshot, id).await?
     };
     Driver { core: Arc::clone(core), id, job }.run(planners).await
 }
@@ -210,8 +209,8 @@ impl Driver {
     async fn follow(&self) -> Drive<bool> {
         loop {
             let leader = {
-                let mut conn = self.core.db.read().await?;
-                jobs::earlier_with_key(&mut conn, self.job.key, self.id).await?
+                let mut snapshot = self.core.store.read().await?;
+                snapshot.earlier_job(self.job.key, self.id).await?
             };
             let Some(leader) = leader else { return Ok(false) };
             self.core.note(self.id, format!("the same work is being done by job {leader}; waiting for it")).await?;
@@ -219,10 +218,10 @@ impl Driver {
             let ended = loop {
                 let mut listener = self.core.signals.events.listen();
                 let (entries, row) = {
-                    let mut conn = self.core.db.read().await?;
-                    // The row first: what was logged before the end is then among the entries.
-                    let row = self.core.job(&mut conn, leader).await?;
-                    (job_events::after(&mut conn, leader, seen, 1000).await?, row)
+                    let mut snapshot = self.core.store.read().await?;
+                    // Both of one moment: what was logged before the end is among the entries.
+                    let row = self.core.job(&mut *snapshot, leader).await?;
+                    (snapshot.events_after(leader, seen, 1000).await?, row)
                 };
                 self.expect(JobState::Queued).await?;
                 for entry in &entries {
@@ -264,14 +263,14 @@ impl Driver {
         let blobs = self.core.blobs.clone();
         tokio::spawn(async move {
             let case = compute(move || blueprint.check_case()).await??;
-            Ok(blobs.put(case).await.map_err(Error::from)?)
+            Ok(blobs.put(case.into()).await.map_err(Error::from)?)
         })
     }
 
     /// A Build item, its source put into the store.
     async fn build(&self, blueprint: &Arc<dyn Blueprint>, unit: Digest, target: Target, pin: &Pin, label: String) -> Drive<Want> {
         if !self.core.blobs.contains(unit).await.map_err(Error::from)? {
-            self.core.blobs.put_expected(unit, blueprint.source(unit)).await.map_err(Error::from)?;
+            self.core.blobs.put_expected(unit, blueprint.source(unit).into()).await.map_err(Error::from)?;
         }
         let spec = BuildSpec { source: unit, target, flags: Vec::new(), toolchain: pin.toolchain.clone() };
         Ok(Want { spec: WorkSpec::Build(spec), label, context: None })
@@ -314,8 +313,8 @@ impl Driver {
         label: String,
     ) -> Drive<Want> {
         let objects = self.objects(blueprint, &outline, choices, target, pin).await?;
-        let glue = self.core.blobs.put(outline.glue).await.map_err(Error::from)?;
-        let weights = self.core.blobs.put(outline.weights).await.map_err(Error::from)?;
+        let glue = self.core.blobs.put(outline.glue.into()).await.map_err(Error::from)?;
+        let weights = self.core.blobs.put(outline.weights.into()).await.map_err(Error::from)?;
         let spec = LinkSpec {
             target,
             toolchain: pin.linker.clone(),
@@ -412,8 +411,8 @@ impl Driver {
 
     /// Stops the driver when the job is no longer in `state`.
     async fn expect(&self, state: JobState) -> Drive<()> {
-        let mut conn = self.core.db.read().await?;
-        let row = self.core.job(&mut conn, self.id).await?;
+        let mut snapshot = self.core.store.read().await?;
+        let row = self.core.job(&mut *snapshot, self.id).await?;
         if row.state == state { Ok(()) } else { Err(Stop::Gone) }
     }
 }

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use aotfarm_protocol::{Device, JobState, RehearseSpec, Segment, Target, WorkResult, WorkSpec};
+use aotfarm_store::Pins;
 
 use super::{Drive, Driver, compute};
-use crate::db::tables::jobs::Pins;
 use crate::items::Want;
 use crate::planner::{Blueprint, Cast, LinkOutline};
 use crate::rehearsal::{self, Change, Contest, Decision, WORTHWHILE};

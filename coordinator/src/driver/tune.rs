@@ -7,14 +7,10 @@ use aotfarm_protocol::{
     CandidateId, Device, Digest, ErrorCode, JobEvent, JobState, MeasureProtocol, Outcome, Params, Target, TaskKey, TuneMode,
     TuningRecord, WorkItemId, WorkResult, WorkSpec,
 };
+use aotfarm_store::{Ended, MeasureContext, Pin, Pins};
 
 use super::watch::Watch;
 use super::{Drive, Driver, LOOK, Stop, compute};
-use crate::db::DbError;
-use crate::db::tables::job_items::{self, Ended};
-use crate::db::tables::jobs::{Pin, Pins};
-use crate::db::tables::work_items::MeasureContext;
-use crate::db::tables::{tasks, tuning_records};
 use crate::error::Error;
 use crate::items::Want;
 use crate::pipeline::JobStep;
@@ -129,9 +125,9 @@ impl Driver {
     async fn known(&self, tasks: &[TaskKey], device: &Device, threads: u32) -> Drive<KnownOutcomes> {
         let fingerprint = device.fingerprint();
         let mut known = KnownOutcomes::new();
-        let mut conn = self.core.db.read().await?;
+        let mut snapshot = self.core.store.read().await?;
         for task in tasks {
-            let records = tuning_records::newest(&mut conn, *task, fingerprint, PROTOCOL_VERSION, threads).await?;
+            let records = snapshot.newest_records(*task, fingerprint, PROTOCOL_VERSION, threads).await?;
             let outcomes: BTreeMap<_, _> = records.into_iter().map(|(id, record)| (id, as_known(record))).collect();
             known.insert(*task, outcomes);
         }
@@ -145,28 +141,28 @@ impl Driver {
         let (fingerprint, before) = (device.fingerprint(), self.job.submitted_at / 1000);
         let mut similar = Similar::new();
         {
-            let mut conn = self.core.db.read().await?;
+            let mut snapshot = self.core.store.read().await?;
             for task in &own {
                 let Some(likeness) = &task.likeness else { continue };
                 let class = likeness.class;
-                let known = tasks::known_of_class(&mut conn, class, fingerprint, PROTOCOL_VERSION, threads, before).await?;
+                let known = snapshot.known_tasks(class, fingerprint, PROTOCOL_VERSION, threads, before).await?;
                 let others = known.into_iter().filter(|(key, _)| *key != task.key);
                 let mut near: Vec<_> = others.filter_map(|(key, other)| Some((likeness.distance(&other)?, key))).collect();
                 near.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
                 for (_, key) in near.into_iter().take(NEIGHBOURS) {
-                    let mut records = tuning_records::newest(&mut conn, key, fingerprint, PROTOCOL_VERSION, threads).await?;
+                    let mut records = snapshot.newest_records(key, fingerprint, PROTOCOL_VERSION, threads).await?;
                     records.retain(|_, record| record.at < before);
                     similar.entry(task.key).or_default().extend(fastest(records, task.allowed));
                 }
             }
         }
-        let mut tx = self.core.db.write().await?;
+        let mut tx = self.core.store.write().await?;
         for task in own {
             if let Some(likeness) = &task.likeness {
-                tasks::add(&mut tx, task.key, likeness).await?;
+                tx.add_task(task.key, likeness).await?;
             }
         }
-        tx.commit().await.map_err(DbError::from)?;
+        tx.commit().await?;
         Ok(similar)
     }
 
@@ -174,7 +170,6 @@ impl Driver {
     /// related to others of its target alone: those of another lay out images otherwise.
     async fn borrowed(&self, blueprint: &Arc<dyn Blueprint>, variant: usize) -> Drive<KnownOutcomes> {
         let outline = &blueprint.variants()[variant];
-        let mut conn = self.core.db.read().await?;
         let relatives = match outline.target {
             Target::Cpu(_) => vec![outline.target],
             Target::Cuda { sm } => {
@@ -190,7 +185,7 @@ impl Driver {
                 let here = TaskRef { variant, spec, point };
                 for relative in &relatives {
                     let key = blueprint.key_for(here, *relative);
-                    let records = tuning_records::of_task(&mut conn, key, PROTOCOL_VERSION).await?;
+                    let records = self.core.store.read().await?.records_of_task(key, PROTOCOL_VERSION).await?;
                     // Times of different devices do not compare: those of the one that knows most.
                     let mut by_device: BTreeMap<Digest, Vec<TuningRecord>> = BTreeMap::new();
                     for record in records {
@@ -283,7 +278,7 @@ impl Driver {
         target: Target,
         device: &Device,
     ) -> Drive<()> {
-        let mut tx = self.core.db.write().await?;
+        let mut tx = self.core.store.write().await?;
         for candidate in candidates {
             let record = TuningRecord {
                 task,
@@ -296,9 +291,9 @@ impl Driver {
                 outcome: Outcome::BuildFailed { log: log.to_owned() },
                 at: self.core.now() / 1000,
             };
-            tuning_records::append(&mut tx, item, &record).await?;
+            tx.append_record(item, &record).await?;
         }
-        tx.commit().await.map_err(DbError::from)?;
+        tx.commit().await?;
         Ok(())
     }
 
@@ -306,8 +301,8 @@ impl Driver {
     async fn feed(&self, search: &mut Search) -> Drive<bool> {
         let keys: Vec<WorkItemId> = search.open.keys().copied().collect();
         let ended: Vec<Ended> = {
-            let mut conn = self.core.db.read().await?;
-            job_items::ended(&mut conn, self.id, &keys).await?
+            let mut snapshot = self.core.store.read().await?;
+            snapshot.ended_items(self.id, &keys).await?
         };
         let tuner = search.tuner.as_mut().expect("the tuner is not computing");
         let news = !ended.is_empty();

@@ -4,12 +4,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use aotfarm_protocol::{Count, JobEvent, JobState, WorkItemId, WorkKind};
+use aotfarm_store::{Ended, Pins};
 use tokio::time::Instant;
 
 use super::capability::Missing;
 use super::{Drive, Driver, LOOK};
-use crate::db::tables::job_items::{self, Ended};
-use crate::db::tables::jobs::Pins;
 
 /// Progress is told at most this often.
 const THROTTLE: Duration = Duration::from_millis(250);
@@ -38,11 +37,11 @@ impl Driver {
             return Ok(());
         }
         let (items, running, average) = {
-            let mut conn = self.core.db.read().await?;
+            let mut snapshot = self.core.store.read().await?;
             (
-                job_items::counts(&mut conn, self.id).await?,
-                job_items::running(&mut conn, self.id).await?,
-                job_items::average_ms(&mut conn, self.id).await?,
+                snapshot.item_counts(self.id).await?,
+                snapshot.running_items(self.id).await?,
+                snapshot.average_run_ms(self.id).await?,
             )
         };
         let now = (items, running);
@@ -71,8 +70,8 @@ impl Driver {
             let mut listener = self.core.signals.progress.listen();
             self.expect(state).await?;
             let ended = {
-                let mut conn = self.core.db.read().await?;
-                job_items::ended(&mut conn, self.id, keys).await?
+                let mut snapshot = self.core.store.read().await?;
+                snapshot.ended_items(self.id, keys).await?
             };
             self.tell(&mut watch, to_come_ms).await?;
             let ended: HashMap<WorkItemId, Ended> = ended.into_iter().map(|e| (e.key, e)).collect();

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use aotfarm_protocol::{ApiError, ErrorCode, ItemInfo, JobId, JobLogEntry, JobRequest, JobStatus, WorkerInfo};
 use aotfarm_registry::server::{Failure, Json};
+use aotfarm_store::WorkerRow;
 use axum::extract::{Path, Query, State};
 use serde::Deserialize;
 
 use crate::core::Core;
-use crate::db::tables::{job_events, job_items, work_items, workers};
 use crate::error::Error;
 use crate::leases::MAX_WAIT;
 
@@ -75,10 +75,10 @@ pub(super) async fn events(
     let mut listener = core.signals.events.listen();
     loop {
         let (entries, ended) = {
-            let mut conn = core.db.read().await.map_err(Error::from)?;
-            // The state first: a job that had ended then has its whole log among the entries.
-            let ended = core.job(&mut conn, id).await?.state.is_final();
-            (job_events::after(&mut conn, id, query.after, MAX_EVENTS).await.map_err(Error::from)?, ended)
+            let mut snapshot = core.store.read().await.map_err(Error::from)?;
+            // Both of one moment: a job that has ended has its whole log among the entries.
+            let ended = core.job(&mut *snapshot, id).await?.state.is_final();
+            (snapshot.events_after(id, query.after, MAX_EVENTS).await.map_err(Error::from)?, ended)
         };
         let left = deadline.saturating_duration_since(tokio::time::Instant::now());
         if !entries.is_empty() || ended || left.is_zero() {
@@ -91,17 +91,17 @@ pub(super) async fn events(
 /// The work items of a job.
 pub(super) async fn items(State(core): State<Arc<Core>>, Path(id): Path<String>) -> Answer<Vec<ItemInfo>> {
     let id = job_id(&id)?;
-    let mut conn = core.db.read().await.map_err(Error::from)?;
-    core.job(&mut conn, id).await?;
-    Ok(Json(job_items::infos(&mut conn, id).await.map_err(Error::from)?))
+    let mut snapshot = core.store.read().await.map_err(Error::from)?;
+    core.job(&mut *snapshot, id).await?;
+    Ok(Json(snapshot.item_infos(id).await.map_err(Error::from)?))
 }
 
 /// The workers that are here, and those that left lately.
 pub(super) async fn workers(State(core): State<Arc<Core>>) -> Answer<Vec<WorkerInfo>> {
-    let mut conn = core.db.read().await.map_err(Error::from)?;
-    let leased = work_items::leased(&mut conn).await.map_err(Error::from)?;
-    let rows = workers::list(&mut conn, core.now() - GONE_LISTED_MS).await.map_err(Error::from)?;
-    let info = |row: workers::WorkerRow| WorkerInfo {
+    let mut snapshot = core.store.read().await.map_err(Error::from)?;
+    let leased = snapshot.leased_items().await.map_err(Error::from)?;
+    let rows = snapshot.workers(core.now() - GONE_LISTED_MS).await.map_err(Error::from)?;
+    let info = |row: WorkerRow| WorkerInfo {
         state: core.judge(&row),
         silent_ms: core.now() - row.seen_at,
         running: leased.iter().filter(|l| l.item.worker == Some(row.id)).count() as u32,

@@ -339,7 +339,7 @@ impl Farm {
     }
 
     pub(crate) async fn request(&self, name: &str, graph: &str) -> JobRequest {
-        let graph = self.coordinator.blobs().put(graph.to_owned()).await.unwrap();
+        let graph = self.coordinator.blobs().put(graph.to_owned().into()).await.unwrap();
         JobRequest {
             name: name.to_owned(),
             graph,
@@ -481,7 +481,7 @@ pub(crate) async fn execute(farm: &Farm, spec: &WorkSpec) -> WorkResult {
     match spec {
         WorkSpec::Build(build) => {
             let source = blobs.get(build.source).await.expect("the source is in the store");
-            let object = blobs.put([b"object of ".as_slice(), &source].concat()).await.unwrap();
+            let object = blobs.put([b"object of ".as_slice(), &source].concat().into()).await.unwrap();
             WorkResult::Built { object }
         }
         WorkSpec::Measure { spec, device: fingerprint } => {
@@ -493,7 +493,7 @@ pub(crate) async fn execute(farm: &Farm, spec: &WorkSpec) -> WorkResult {
                 blobs.get(*object).await.expect("the object is in the store");
             }
             let glue = String::from_utf8(blobs.get(link.glue).await.expect("the glue is in the store").to_vec()).unwrap();
-            let artifact = blobs.put(format!("artifact {glue} {} {:?}", link.weights, link.objects)).await.unwrap();
+            let artifact = blobs.put(format!("artifact {glue} {} {:?}", link.weights, link.objects).into()).await.unwrap();
             WorkResult::Linked { artifact, bytes: 100 }
         }
         WorkSpec::Rehearse { spec, .. } => {

@@ -114,7 +114,10 @@ async fn a_lost_artifact_is_made_again() {
     let worker = farm.worker("a").await;
     let first = farm.submit("net", GRAPH).await;
     let first = worker.work(&farm, first.id).await.published.unwrap();
-    std::fs::remove_file(farm.coordinator.blobs().path(first.variants[0].1)).unwrap();
+    let blobs = farm.coordinator.blobs();
+    let stored = blobs.list().await.unwrap().into_iter().map(|(digest, _)| digest);
+    let others = stored.filter(|digest| *digest != first.variants[0].1).collect();
+    assert_eq!(blobs.sweep(others, std::time::Duration::ZERO).await.unwrap().0, 1);
     let again = farm.submit("net", GRAPH).await;
     assert_eq!(again.state, JobState::Queued);
     let again = worker.work(&farm, again.id).await.published.unwrap();

@@ -1,6 +1,5 @@
 use aotfarm_protocol::{ApiError, ErrorCode};
-
-use crate::blob::BlobError;
+use aotfarm_store::{BlobError, StoreError, Trouble};
 
 /// Why the catalog refused or failed.
 #[derive(Debug, thiserror::Error)]
@@ -23,33 +22,34 @@ pub enum CatalogError {
     #[error("the catalog is damaged: {0}")]
     Corrupt(String),
     /// The database failed.
-    #[error("failed to {action}: {source}")]
+    #[error("failed to {action}: {}", source.reason())]
     Database {
         /// What was being done.
         action: &'static str,
-        /// The database's words.
-        source: sqlx::Error,
+        /// How.
+        source: StoreError,
     },
-    /// The tables could not be made.
-    #[error("failed to prepare the catalog's tables: {0}")]
-    Migrate(#[from] sqlx::migrate::MigrateError),
 }
 
-impl CatalogError {
-    pub(super) fn database(action: &'static str) -> impl FnOnce(sqlx::Error) -> Self {
-        move |source| Self::Database { action, source }
+/// Says what was being done when the database failed.
+pub(super) trait During<T> {
+    fn during(self, action: &'static str) -> Result<T, CatalogError>;
+}
+
+impl<T> During<T> for Result<T, StoreError> {
+    fn during(self, action: &'static str) -> Result<T, CatalogError> {
+        self.map_err(|source| match source {
+            StoreError::Value { .. } => CatalogError::Corrupt(format!("{source}: {}", source.reason())),
+            source => CatalogError::Database { action, source },
+        })
     }
 }
 
-/// The primary result codes of SQLite that a user can do something about.
-/// <https://www.sqlite.org/rescode.html>
-fn storage_hint(error: &sqlx::Error) -> Option<&'static str> {
-    let code: i32 = error.as_database_error()?.code()?.parse().ok()?;
-    match code & 0xff {
-        8 | 14 => Some("make the database file and its folder writable for this user"),
-        10 => Some("check the disk that holds the database"),
-        13 => Some("free space on the disk that holds the database"),
-        _ => None,
+fn storage_hint(trouble: Trouble) -> &'static str {
+    match trouble {
+        Trouble::ReadOnly => "make the database file and its folder writable for this user",
+        Trouble::Broken => "check the disk that holds the database",
+        Trouble::Full => "free space on the disk that holds the database",
     }
 }
 
@@ -61,13 +61,10 @@ impl From<CatalogError> for ApiError {
             CatalogError::Invalid(_) => Self::new(ErrorCode::BadRequest, message),
             CatalogError::Blob(e) => e.into(),
             CatalogError::Corrupt(_) => Self::new(ErrorCode::Damaged, message),
-            CatalogError::Database { source, .. } | CatalogError::Migrate(sqlx::migrate::MigrateError::Execute(source)) => {
-                match storage_hint(&source) {
-                    Some(hint) => Self::new(ErrorCode::Storage, message).hint(hint),
-                    None => Self::new(ErrorCode::Internal, message),
-                }
+            CatalogError::Database { source: StoreError::Storage { trouble, .. }, .. } => {
+                Self::new(ErrorCode::Storage, message).hint(storage_hint(trouble))
             }
-            CatalogError::Migrate(_) => Self::new(ErrorCode::Internal, message),
+            CatalogError::Database { .. } => Self::new(ErrorCode::Internal, message),
         }
     }
 }

@@ -1,18 +1,20 @@
-//! Models, versions, variants, tags and the performance history, in SQLite; their documents as blobs.
+//! The rules of the catalog: what a reference means, what makes a version, what is said when something is not there. Rows are in
+//! a [`Store`], documents in a [`BlobStore`].
 
 mod error;
 mod oci;
 mod publish;
-mod rows;
+
+use std::sync::Arc;
 
 use aotfarm_protocol::{
     Digest, HistoryEntry, INDEX_TYPE, MANIFEST_TYPE, ModelInfo, Profile, Reference, Selector, VariantInfo, VersionInfo,
 };
+use aotfarm_store::{BlobStore, Snapshot, Store};
 use bytes::Bytes;
-use sqlx::{SqliteConnection, SqlitePool};
 
 pub use self::error::CatalogError;
-use crate::blob::BlobStore;
+use self::error::During as _;
 
 type Result<T> = std::result::Result<T, CatalogError>;
 
@@ -22,11 +24,11 @@ const TAG: &str = "tag a version";
 /// How many names an error lists.
 const LISTED: usize = 12;
 
-/// The catalog of a registry. Clones share the database.
+/// The catalog of a registry. Clones share the stores.
 #[derive(Debug, Clone)]
 pub struct Catalog {
-    pool: SqlitePool,
-    blobs: BlobStore,
+    store: Arc<dyn Store>,
+    blobs: Arc<dyn BlobStore>,
 }
 
 /// An OCI document.
@@ -41,23 +43,13 @@ pub struct Manifest {
 }
 
 impl Catalog {
-    /// Opens the catalog in a database, making or upgrading its tables. They live beside those of others: their names start
-    /// with `model_`, and applied migrations are kept in `_registry_migrations`.
-    ///
-    /// # Errors
-    /// [`CatalogError::Migrate`].
-    pub async fn open(pool: SqlitePool, blobs: BlobStore) -> Result<Self> {
-        let mut migrator = sqlx::migrate!("../migrations/registry");
-        migrator.dangerous_set_table_name("_registry_migrations");
-        if migrator.run(&pool).await.is_err() {
-            // SQLite has no advisory locks: another process may have made the tables between our look and our attempt.
-            migrator.run(&pool).await?;
-        }
-        Ok(Self { pool, blobs })
+    /// The catalog in a database, with its documents among `blobs`.
+    pub fn new(store: Arc<dyn Store>, blobs: Arc<dyn BlobStore>) -> Self {
+        Self { store, blobs }
     }
 
     /// The store that holds the artifacts and documents.
-    pub fn blobs(&self) -> &BlobStore {
+    pub fn blobs(&self) -> &Arc<dyn BlobStore> {
         &self.blobs
     }
 
@@ -66,23 +58,23 @@ impl Catalog {
     /// # Errors
     /// [`CatalogError::NotFound`], naming what there is instead.
     pub async fn resolve(&self, reference: &Reference) -> Result<VersionInfo> {
-        let mut db = self.pool.begin().await.map_err(CatalogError::database(READ))?;
+        let mut db = self.store.read().await.during(READ)?;
         let name = &reference.name;
-        let latest = rows::latest(&mut db, name).await?;
+        let latest = db.latest_version(name).await.during(READ)?;
         if latest == 0 {
-            return Err(no_model(&mut db, name).await);
+            return Err(no_model(&mut *db, name).await);
         }
         let version = match &reference.selector {
             Selector::Latest => Some(latest),
             Selector::Version(n) => (*n <= latest).then_some(*n),
-            Selector::Tag(tag) => rows::tagged(&mut db, name, tag).await?,
-            Selector::Digest(digest) => rows::with_index(&mut db, name, &digest.to_string()).await?,
+            Selector::Tag(tag) => db.tagged(name, tag).await.during(READ)?,
+            Selector::Digest(digest) => db.version_with_index(name, *digest).await.during(READ)?,
         };
         let Some(version) = version else {
             let asked = Reference { target: None, ..reference.clone() }.to_string();
-            return Err(no_version(&mut db, name, &asked, latest).await);
+            return Err(no_version(&mut *db, name, &asked, latest).await);
         };
-        let mut info = self.existing(&mut db, name, version).await?;
+        let mut info = self.existing(&mut *db, name, version).await?;
         if let Some(target) = reference.target {
             let targets = join(info.variants.iter().map(|v| v.target.to_string()));
             info.variants.retain(|v: &VariantInfo| v.target == target);
@@ -101,10 +93,10 @@ impl Catalog {
     /// # Errors
     /// [`CatalogError::Database`].
     pub async fn models(&self) -> Result<Vec<ModelInfo>> {
-        let mut db = self.pool.begin().await.map_err(CatalogError::database(READ))?;
+        let mut db = self.store.read().await.during(READ)?;
         let mut models = Vec::new();
-        for (name, versions) in rows::models(&mut db).await? {
-            let latest = self.existing(&mut db, &name, versions).await?;
+        for (name, versions) in db.models().await.during(READ)? {
+            let latest = self.existing(&mut *db, &name, versions).await?;
             models.push(ModelInfo { name, latest, versions });
         }
         Ok(models)
@@ -115,15 +107,15 @@ impl Catalog {
     /// # Errors
     /// [`CatalogError::NotFound`], [`CatalogError::Database`].
     pub async fn history(&self, model: &str) -> Result<Vec<HistoryEntry>> {
-        let mut db = self.pool.begin().await.map_err(CatalogError::database(READ))?;
-        let latest = rows::latest(&mut db, model).await?;
+        let mut db = self.store.read().await.during(READ)?;
+        let latest = db.latest_version(model).await.during(READ)?;
         if latest == 0 {
-            return Err(no_model(&mut db, model).await);
+            return Err(no_model(&mut *db, model).await);
         }
         let mut entries = Vec::new();
         for version in 1..=latest {
-            let info = self.existing(&mut db, model, version).await?;
-            entries.push(HistoryEntry { version: info, profiles: rows::profiles(&mut db, model, version).await? });
+            let info = self.existing(&mut *db, model, version).await?;
+            entries.push(HistoryEntry { version: info, profiles: db.profiles(model, version).await.during(READ)? });
         }
         Ok(entries)
     }
@@ -133,9 +125,9 @@ impl Catalog {
     /// # Errors
     /// [`CatalogError::NotFound`], [`CatalogError::Database`].
     pub async fn profiles(&self, model: &str, version: u32) -> Result<Vec<Profile>> {
-        let mut db = self.pool.begin().await.map_err(CatalogError::database(READ))?;
-        self.existing(&mut db, model, version).await?;
-        rows::profiles(&mut db, model, version).await
+        let mut db = self.store.read().await.during(READ)?;
+        self.existing(&mut *db, model, version).await?;
+        db.profiles(model, version).await.during(READ)
     }
 
     /// Points a tag at a version, moving it if it exists.
@@ -151,19 +143,11 @@ impl Catalog {
             };
             return Err(CatalogError::Invalid(format!("`{tag}` cannot be a tag: {why}")));
         }
-        let mut db = self.pool.begin_with("BEGIN IMMEDIATE").await.map_err(CatalogError::database(TAG))?;
-        self.existing(&mut db, model, version).await?;
-        sqlx::query(
-            "INSERT INTO model_tags (model, tag, version) VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET version = excluded.version",
-        )
-        .bind(model)
-        .bind(tag)
-        .bind(version)
-        .execute(&mut *db)
-        .await
-        .map_err(CatalogError::database(TAG))?;
-        let info = self.existing(&mut db, model, version).await?;
-        db.commit().await.map_err(CatalogError::database(TAG))?;
+        let mut db = self.store.write().await.during(TAG)?;
+        self.existing(&mut *db, model, version).await?;
+        db.set_tag(model, tag, version).await.during(TAG)?;
+        let info = self.existing(&mut *db, model, version).await?;
+        db.commit().await.during(TAG)?;
         Ok(info)
     }
 
@@ -172,22 +156,17 @@ impl Catalog {
     /// # Errors
     /// [`CatalogError::NotFound`] if there is no such tag.
     pub async fn untag(&self, model: &str, tag: &str) -> Result<VersionInfo> {
-        let mut db = self.pool.begin_with("BEGIN IMMEDIATE").await.map_err(CatalogError::database(TAG))?;
-        let Some(version) = rows::tagged(&mut db, model, tag).await? else {
-            let latest = rows::latest(&mut db, model).await?;
+        let mut db = self.store.write().await.during(TAG)?;
+        let Some(version) = db.tagged(model, tag).await.during(READ)? else {
+            let latest = db.latest_version(model).await.during(READ)?;
             return Err(match latest {
-                0 => no_model(&mut db, model).await,
-                _ => no_version(&mut db, model, &format!("{model}@{tag}"), latest).await,
+                0 => no_model(&mut *db, model).await,
+                _ => no_version(&mut *db, model, &format!("{model}@{tag}"), latest).await,
             });
         };
-        sqlx::query("DELETE FROM model_tags WHERE model = ? AND tag = ?")
-            .bind(model)
-            .bind(tag)
-            .execute(&mut *db)
-            .await
-            .map_err(CatalogError::database(TAG))?;
-        let info = self.existing(&mut db, model, version).await?;
-        db.commit().await.map_err(CatalogError::database(TAG))?;
+        db.remove_tag(model, tag).await.during(TAG)?;
+        let info = self.existing(&mut *db, model, version).await?;
+        db.commit().await.during(TAG)?;
         Ok(info)
     }
 
@@ -197,8 +176,8 @@ impl Catalog {
     /// [`CatalogError::NotFound`]; [`CatalogError::Invalid`] if it is no reference; [`CatalogError::Blob`].
     pub async fn manifest(&self, model: &str, reference: &str) -> Result<Manifest> {
         if let Ok(digest) = reference.parse::<Digest>() {
-            let mut db = self.pool.begin().await.map_err(CatalogError::database(READ))?;
-            if rows::has_manifest(&mut db, model, reference).await? {
+            let mut db = self.store.read().await.during(READ)?;
+            if db.has_manifest(model, digest).await.during(READ)? {
                 drop(db);
                 return Ok(Manifest { media_type: MANIFEST_TYPE, digest, bytes: self.blobs.get(digest).await? });
             }
@@ -211,11 +190,11 @@ impl Catalog {
     }
 
     /// A version that must exist.
-    async fn existing(&self, db: &mut SqliteConnection, model: &str, version: u32) -> Result<VersionInfo> {
-        if let Some(info) = rows::version(db, model, version).await? {
+    async fn existing(&self, db: &mut dyn Snapshot, model: &str, version: u32) -> Result<VersionInfo> {
+        if let Some(info) = db.version(model, version).await.during(READ)? {
             return Ok(info);
         }
-        let latest = rows::latest(db, model).await?;
+        let latest = db.latest_version(model).await.during(READ)?;
         Err(match latest {
             0 => no_model(db, model).await,
             _ => no_version(db, model, &format!("{model}@v{version}"), latest).await,
@@ -223,8 +202,8 @@ impl Catalog {
     }
 }
 
-async fn no_model(db: &mut SqliteConnection, model: &str) -> CatalogError {
-    match rows::models(db).await {
+async fn no_model(db: &mut dyn Snapshot, model: &str) -> CatalogError {
+    match db.models().await.during(READ) {
         Err(e) => e,
         Ok(all) if all.is_empty() => CatalogError::NotFound {
             message: format!("there is no model `{model}`: the registry is empty"),
@@ -237,8 +216,8 @@ async fn no_model(db: &mut SqliteConnection, model: &str) -> CatalogError {
     }
 }
 
-async fn no_version(db: &mut SqliteConnection, model: &str, asked: &str, latest: u32) -> CatalogError {
-    let tags = match rows::tags(db, model).await {
+async fn no_version(db: &mut dyn Snapshot, model: &str, asked: &str, latest: u32) -> CatalogError {
+    let tags = match db.tags(model).await.during(READ) {
         Ok(tags) => tags,
         Err(e) => return e,
     };

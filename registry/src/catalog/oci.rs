@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use aotfarm_protocol::{
     ARTIFACT_TYPE, ArtifactMetadata, CONFIG_TYPE, Descriptor, Digest, INDEX_TYPE, Index, LIBRARIES_ANNOTATION, MANIFEST_TYPE,
-    Manifest, PRECISION_ANNOTATION, Precision, TARGET_ANNOTATION, Target, UNTESTED_ANNOTATION,
+    Manifest, PRECISION_ANNOTATION, Precision, TARGET_ANNOTATION, Target, UNTESTED_ANNOTATION, VariantInfo,
 };
 
 /// Annotation that tells OCI tools what to call the file.
@@ -41,6 +41,13 @@ pub(super) struct Variant {
     pub(super) bytes: u64,
     pub(super) config: Document,
     pub(super) manifest: Document,
+}
+
+impl Variant {
+    /// What the catalog keeps of it.
+    pub(super) fn info(&self) -> VariantInfo {
+        VariantInfo { target: self.target, manifest: self.manifest.digest, artifact: self.artifact, bytes: self.bytes }
+    }
 }
 
 /// Describes one variant of `model`: an artifact of `bytes` bytes.

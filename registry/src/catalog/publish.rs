@@ -1,10 +1,11 @@
 //! Making versions.
 
-use aotfarm_protocol::{Digest, KeyHasher, Profile, PublishRequest, Published, Reference};
-use sqlx::SqliteConnection;
+use aotfarm_protocol::{Digest, KeyHasher, Profile, PublishRequest, Published, Reference, VariantInfo};
+use aotfarm_store::NewVersion;
 
+use super::error::During as _;
 use super::oci::{self, Variant};
-use super::{Catalog, CatalogError, Result, rows};
+use super::{Catalog, CatalogError, READ, Result};
 
 const PUBLISH: &str = "publish a version";
 
@@ -18,35 +19,47 @@ impl Catalog {
     /// [`CatalogError::Invalid`] for a bad name, no variant or two for one target, or metadata of another target;
     /// [`CatalogError::Blob`] if an artifact is not in the store; [`CatalogError::Database`].
     pub async fn publish(&self, request: &PublishRequest, at: i64) -> Result<Published> {
+        let name = request.name.as_str();
         let variants = self.documents(request).await?;
         let index = oci::index(&variants);
         // Blobs first: a version in the database always has its documents. Blobs without a version do no harm.
         for v in &variants {
-            self.blobs.put_expected(v.config.digest, v.config.bytes.clone()).await?;
-            self.blobs.put_expected(v.manifest.digest, v.manifest.bytes.clone()).await?;
+            self.blobs.put_expected(v.config.digest, v.config.bytes.clone().into()).await?;
+            self.blobs.put_expected(v.manifest.digest, v.manifest.bytes.clone().into()).await?;
         }
-        self.blobs.put_expected(index.digest, index.bytes).await?;
+        self.blobs.put_expected(index.digest, index.bytes.into()).await?;
 
-        // IMMEDIATE takes the write lock before reading, so no other publisher comes between `latest` and the insert.
-        let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await.map_err(CatalogError::database(PUBLISH))?;
-        let contents = contents_key(&variants).to_string();
-        let known = rows::with_contents(&mut tx, &request.name, &contents).await?;
+        // Alone from before the first look, so no other publisher comes between `latest_version` and the insert.
+        let mut tx = self.store.write().await.during(PUBLISH)?;
+        let contents = contents_key(&variants);
+        let known = tx.version_with_contents(name, contents).await.during(READ)?;
         let version = match known {
             Some(version) => version,
             None => {
-                let version = rows::latest(&mut tx, &request.name).await? + 1;
-                insert_version(&mut tx, request, version, index.digest, &contents, at).await?;
-                insert_variants(&mut tx, &request.name, version, &variants).await?;
+                let version = tx.latest_version(name).await.during(READ)? + 1;
+                let variants: Vec<VariantInfo> = variants.iter().map(Variant::info).collect();
+                let new = NewVersion {
+                    model: name,
+                    version,
+                    index: index.digest,
+                    graph: request.graph,
+                    contents,
+                    at,
+                    variants: &variants,
+                };
+                tx.insert_version(&new).await.during(PUBLISH)?;
                 version
             }
         };
-        append_profiles(&mut tx, &request.name, version, &request.profiles).await?;
-        let info = rows::version(&mut tx, &request.name, version)
-            .await?
-            .ok_or_else(|| CatalogError::Corrupt(format!("{}@v{version} vanished while being published", request.name)))?;
-        let profiles = rows::profiles(&mut tx, &request.name, version).await?;
-        let previous = rows::profiles(&mut tx, &request.name, version - 1).await?;
-        tx.commit().await.map_err(CatalogError::database(PUBLISH))?;
+        tx.append_profiles(name, version, &request.profiles).await.during(PUBLISH)?;
+        let info = tx
+            .version(name, version)
+            .await
+            .during(READ)?
+            .ok_or_else(|| CatalogError::Corrupt(format!("{name}@v{version} vanished while being published")))?;
+        let profiles = tx.profiles(name, version).await.during(READ)?;
+        let previous = tx.profiles(name, version - 1).await.during(READ)?;
+        tx.commit().await.during(PUBLISH)?;
         Ok(Published {
             version,
             index: info.index,
@@ -62,10 +75,10 @@ impl Catalog {
     /// # Errors
     /// [`CatalogError::NotFound`] if there is no such version; [`CatalogError::Database`].
     pub async fn add_profiles(&self, model: &str, version: u32, profiles: &[Profile]) -> Result<()> {
-        let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await.map_err(CatalogError::database(PUBLISH))?;
-        self.existing(&mut tx, model, version).await?;
-        append_profiles(&mut tx, model, version, profiles).await?;
-        tx.commit().await.map_err(CatalogError::database(PUBLISH))
+        let mut tx = self.store.write().await.during(PUBLISH)?;
+        self.existing(&mut *tx, model, version).await?;
+        tx.append_profiles(model, version, profiles).await.during(PUBLISH)?;
+        tx.commit().await.during(PUBLISH)
     }
 
     /// Checks the request and describes its variants, in the order of their targets.
@@ -100,60 +113,4 @@ fn contents_key(variants: &[Variant]) -> Digest {
         .iter()
         .fold(KeyHasher::new("version"), |key, v| key.field(v.target.to_string()).field(v.artifact.as_bytes()))
         .finish()
-}
-
-async fn insert_version(
-    db: &mut SqliteConnection,
-    request: &PublishRequest,
-    version: u32,
-    index: Digest,
-    contents: &str,
-    at: i64,
-) -> Result<()> {
-    sqlx::query(
-        "INSERT INTO model_versions (model, version, index_digest, graph, contents, published_at) VALUES (?, ?, ?, ?, ?, ?)",
-    )
-    .bind(&request.name)
-    .bind(version)
-    .bind(index.to_string())
-    .bind(request.graph.to_string())
-    .bind(contents)
-    .bind(at)
-    .execute(db)
-    .await
-    .map_err(CatalogError::database(PUBLISH))?;
-    Ok(())
-}
-
-async fn insert_variants(db: &mut SqliteConnection, model: &str, version: u32, variants: &[Variant]) -> Result<()> {
-    for v in variants {
-        let bytes = i64::try_from(v.bytes)
-            .map_err(|_| CatalogError::Invalid(format!("an artifact of {} bytes is too large", v.bytes)))?;
-        sqlx::query("INSERT INTO model_variants (model, version, target, manifest, artifact, bytes) VALUES (?, ?, ?, ?, ?, ?)")
-            .bind(model)
-            .bind(version)
-            .bind(v.target.to_string())
-            .bind(v.manifest.digest.to_string())
-            .bind(v.artifact.to_string())
-            .bind(bytes)
-            .execute(&mut *db)
-            .await
-            .map_err(CatalogError::database(PUBLISH))?;
-    }
-    Ok(())
-}
-
-async fn append_profiles(db: &mut SqliteConnection, model: &str, version: u32, profiles: &[Profile]) -> Result<()> {
-    for profile in profiles {
-        let body = serde_json::to_string(profile).map_err(|e| CatalogError::Invalid(format!("a profile of {model}: {e}")))?;
-        sqlx::query("INSERT INTO model_profiles (model, version, digest, body) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING")
-            .bind(model)
-            .bind(version)
-            .bind(Digest::of(&body).to_string())
-            .bind(body)
-            .execute(&mut *db)
-            .await
-            .map_err(CatalogError::database(PUBLISH))?;
-    }
-    Ok(())
 }

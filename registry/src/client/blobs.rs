@@ -5,6 +5,8 @@ use std::io::{self, Seek as _, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use aotfarm_blob::file::{self, FileError, READ, blocking};
+use aotfarm_blob::frame::{self, DecodeError};
 use aotfarm_protocol::{ApiError, Digest, ErrorCode};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
@@ -15,8 +17,6 @@ use tokio::sync::mpsc;
 
 use super::retry::{Failed, Tries};
 use super::{Client, ClientError, Result, STALL_TIMEOUT, answer, passing, refusal};
-use crate::blob::codec::{self, DecodeError};
-use crate::blob::{BlobError, READ, blocking, disk};
 
 /// Contents below this many bytes are sent without asking first whether they are there: the question costs as much.
 const ASK_FROM: usize = 16 * 1024;
@@ -60,7 +60,7 @@ impl Client {
             return Ok(digest);
         }
         let packed =
-            blocking(move || codec::encode_bytes(&content).map_err(BlobError::io("compress", Path::new("a blob")))).await?;
+            blocking(move || frame::encode_bytes(&content).map_err(FileError::io("compress", Path::new("a blob")))).await?;
         let packed = Bytes::from(packed);
         self.upload(digest, || Body::from(packed.clone())).await?;
         Ok(digest)
@@ -74,7 +74,7 @@ impl Client {
         let source = path.to_owned();
         let (digest, size) = {
             let source = source.clone();
-            blocking(move || File::open(&source).and_then(disk::hash).map_err(BlobError::io(READ, &source))).await?
+            blocking(move || File::open(&source).and_then(file::hash).map_err(FileError::io(READ, &source))).await?
         };
         self.put_blob_file_as(digest, path).await?;
         Ok((digest, size))
@@ -88,7 +88,7 @@ impl Client {
         if self.has_blob(digest).await? {
             return Ok(());
         }
-        let size = fs::metadata(path).map_err(BlobError::io(READ, path))?.len();
+        let size = fs::metadata(path).map_err(FileError::io(READ, path))?.len();
         self.upload(digest, || Body::wrap_stream(compressed(path.to_owned(), size))).await
     }
 
@@ -115,8 +115,8 @@ impl Client {
             let mut packed = Vec::new();
             self.download(digest, &mut packed, &|_, _| ()).await?;
             let result = tokio::task::spawn_blocking(move || {
-                let size = codec::content_size(&packed[..packed.len().min(codec::HEADER_BYTES)]).unwrap_or(0);
-                codec::decode_bytes(&packed[..], digest, limit, size)
+                let size = frame::content_size(&packed[..packed.len().min(frame::HEADER_BYTES)]).unwrap_or(0);
+                frame::decode_bytes(&packed[..], digest, limit, size)
             });
             match joined(result.await)? {
                 Ok(content) => return Ok(content.into()),
@@ -169,8 +169,8 @@ impl Client {
                 api(ErrorCode::Damaged, format!("blob {digest} arrives damaged from {}: {reason}", self.base()))
             }
             DecodeError::TooLarge { .. } => api(ErrorCode::BadRequest, format!("blob {digest} is refused: {error}")),
-            DecodeError::Read(e) => Err(BlobError::io(READ, path.unwrap_or(Path::new("a blob")))(e).into()),
-            DecodeError::Write(e) => Err(BlobError::io("write", path.unwrap_or(Path::new("a blob")))(e).into()),
+            DecodeError::Read(e) => Err(FileError::io(READ, path.unwrap_or(Path::new("a blob")))(e).into()),
+            DecodeError::Write(e) => Err(FileError::io("write", path.unwrap_or(Path::new("a blob")))(e).into()),
         }
     }
 
@@ -265,21 +265,21 @@ fn total_of(response: &Response) -> Option<u64> {
 }
 
 fn unpack(file: &File, digest: Digest, limit: u64, path: &Path) -> std::result::Result<u64, DecodeError> {
-    let mut failed = None;
-    let written = disk::write_atomically(path, |out| {
-        codec::decode(file, digest, limit, out).map_err(|e| {
-            failed = Some(e);
-            // Replaced by `failed` below; it only makes `write_atomically` stop.
-            BlobError::Io { action: "write", path: path.to_owned(), source: io::ErrorKind::Other.into() }
-        })
-    });
-    match (failed, written) {
-        (Some(error), _) => Err(error),
-        (None, Ok(size)) => Ok(size),
-        (None, Err(BlobError::Full { source, .. } | BlobError::ReadOnly { source, .. } | BlobError::Io { source, .. })) => {
-            Err(DecodeError::Write(source))
-        }
-        (None, Err(other)) => Err(DecodeError::Write(io::Error::other(other))),
+    file::write_atomically(path, |out| frame::decode(file, digest, limit, out).map_err(Unpack::Decode)).map_err(|e| match e {
+        Unpack::Decode(error) => error,
+        Unpack::File(error) => DecodeError::Write(error.into_source()),
+    })
+}
+
+/// What can go wrong while a blob becomes a file.
+enum Unpack {
+    Decode(DecodeError),
+    File(FileError),
+}
+
+impl From<FileError> for Unpack {
+    fn from(error: FileError) -> Self {
+        Self::File(error)
     }
 }
 
@@ -298,8 +298,8 @@ fn compressed(path: PathBuf, size: u64) -> impl Stream<Item = io::Result<Bytes>>
     }
     let (tx, rx) = mpsc::channel(CHUNKS_AHEAD);
     tokio::task::spawn_blocking(move || {
-        let sink = io::BufWriter::with_capacity(codec::CHUNK, Sender(tx.clone()));
-        if let Err(error) = File::open(&path).and_then(|file| codec::encode(file, size, sink)) {
+        let sink = io::BufWriter::with_capacity(frame::CHUNK, Sender(tx.clone()));
+        if let Err(error) = File::open(&path).and_then(|file| frame::encode(file, size, sink)) {
             // If the upload has ended, there is nobody to tell.
             let _ = tx.blocking_send(Err(error));
         }
@@ -310,24 +310,24 @@ fn compressed(path: PathBuf, size: u64) -> impl Stream<Item = io::Result<Bytes>>
 /// Where compressed bytes are gathered.
 trait Sink: Send {
     fn len(&self) -> u64;
-    fn append(&mut self, chunk: &Bytes) -> impl Future<Output = std::result::Result<(), BlobError>> + Send;
-    fn clear(&mut self) -> impl Future<Output = std::result::Result<(), BlobError>> + Send;
-    fn flush(&mut self) -> impl Future<Output = std::result::Result<(), BlobError>> + Send;
+    fn append(&mut self, chunk: &Bytes) -> impl Future<Output = std::result::Result<(), FileError>> + Send;
+    fn clear(&mut self) -> impl Future<Output = std::result::Result<(), FileError>> + Send;
+    fn flush(&mut self) -> impl Future<Output = std::result::Result<(), FileError>> + Send;
 }
 
 impl Sink for Vec<u8> {
     fn len(&self) -> u64 {
         self.len() as u64
     }
-    async fn append(&mut self, chunk: &Bytes) -> std::result::Result<(), BlobError> {
+    async fn append(&mut self, chunk: &Bytes) -> std::result::Result<(), FileError> {
         self.extend_from_slice(chunk);
         Ok(())
     }
-    async fn clear(&mut self) -> std::result::Result<(), BlobError> {
+    async fn clear(&mut self) -> std::result::Result<(), FileError> {
         Self::clear(self);
         Ok(())
     }
-    async fn flush(&mut self) -> std::result::Result<(), BlobError> {
+    async fn flush(&mut self) -> std::result::Result<(), FileError> {
         Ok(())
     }
 }
@@ -348,10 +348,10 @@ impl Part {
             let path = path.clone();
             blocking(move || {
                 let file =
-                    File::options().create(true).read(true).append(true).open(&path).map_err(BlobError::io("write", &path))?;
+                    File::options().create(true).read(true).append(true).open(&path).map_err(FileError::io("write", &path))?;
                 let free = file.try_lock().is_ok();
-                let len = file.metadata().map_err(BlobError::io(READ, &path))?.len();
-                Ok((file, len, free))
+                let len = file.metadata().map_err(FileError::io(READ, &path))?.len();
+                Ok::<_, FileError>((file, len, free))
             })
         };
         let (file, len, free) = opened.await?;
@@ -371,18 +371,18 @@ impl Sink for Part {
     fn len(&self) -> u64 {
         self.len
     }
-    async fn append(&mut self, chunk: &Bytes) -> std::result::Result<(), BlobError> {
-        self.file.write_all(chunk).await.map_err(BlobError::io("write", &self.path))?;
+    async fn append(&mut self, chunk: &Bytes) -> std::result::Result<(), FileError> {
+        self.file.write_all(chunk).await.map_err(FileError::io("write", &self.path))?;
         self.len += chunk.len() as u64;
         Ok(())
     }
-    async fn clear(&mut self) -> std::result::Result<(), BlobError> {
-        self.file.flush().await.map_err(BlobError::io("write", &self.path))?;
-        self.file.set_len(0).await.map_err(BlobError::io("write", &self.path))?;
+    async fn clear(&mut self) -> std::result::Result<(), FileError> {
+        self.file.flush().await.map_err(FileError::io("write", &self.path))?;
+        self.file.set_len(0).await.map_err(FileError::io("write", &self.path))?;
         self.len = 0;
         Ok(())
     }
-    async fn flush(&mut self) -> std::result::Result<(), BlobError> {
-        self.file.flush().await.map_err(BlobError::io("write", &self.path))
+    async fn flush(&mut self) -> std::result::Result<(), FileError> {
+        self.file.flush().await.map_err(FileError::io("write", &self.path))
     }
 }

@@ -1,6 +1,5 @@
+use aotfarm_blob::FileError;
 use aotfarm_protocol::{ApiError, ErrorCode};
-
-use crate::blob::BlobError;
 
 /// Why a request came to nothing.
 #[derive(Debug, thiserror::Error)]
@@ -65,8 +64,8 @@ impl ClientError {
     }
 }
 
-impl From<BlobError> for ClientError {
-    fn from(error: BlobError) -> Self {
+impl From<FileError> for ClientError {
+    fn from(error: FileError) -> Self {
         Self::Api(error.into())
     }
 }

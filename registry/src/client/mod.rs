@@ -7,6 +7,7 @@ mod retry;
 use std::sync::Once;
 use std::time::Duration;
 
+use aotfarm_blob::DEFAULT_LIMIT;
 use aotfarm_protocol::ApiError;
 use bytes::Bytes;
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
@@ -17,7 +18,6 @@ pub use self::blobs::Progress;
 pub use self::error::ClientError;
 pub use self::retry::Retry;
 use self::retry::{Failed, Tries};
-use crate::blob::DEFAULT_LIMIT;
 
 type Result<T> = std::result::Result<T, ClientError>;
 

@@ -1,15 +1,16 @@
 //! Blobs as zstd frames.
 
-use std::io::{Seek as _, SeekFrom};
+use std::io::SeekFrom;
 
 use aotfarm_protocol::{ApiError, Digest, ErrorCode};
+use aotfarm_store::{Frames, Source, Stored};
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_RANGE, RANGE};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt as _;
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 use tokio_util::io::ReaderStream;
 
 use super::{Failure, Json, Registry};
@@ -39,7 +40,7 @@ pub(super) async fn head(State(registry): State<Registry>, Path(digest): Path<St
     // Marks it as used: whoever asks will not upload it.
     blobs.contains(digest).await?;
     let size = blobs.size(digest).await?;
-    let (_, length) = blobs.open_stored(digest).await?;
+    let length = blobs.open_stored(digest).await?.length;
     Ok(with_headers(digest, length, Some(size), StatusCode::OK, length, None, Body::empty()))
 }
 
@@ -50,9 +51,9 @@ pub(super) async fn get(
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
     let digest = parse(&digest)?;
-    let (mut file, length) = registry.blobs().open_stored(digest).await?;
+    let Stored { length, mut source } = registry.blobs().open_stored(digest).await?;
     let (start, end) = match requested_range(&headers, &etag(digest, length), length) {
-        Requested::All => return Ok(whole(digest, length, file)),
+        Requested::All => return Ok(whole(digest, length, source)),
         Requested::Range(start, end) => (start, end),
         Requested::Unsatisfiable => {
             let error = ApiError::new(ErrorCode::BadRequest, format!("the range is outside the {length} bytes of blob {digest}"));
@@ -63,15 +64,17 @@ pub(super) async fn get(
             return Ok(response);
         }
     };
-    file.seek(SeekFrom::Start(start))
+    source
+        .seek(SeekFrom::Start(start))
+        .await
         .map_err(|e| ApiError::new(ErrorCode::Storage, format!("failed to read blob {digest}: {e}")))?;
-    let stream = ReaderStream::with_capacity(tokio::fs::File::from_std(file).take(end - start + 1), CHUNK);
+    let stream = ReaderStream::with_capacity(source.take(end - start + 1), CHUNK);
     let range = format!("bytes {start}-{end}/{length}");
     Ok(with_headers(digest, length, None, StatusCode::PARTIAL_CONTENT, end - start + 1, Some(range), Body::from_stream(stream)))
 }
 
-fn whole(digest: Digest, length: u64, file: std::fs::File) -> Response {
-    let stream = ReaderStream::with_capacity(tokio::fs::File::from_std(file), CHUNK);
+fn whole(digest: Digest, length: u64, source: Box<dyn Source>) -> Response {
+    let stream = ReaderStream::with_capacity(source, CHUNK);
     with_headers(digest, length, None, StatusCode::OK, length, None, Body::from_stream(stream))
 }
 
@@ -117,12 +120,12 @@ pub(super) async fn put(
         status: Some(StatusCode::PAYLOAD_TOO_LARGE),
     };
     let announced = headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
-    let (source, rest) = shared(body, limit);
+    let (frames, rest) = shared(body, limit);
     if announced.is_some_and(|n| n > limit) {
         rest.drain().await;
         return Err(too_large());
     }
-    let stored = registry.blobs().put_compressed(digest, source).await;
+    let stored = registry.blobs().put_compressed(digest, frames).await;
     // A client that is still sending would not read the answer: take the rest of what it sends.
     let within_limit = rest.drain().await;
     match stored {
@@ -164,17 +167,15 @@ impl Limited {
     }
 }
 
-type Source = std::pin::Pin<Box<dyn futures_util::Stream<Item = Result<bytes::Bytes, axum::BoxError>> + Send>>;
-
-fn shared(body: Body, limit: u64) -> (Source, Rest) {
+fn shared(body: Body, limit: u64) -> (Frames, Rest) {
     let body =
         std::sync::Arc::new(tokio::sync::Mutex::new(Limited { stream: body.into_data_stream(), left: limit, over: false }));
     let rest = Rest { body: std::sync::Arc::clone(&body) };
-    let source = futures_util::stream::unfold(body, |body| async move {
+    let frames = futures_util::stream::unfold(body, |body| async move {
         let chunk = body.lock().await.next().await?;
         Some((chunk, body))
     });
-    (Box::pin(source), rest)
+    (Box::pin(frames), rest)
 }
 
 impl Rest {

@@ -5,11 +5,11 @@ mod error;
 mod models;
 mod oci;
 
+use aotfarm_store::BlobStore;
 use axum::Router;
 use axum::routing::{get, post, put};
 
 pub use self::error::{Failure, Json, no_route, status_of};
-use crate::blob::BlobStore;
 use crate::catalog::Catalog;
 
 /// What the routes work on.
@@ -28,8 +28,8 @@ impl Registry {
         Self { catalog, upload_limit }
     }
 
-    fn blobs(&self) -> &BlobStore {
-        self.catalog.blobs()
+    fn blobs(&self) -> &dyn BlobStore {
+        &**self.catalog.blobs()
     }
 }
 

@@ -71,7 +71,7 @@ async fn blob_response(registry: &Registry, digest: &str, with_body: bool) -> Re
     let size = blobs.size(digest).await.map_err(|e| unknown(e.into()))?;
     let body = if with_body {
         let file = blobs.unpack(digest).await.map_err(|e| unknown(e.into()))?;
-        Body::from_stream(ReaderStream::new(tokio::fs::File::from_std(file)))
+        Body::from_stream(ReaderStream::new(file))
     } else {
         Body::empty()
     };

@@ -1,7 +1,7 @@
 use aotfarm_protocol::{ApiError, Digest, ErrorCode};
-use aotfarm_registry::{Catalog, CatalogError};
+use aotfarm_registry::CatalogError;
 
-use crate::harness::{Setup, V3, V4, metadata, pool, profile};
+use crate::harness::{Setup, V3, V4, catalog, metadata, profile};
 
 async fn check_not_found(setup: &Setup, reference: &str, expected: &str) {
     let error = setup.catalog.resolve(&reference.parse().unwrap()).await.unwrap_err();
@@ -46,7 +46,7 @@ async fn versions_are_numbered_and_the_same_artifacts_are_the_same_version() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_publishers_at_once_leave_no_gap_and_make_no_version_twice() {
     let setup = Setup::new().await;
-    let rival = Catalog::open(pool(setup.dir.path()).await, setup.blobs.clone()).await.unwrap();
+    let rival = catalog(setup.dir.path(), &setup.blobs).await;
     let mut tasks = Vec::new();
     for i in 0..12 {
         // Both publish each artifact.
@@ -66,18 +66,6 @@ async fn two_publishers_at_once_leave_no_gap_and_make_no_version_twice() {
     versions.sort_unstable();
     versions.dedup();
     assert_eq!(versions, (1..=12).collect::<Vec<_>>());
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_database_can_be_opened_by_several_at_once_and_again() {
-    let setup = Setup::new().await;
-    let dir = tempfile::tempdir().unwrap();
-    let pools = [pool(dir.path()).await, pool(dir.path()).await];
-    let opens = pools.map(|pool| tokio::spawn(Catalog::open(pool, setup.blobs.clone())));
-    for open in opens {
-        open.await.unwrap().unwrap();
-    }
-    Catalog::open(pool(dir.path()).await, setup.blobs.clone()).await.unwrap();
 }
 
 #[tokio::test]

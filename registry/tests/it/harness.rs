@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use aotfarm_protocol::{ArtifactMetadata, CpuIsa, Device, DeviceKind, Digest, Profile, PublishRequest, Quantiles, Target};
+use aotfarm_registry::Catalog;
 use aotfarm_registry::client::{Client, Retry};
 use aotfarm_registry::server::{Registry, router};
-use aotfarm_registry::{BlobStore, Catalog};
-use sqlx::SqlitePool;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions};
+use aotfarm_store::{BlobStore, FileBlobStore, SqliteStore};
 use tokio::net::TcpListener;
 
 pub(crate) const V3: Target = Target::Cpu(CpuIsa::X86_64V3);
@@ -20,20 +20,26 @@ pub(crate) const AT_ONCE: Retry = Retry { tries: 3, first: Duration::ZERO, longe
 
 pub(crate) struct Setup {
     pub(crate) dir: tempfile::TempDir,
-    pub(crate) blobs: BlobStore,
+    pub(crate) blobs: Arc<dyn BlobStore>,
     pub(crate) catalog: Catalog,
 }
 
 impl Setup {
     pub(crate) async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let blobs = BlobStore::open(dir.path()).unwrap();
-        let catalog = Catalog::open(pool(dir.path()).await, blobs.clone()).await.unwrap();
+        let blobs: Arc<dyn BlobStore> = Arc::new(FileBlobStore::open(dir.path()).unwrap());
+        let catalog = catalog(dir.path(), &blobs).await;
         Self { dir, blobs, catalog }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
+    }
+
+    /// The file of a blob.
+    pub(crate) fn stored(&self, digest: Digest) -> PathBuf {
+        let hex = digest.hex();
+        self.dir.path().join("blobs/sha256").join(&hex[..2]).join(format!("{hex}.zst"))
     }
 
     /// Serves the registry; returns a client of it.
@@ -53,21 +59,16 @@ impl Setup {
         let graph = Digest::of(b"graph");
         let mut variants = Vec::new();
         for (target, content) in artifacts {
-            let artifact = self.blobs.put(content.to_vec()).await.unwrap();
+            let artifact = self.blobs.put(content.to_vec().into()).await.unwrap();
             variants.push((*target, artifact, metadata(*target, graph)));
         }
         PublishRequest { name: name.to_owned(), graph, variants, profiles: Vec::new() }
     }
 }
 
-/// Another connection pool to the same database, as another process would have.
-pub(crate) async fn pool(dir: &Path) -> SqlitePool {
-    let options = SqliteConnectOptions::new()
-        .filename(dir.join("db.sqlite"))
-        .create_if_missing(true)
-        .journal_mode(SqliteJournalMode::Wal)
-        .busy_timeout(Duration::from_secs(30));
-    SqlitePoolOptions::new().max_connections(4).connect_with(options).await.unwrap()
+/// The catalog in a folder, as each process that uses it opens it.
+pub(crate) async fn catalog(dir: &Path, blobs: &Arc<dyn BlobStore>) -> Catalog {
+    Catalog::new(Arc::new(SqliteStore::open(dir, false).await.unwrap()), Arc::clone(blobs))
 }
 
 pub(crate) fn metadata(target: Target, graph: Digest) -> ArtifactMetadata {
@@ -126,7 +127,7 @@ pub(crate) fn files(dir: &Path) -> Vec<String> {
     }
     let mut out = Vec::new();
     walk(dir, dir, &mut out);
-    out.retain(|f| !f.starts_with("db.sqlite"));
+    out.retain(|f| !f.starts_with("aotfarm.db"));
     out.sort();
     out
 }

@@ -70,7 +70,7 @@ async fn blobs_travel_both_ways() {
         let progress = |now: u64, _: u64| received.store(now as usize, Ordering::SeqCst);
         assert_eq!(client.blob_to_file(digest, &path, &progress).await.unwrap(), content.len() as u64);
         assert_eq!(std::fs::read(&path).unwrap(), content);
-        assert_eq!(received.into_inner() as u64, std::fs::metadata(setup.blobs.path(digest)).unwrap().len());
+        assert_eq!(received.into_inner() as u64, std::fs::metadata(setup.stored(digest)).unwrap().len());
     }
     let source = setup.path("source");
     let content = [noise(700_000), vec![7; 700_000]].concat();
@@ -90,7 +90,7 @@ async fn the_server_honours_ranges() {
     let setup = Setup::new().await;
     let client = setup.serve().await;
     let digest = client.put_blob(noise(10_000)).await.unwrap();
-    let packed = std::fs::read(setup.blobs.path(digest)).unwrap();
+    let packed = std::fs::read(setup.stored(digest)).unwrap();
     let http = reqwest::Client::builder().tls_certs_only([]).build().unwrap();
     let url = format!("{}/v1/blobs/{digest}", client.base());
     let ask = async |range: &str| http.get(&url).header("range", range).send().await.unwrap();
@@ -176,8 +176,8 @@ async fn models_and_tags_over_http() {
 async fn a_download_goes_on_where_the_connection_was_lost() {
     let setup = Setup::new().await;
     let content = noise(100_000);
-    let digest = setup.blobs.put(content.clone()).await.unwrap();
-    let packed = std::fs::read(setup.blobs.path(digest)).unwrap();
+    let digest = setup.blobs.put(content.clone().into()).await.unwrap();
+    let packed = std::fs::read(setup.stored(digest)).unwrap();
     // More breaks than tries: each that brings something counts as a success.
     let (client, connections) = fake(dropping(packed, 9000)).await;
     assert_eq!(client.blob(digest).await.unwrap(), content);
@@ -192,8 +192,8 @@ async fn a_download_goes_on_where_the_connection_was_lost() {
 async fn what_an_interrupted_process_received_is_used_by_the_next() {
     let setup = Setup::new().await;
     let content = noise(100_000);
-    let digest = setup.blobs.put(content.clone()).await.unwrap();
-    let packed = std::fs::read(setup.blobs.path(digest)).unwrap();
+    let digest = setup.blobs.put(content.clone().into()).await.unwrap();
+    let packed = std::fs::read(setup.stored(digest)).unwrap();
     let path = setup.path("model.so");
     let (client, _) = fake(dropping(packed.clone(), 60_000)).await;
     let one_try = client.clone().with_retry(Retry::NONE);
@@ -220,7 +220,7 @@ async fn what_an_interrupted_process_received_is_used_by_the_next() {
 #[tokio::test]
 async fn two_downloads_to_one_file_do_not_mix() {
     let setup = Setup::new().await;
-    let digest = setup.blobs.put(noise(1000)).await.unwrap();
+    let digest = setup.blobs.put(noise(1000).into()).await.unwrap();
     let client = setup.serve().await;
     let part = setup.path(&format!("model.so.{}.part", digest.short()));
     let holder = std::fs::File::create(part).unwrap();
@@ -237,7 +237,7 @@ async fn damage_on_the_server_is_found_by_the_client_and_mended_by_the_next_uplo
     let client = setup.serve().await;
     let content = noise(50_000);
     let digest = client.put_blob(content.clone()).await.unwrap();
-    let stored = setup.blobs.path(digest);
+    let stored = setup.stored(digest);
     let mut bytes = std::fs::read(&stored).unwrap();
     bytes[30_000] ^= 1;
     std::fs::write(&stored, bytes).unwrap();

@@ -5,4 +5,3 @@ mod harness;
 mod http;
 mod oci;
 mod pull;
-mod store;

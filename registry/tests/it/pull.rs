@@ -65,7 +65,7 @@ async fn a_damaged_artifact_or_an_unusable_folder_stops_the_pull() {
     assert!(error.to_string().starts_with("failed to create"), "{error}");
 
     let artifact = setup.catalog.resolve(&reference).await.unwrap().variants[0].artifact;
-    std::fs::write(setup.blobs.path(artifact), "rubbish that is long enough").unwrap();
+    std::fs::write(setup.stored(artifact), "rubbish that is long enough").unwrap();
     let error = pull_v3(&setup, &client, "m").await.unwrap_err();
     let PullError::Client(client_error) = &error else { panic!("{error}") };
     assert_eq!(client_error.code(), Some(ErrorCode::Damaged));
