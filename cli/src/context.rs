@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use aotfarm_client::Client;
+use aotfarm_protocol::endpoints::registry;
 use aotfarm_protocol::{HistoryEntry, Reference, VersionInfo};
-use aotfarm_registry::client::Client;
 use etcetera::BaseStrategy as _;
 
 use crate::args::Global;
@@ -66,11 +67,11 @@ impl Context {
 impl Farm {
     /// What `reference` means.
     pub(crate) async fn resolve(&self, reference: &Reference) -> anyhow::Result<VersionInfo> {
-        Ok(self.client.get(&format!("/v1/resolve?ref={reference}")).await?)
+        Ok(self.client.call(registry::RESOLVE.request(&reference.into())).await?)
     }
 
     /// All versions of a model, oldest first, with their profiles.
     pub(crate) async fn history(&self, name: &str) -> anyhow::Result<Vec<HistoryEntry>> {
-        Ok(self.client.get(&format!("/v1/models/{name}")).await?)
+        Ok(self.client.call(registry::HISTORY.request(name.to_owned())).await?)
     }
 }

@@ -10,9 +10,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use aotfarm_client::Client;
 use aotfarm_coordinator::{Config, Coordinator};
-use aotfarm_protocol::JobStatus;
-use aotfarm_registry::client::Client;
+use aotfarm_protocol::JobsQuery;
+use aotfarm_protocol::endpoints::{admin, client};
 use aotfarm_worker::{Measures, Worker, WorkerConfig};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -84,10 +85,10 @@ impl Embedded {
     /// Ends the farm in order: waits for jobs that other processes submitted to it, then stops.
     pub(crate) async fn finish(mut self, out: &Output) -> anyhow::Result<()> {
         if self.lock.is_some() {
-            let client = Client::new(&self.url)?;
+            let farm = Client::new(&self.url)?;
             let mut told = false;
             loop {
-                let jobs: Vec<JobStatus> = client.get("/v1/jobs?limit=100").await?;
+                let jobs = farm.call(client::JOBS.request(&JobsQuery { limit: Some(100) })).await?;
                 let active = jobs.iter().filter(|j| !j.state.is_final()).count();
                 if active == 0 {
                     break;
@@ -149,7 +150,7 @@ async fn claim(dir: &Path) -> anyhow::Result<Claim> {
             Err(TryLockError::WouldBlock) => {
                 let mut url = String::new();
                 file.read_to_string(&mut url)?;
-                let up = async { Client::new(&url).ok()?.get::<aotfarm_protocol::Health>("/v1/health").await.ok() };
+                let up = async { Client::new(&url).ok()?.call(admin::HEALTH.request()).await.ok() };
                 if !url.is_empty() && tokio::time::timeout(Duration::from_secs(1), up).await.is_ok_and(|h| h.is_some()) {
                     return Ok(Claim::Theirs(url));
                 }

@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::process::ExitCode;
 
+use aotfarm_client::ClientError;
 use aotfarm_protocol::{ApiError, ErrorCode};
-use aotfarm_registry::client::ClientError;
 use aotfarm_runtime::{LoadError, RunError, RunErrorKind};
 
 use crate::output::Output;

@@ -4,10 +4,11 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use aotfarm_client::Client;
+use aotfarm_protocol::endpoints::client as api;
 use aotfarm_protocol::{
-    AutotuneTable, Count, DeviceKind, JobEvent, JobId, JobLogEntry, JobState, Outcome, Profile, Published, WorkKind,
+    AutotuneTable, Count, DeviceKind, EventsQuery, JobEvent, JobId, JobState, Outcome, Profile, Published, WorkKind,
 };
-use aotfarm_registry::client::Client;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::failure::Failure;
@@ -15,6 +16,9 @@ use crate::output::{Output, bytes, milliseconds};
 
 /// Rows of an AUTOTUNE table that are printed; the rest is counted.
 const TABLE_ROWS: usize = 8;
+
+/// How long the coordinator may wait for news before it answers that there are none, in milliseconds.
+const WAIT_MS: u64 = 10_000;
 
 /// Prints the events of a job until it ends; with `--json`, one event per line on stdout.
 pub(crate) struct Watch<'a> {
@@ -52,8 +56,7 @@ impl<'a> Watch<'a> {
     pub(crate) async fn follow(&self, client: &Client, job: JobId) -> anyhow::Result<Published> {
         let mut after = 0;
         loop {
-            let path = format!("/v1/jobs/{job}/events?after={after}&wait_ms=10000");
-            let events: Vec<JobLogEntry> = client.get(&path).await?;
+            let events = client.call(api::EVENTS.request(job, &EventsQuery { after, wait_ms: WAIT_MS })).await?;
             for entry in events {
                 after = entry.seq;
                 if self.out.json {

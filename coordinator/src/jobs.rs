@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use aotfarm_protocol::endpoints::registry;
 use aotfarm_protocol::{ApiError, ErrorCode, JobEvent, JobId, JobRequest, JobState, JobStatus, KeyHasher, Published, Reference};
 use aotfarm_store::{Ending, JobRow, Pins, Snapshot};
 use uuid::Uuid;
@@ -54,7 +55,7 @@ impl Core {
         }
         if !self.blobs.contains(request.graph).await? {
             return Err(ApiError::new(ErrorCode::NotFound, format!("graph {} was not uploaded", request.graph))
-                .hint("PUT it to /v1/blobs/DIGEST first")
+                .hint(format!("PUT it to {} first", registry::BLOB_PUT.path().replace("{digest}", "DIGEST")))
                 .into());
         }
         let request_json = serde_json::to_string(&request).expect("a request has only string keys");

@@ -4,6 +4,7 @@ use crate::{Digest, KeyHasher, Target};
 
 /// What kind of hardware a device is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "each variant is its own name")]
 pub enum DeviceKind {
@@ -14,6 +15,7 @@ pub enum DeviceKind {
 /// A concrete piece of hardware that can measure. Two machines with equal fields are the same device to the
 /// TuningRecords: what was measured on one holds for the other.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct Device {
     /// CPU or GPU.
     pub kind: DeviceKind,

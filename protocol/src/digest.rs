@@ -84,6 +84,21 @@ impl<'de> Deserialize<'de> for Digest {
     }
 }
 
+#[cfg(feature = "openapi")]
+impl schemars::JsonSchema for Digest {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Digest".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "type": "string",
+            "pattern": "^sha256:[0-9a-f]{64}$",
+            "description": "SHA-256 of some bytes, uncompressed.",
+        })
+    }
+}
+
 /// Hashes a sequence of fields into a key. Every field is length-prefixed, so no two different sequences collide by
 /// concatenation, and the sequence opens with a domain and [`KEY_VERSION`].
 #[derive(Clone)]

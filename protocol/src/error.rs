@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// What a client can branch on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorCode {
     /// The request does not parse or breaks a rule that the message names.
@@ -28,6 +29,7 @@ pub enum ErrorCode {
 
 /// The one error body of the HTTP API: a code to branch on, a message to show, and what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct ApiError {
     /// What to branch on.
     pub code: ErrorCode,

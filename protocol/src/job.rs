@@ -9,6 +9,7 @@ use crate::{ApiError, Digest, DimRange, JobId, Outcome, Profile, Target, WorkKin
 
 /// How much to tune.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum TuneMode {
     /// Measure nothing: take known records, else each family's default.
@@ -22,6 +23,7 @@ pub enum TuneMode {
 
 /// How exact the kernels must be: the bound on the relative L2 error of each against sums in f64.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Accuracy {
     /// As a plain sum in the model's type: large Winograd tiles are out.
@@ -33,6 +35,7 @@ pub enum Accuracy {
 
 /// In what type a GPU stores activations and weights, and multiplies. Sums are always in f32, and so is everything between load and store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Precision {
     /// f32 throughout; the default, and the only one on CPUs.
@@ -71,6 +74,7 @@ impl fmt::Display for Precision {
 
 /// A Job as submitted. Equal requests are the same work.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct JobRequest {
     /// The model's name in the registry.
     pub name: String,
@@ -106,6 +110,7 @@ pub struct JobRequest {
 
 /// Where a Job stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "the states are explained in DESIGN §2 by their names")]
 pub enum JobState {
@@ -143,6 +148,7 @@ impl fmt::Display for JobState {
 
 /// Counts of work items of one kind.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct Count {
     /// Needed by the job.
     pub total: u32,
@@ -156,6 +162,7 @@ pub struct Count {
 
 /// What was published.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct Published {
     /// The version.
     pub version: u32,
@@ -173,6 +180,7 @@ pub struct Published {
 
 /// A Job as it stands.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct JobStatus {
     /// Which.
     pub id: JobId,
@@ -194,6 +202,7 @@ pub struct JobStatus {
 
 /// A row of an AUTOTUNE table.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct AutotuneRow {
     /// `family@version`.
     pub family: String,
@@ -212,6 +221,7 @@ pub struct AutotuneRow {
 
 /// The AUTOTUNE table of one task.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct AutotuneTable {
     /// `convolution(1x64x56x56, 64x64x3x3) f32 cpu-x86_64-v3`.
     pub title: String,
@@ -235,6 +245,7 @@ pub struct AutotuneTable {
 
 /// What a watcher of a job is told.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum JobEvent {
     /// The state changed.
@@ -286,6 +297,7 @@ pub enum JobEvent {
 
 /// An event with its place in the job's log.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct JobLogEntry {
     /// 1, 2, 3 …
     pub seq: i64,

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 ///
 /// The form is a value and not a function, so that workers and artifacts can evaluate it for sizes that are only known at run time.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct GridAxis {
     /// Blocks for each piece of work.
     pub times: i64,
@@ -35,6 +36,7 @@ impl GridAxis {
 /// The kernel takes one parameter, an array of words of 64 bits: pointers to its inputs, weights and outputs, the workspace, the dynamic
 /// sizes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct Launch {
     /// Blocks along x, y and z.
     pub grid: [GridAxis; 3],

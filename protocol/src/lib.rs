@@ -12,13 +12,15 @@
 //! | Artifact, Variant, Version | [`Manifest`], [`Index`], [`VersionInfo`] |
 //! | Profile | [`Profile`] |
 //!
+//! The HTTP API that they cross is in [`endpoints`].
+//!
 //! This crate is a leaf: it does no IO, reads no clock and imports no other room.
 #![forbid(unsafe_code)]
 
-mod api;
 mod device;
 mod digest;
 mod dtype;
+pub mod endpoints;
 mod error;
 mod id;
 mod job;
@@ -26,6 +28,8 @@ mod launch;
 mod manifest;
 mod measure;
 mod metadata;
+#[cfg(feature = "openapi")]
+pub mod openapi;
 mod outcome;
 mod profile;
 mod reference;
@@ -33,10 +37,13 @@ mod target;
 mod vendor;
 mod work;
 
-pub use api::*;
 pub use device::{Device, DeviceKind};
 pub use digest::{Digest, DigestError, KEY_VERSION, KeyHasher};
 pub use dtype::DType;
+pub use endpoints::admin::Health;
+pub use endpoints::client::{EventsQuery, ItemInfo, ItemState, JobsQuery, WorkerInfo, WorkerState};
+pub use endpoints::registry::{ResolveQuery, TagRequest};
+pub use endpoints::worker::{ClaimRequest, ClaimResponse, Heartbeat, HeartbeatResponse, Registered};
 pub use error::{ApiError, ErrorCode};
 pub use id::{CandidateId, JobId, TaskKey, WorkItemId, WorkerId};
 pub use job::*;

@@ -18,6 +18,7 @@ pub const ARTIFACT_TYPE: &str = "application/vnd.aotfarm.model.so.v1";
 
 /// An OCI content descriptor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Descriptor {
     /// What the bytes are.
@@ -33,6 +34,7 @@ pub struct Descriptor {
 
 /// An OCI image manifest: one variant.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Manifest {
     /// Always 2.
@@ -50,6 +52,7 @@ pub struct Manifest {
 
 /// An OCI image index: one version.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Index {
     /// Always 2.
@@ -75,6 +78,7 @@ pub const LIBRARIES_ANNOTATION: &str = "io.aotfarm.libraries";
 
 /// One variant of a version, resolved.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct VariantInfo {
     /// What it is made for.
     pub target: Target,
@@ -88,6 +92,7 @@ pub struct VariantInfo {
 
 /// One version of a model, resolved.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct VersionInfo {
     /// The model.
     pub name: String,
@@ -107,6 +112,7 @@ pub struct VersionInfo {
 
 /// A model in a listing.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct ModelInfo {
     /// The model.
     pub name: String,
@@ -118,6 +124,7 @@ pub struct ModelInfo {
 
 /// A version with its Profiles: one entry of the history.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct HistoryEntry {
     /// The version.
     pub version: VersionInfo,
@@ -127,6 +134,7 @@ pub struct HistoryEntry {
 
 /// What the coordinator asks the registry to publish.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct PublishRequest {
     /// The model.
     pub name: String,

@@ -6,6 +6,7 @@ use crate::{CandidateId, DType, Digest, Launch, TaskKey, VendorCall};
 
 /// The measuring protocol: a value, so that a stored Measurement says how it came about.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct MeasureProtocol {
     /// Raised when the meaning of any other field, or the measuring code, changes.
     pub version: u32,
@@ -32,6 +33,7 @@ pub struct MeasureProtocol {
 
 /// Values that fill an operand.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Values {
     /// Normal with mean 0 and the given standard deviation (floating point).
@@ -51,6 +53,7 @@ pub enum Values {
 /// The places of an operand that hold values: `offset + Σ i_k * stride_k` for all `0 ≤ i_k < size_k`, in elements.
 /// What lies outside every lattice (halo, padded channels) is zero and must stay so.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct Lattice {
     /// Elements from the start of the buffer.
     pub offset: i64,
@@ -60,6 +63,7 @@ pub struct Lattice {
 
 /// What an operand is to the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum OperandRole {
     /// An activation that is read.
@@ -72,6 +76,7 @@ pub enum OperandRole {
 
 /// One buffer that a kernel takes, at the concrete sizes of the measurement.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct Operand {
     /// Input, weight or output.
     pub role: OperandRole,
@@ -87,6 +92,7 @@ pub struct Operand {
 
 /// How to run one compiled candidate.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct KernelCall {
     /// Which candidate this is.
     pub candidate: CandidateId,
@@ -116,6 +122,7 @@ pub struct KernelCall {
 
 /// A Measure item: check every candidate of one task against the reference, then race those that are right.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct MeasureSpec {
     /// The task.
     pub task: TaskKey,

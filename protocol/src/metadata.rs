@@ -9,6 +9,7 @@ use crate::{DType, Digest, Precision, Target, VendorLibrary};
 
 /// A symbolic dimension and the sizes that are allowed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct DimRange {
     /// The symbol's name: `batch`, `seq` …
     pub name: String,
@@ -20,6 +21,7 @@ pub struct DimRange {
 
 /// One dimension of an input or output: a number, a symbol's name, or an expression in symbols as text (`2*batch+1`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(untagged)]
 pub enum Dim {
     /// A constant size.
@@ -30,6 +32,7 @@ pub enum Dim {
 
 /// An input or output of a model.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct Port {
     /// Its name in the exported graph.
     pub name: String,
@@ -41,6 +44,7 @@ pub struct Port {
 
 /// The metadata of an artifact.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct ArtifactMetadata {
     /// What it is made for.
     pub target: Target,
@@ -73,6 +77,7 @@ pub struct ArtifactMetadata {
 /// A run of steps that is done for a few images from its first step to its last before it begins with the next ones, so that what a step writes is
 /// still in the caches when the next reads it. An image is a unit of the first symbolic dimension.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct Segment {
     /// Which steps.
     pub steps: Range<usize>,
@@ -82,6 +87,7 @@ pub struct Segment {
 
 /// One kernel call of the plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct StepInfo {
     /// What it computes, as the AUTOTUNE table titles it, without the batch.
     pub label: String,

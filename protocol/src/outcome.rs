@@ -6,6 +6,7 @@ use crate::{CandidateId, Device, Digest, MeasureProtocol, Params, Target, TaskKe
 
 /// A timed, correct run of one candidate.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct Measurement {
     /// Seconds of every timed run, in the order in which they ran.
     pub samples: Vec<f64>,
@@ -41,6 +42,7 @@ impl Measurement {
 
 /// What became of one candidate.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(tag = "outcome", rename_all = "snake_case")]
 pub enum Outcome {
     /// Right, and timed.
@@ -76,6 +78,7 @@ pub enum Outcome {
 
 /// A stored outcome. Append-only, shared by all models.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct TuningRecord {
     /// The task.
     pub task: TaskKey,
@@ -99,6 +102,7 @@ pub struct TuningRecord {
 
 /// What a task is like: among tasks of one class, those of near sizes have the same fast kernels.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct Likeness {
     /// What must be equal: the operation, its window, types, ranks and target.
     pub class: Digest,

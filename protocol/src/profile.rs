@@ -6,6 +6,7 @@ use crate::{Device, Target};
 
 /// Quantiles of a sample of latencies, in seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[expect(missing_docs, reason = "each field is its own name")]
 pub struct Quantiles {
     pub min: f64,
@@ -26,6 +27,7 @@ impl Quantiles {
 
 /// An end-to-end benchmark of an artifact on a device: one row of the performance history.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct Profile {
     /// What the artifact was made for.
     pub target: Target,

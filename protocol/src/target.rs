@@ -99,6 +99,22 @@ impl<'de> Deserialize<'de> for Target {
     }
 }
 
+#[cfg(feature = "openapi")]
+impl schemars::JsonSchema for Target {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Target".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        let cpus: Vec<_> = Self::CPUS.iter().map(ToString::to_string).collect();
+        schemars::json_schema!({
+            "type": "string",
+            "pattern": format!("^({}|cuda-sm_[0-9]+)$", cpus.join("|")),
+            "description": "What code is made for.",
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

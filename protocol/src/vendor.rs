@@ -6,6 +6,7 @@ use crate::DType;
 
 /// A library of NVIDIA's, opened where it is found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum VendorLibrary {
     /// Convolutions.
@@ -54,6 +55,7 @@ impl VendorLibrary {
 /// A size of a call: a constant times dynamic sizes. A value and not a function, so that workers and artifacts can evaluate it for sizes that
 /// are only known at run time.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct Extent {
     /// The constant part.
     pub factor: i64,
@@ -75,6 +77,7 @@ impl Extent {
 
 /// What a library is to do. All operands are those of the task, with f32 biases; sums are in f32.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(tag = "call", rename_all = "snake_case")]
 pub enum VendorCall {
     /// By cuDNN.
@@ -119,6 +122,7 @@ impl VendorCall {
 
 /// A convolution as cuDNN takes it: NHWC images and OHWI filters of one type, then bias, residual and ReLU.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct VendorConv {
     /// Element type of images and filters.
     pub dtype: DType,
@@ -148,6 +152,7 @@ pub struct VendorConv {
 
 /// A matrix product as cuBLASLt takes it: row-major `[batch, m, k]` times `[batch, k, n]`, then bias, residual and activation.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct VendorMatMul {
     /// Element types of both factors, and of residual and result.
     pub dtypes: [DType; 2],
@@ -175,6 +180,7 @@ pub struct VendorMatMul {
 
 /// The functions that cuBLASLt applies to a product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Activation {
     /// None.

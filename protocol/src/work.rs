@@ -18,6 +18,7 @@ pub fn params_text(params: &Params) -> String {
 
 /// The kinds of work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum WorkKind {
     /// Source to object.
@@ -34,6 +35,7 @@ pub enum WorkKind {
 
 /// Compile one translation unit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct BuildSpec {
     /// The rendered, self-contained source.
     pub source: Digest,
@@ -47,6 +49,7 @@ pub struct BuildSpec {
 
 /// Run one pack function at link time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct PackStep {
     /// The translation unit whose `<symbol>_pack` does it; compiled for the linking host with `-DAOTK_PACK_ONLY`.
     pub source: Digest,
@@ -64,6 +67,7 @@ pub struct PackStep {
 
 /// Copy raw bytes into the weight section.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct CopyStep {
     /// Where in the weights blob.
     pub from: u64,
@@ -76,6 +80,7 @@ pub struct CopyStep {
 /// Link one artifact by the recipe of the room `abi` (`abi/src/link.rs`), which makes the same bytes from the same spec on every worker with the
 /// same toolchain.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct LinkSpec {
     /// What it is made for.
     pub target: Target,
@@ -97,6 +102,7 @@ pub struct LinkSpec {
 
 /// Benchmark an artifact end to end, after checking it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct ProfileSpec {
     /// The artifact.
     pub artifact: Digest,
@@ -119,6 +125,7 @@ pub struct ProfileSpec {
 /// A kernel alone with its operands does not have what it has in the model: activations that the step before has just left in the caches, weights
 /// that everything else has driven out of them, memory that the whole team has just kept busy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct RehearseSpec {
     /// The artifacts.
     pub artifacts: Vec<Digest>,
@@ -134,6 +141,7 @@ pub struct RehearseSpec {
 
 /// What a worker leases. A pure function of digests, so that its result is cached by [`WorkSpec::id`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(tag = "work", rename_all = "snake_case")]
 pub enum WorkSpec {
     /// See [`BuildSpec`].
@@ -201,6 +209,7 @@ impl WorkSpec {
 
 /// A compiler that a worker has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct Toolchain {
     /// Identity that goes into keys: name, full version and the digest of the driver binary: `gcc-12.2.0-1f3a9c02`.
     pub id: String,
@@ -210,6 +219,7 @@ pub struct Toolchain {
 
 /// What a worker can do; sent when it registers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct Capabilities {
     /// Host name, for people.
     pub host: String,
@@ -227,6 +237,7 @@ pub struct Capabilities {
 
 /// The right to run one work item until `expires_in_ms` have passed, at one generation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct Lease {
     /// The item.
     pub item: WorkItemId,
@@ -241,6 +252,7 @@ pub struct Lease {
 /// What came of a work item. Everything that is a property of the item (a refused source, a wrong kernel) is a result;
 /// only what is a property of the worker (disk full, a lost file) is an error.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(tag = "result", rename_all = "snake_case")]
 pub enum WorkResult {
     /// An object was built.
@@ -286,6 +298,7 @@ pub enum WorkResult {
 
 /// How a worker ends a lease.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct Report {
     /// The worker.
     pub worker: WorkerId,

@@ -3,11 +3,12 @@
 use std::path::Path;
 use std::time::Duration;
 
+use aotfarm_client::{Client, ClientError, Retry};
+use aotfarm_protocol::endpoints::worker as api;
 use aotfarm_protocol::{
     Capabilities, ClaimRequest, ClaimResponse, Digest, ErrorCode, Heartbeat, HeartbeatResponse, Registered, Report, WorkItemId,
     WorkerId,
 };
-use aotfarm_registry::client::{Client, ClientError, Retry};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
@@ -20,15 +21,15 @@ const CLAIM_GRACE: Duration = Duration::from_secs(15);
 #[derive(Debug, Clone)]
 pub struct HttpFarm {
     /// Without retries: the worker's own loops wait, and know what else to do meanwhile.
-    api: Client,
-    blobs: Client,
+    once: Client,
+    /// With retries, for blobs.
+    client: Client,
 }
 
 impl HttpFarm {
     /// A connection, not yet made, to the coordinator behind `client`.
     pub fn new(client: &Client) -> Self {
-        let once = Retry { tries: 1, ..Retry::default() };
-        Self { api: client.clone().with_retry(once), blobs: client.clone() }
+        Self { once: client.clone().with_retry(Retry::NONE), client: client.clone() }
     }
 }
 
@@ -45,31 +46,31 @@ impl From<ClientError> for FarmError {
 
 impl Farm for HttpFarm {
     fn register<'a>(&'a self, capabilities: &'a Capabilities) -> BoxFuture<'a, Result<Registered, FarmError>> {
-        async move { Ok(self.api.post("/v1/workers", capabilities).await?) }.boxed()
+        async move { Ok(self.once.call(api::REGISTER.request(capabilities)).await?) }.boxed()
     }
 
     fn claim<'a>(&'a self, worker: WorkerId, request: &'a ClaimRequest) -> BoxFuture<'a, Result<ClaimResponse, FarmError>> {
         let timeout = Duration::from_millis(request.wait_ms) + CLAIM_GRACE;
-        async move { Ok(self.api.post_within(&format!("/v1/workers/{worker}/claim"), request, timeout).await?) }.boxed()
+        async move { Ok(self.once.call_within(api::CLAIM.request(worker, request), timeout).await?) }.boxed()
     }
 
     fn heartbeat<'a>(&'a self, worker: WorkerId, beat: &'a Heartbeat) -> BoxFuture<'a, Result<HeartbeatResponse, FarmError>> {
-        async move { Ok(self.api.post(&format!("/v1/workers/{worker}/heartbeat"), beat).await?) }.boxed()
+        async move { Ok(self.once.call(api::HEARTBEAT.request(worker, beat)).await?) }.boxed()
     }
 
     fn report<'a>(&'a self, item: WorkItemId, report: &'a Report) -> BoxFuture<'a, Result<(), FarmError>> {
-        async move { Ok(self.api.post(&format!("/v1/items/{item}/report"), report).await?) }.boxed()
+        async move { Ok(self.once.call(api::REPORT.request(item, report)).await?) }.boxed()
     }
 
     fn leave(&self, worker: WorkerId) -> BoxFuture<'_, Result<(), FarmError>> {
-        async move { Ok(self.api.delete(&format!("/v1/workers/{worker}")).await?) }.boxed()
+        async move { Ok(self.once.call(api::LEAVE.request(worker)).await?) }.boxed()
     }
 
     fn download<'a>(&'a self, digest: Digest, to: &'a Path) -> BoxFuture<'a, Result<(), FarmError>> {
-        async move { Ok(self.blobs.blob_to_file(digest, to, &|_, _| ()).await.map(drop)?) }.boxed()
+        async move { Ok(self.client.blob_to_file(digest, to, &|_, _| ()).await.map(drop)?) }.boxed()
     }
 
     fn upload<'a>(&'a self, digest: Digest, from: &'a Path) -> BoxFuture<'a, Result<(), FarmError>> {
-        async move { Ok(self.blobs.put_blob_file_as(digest, from).await?) }.boxed()
+        async move { Ok(self.client.put_blob_file_as(digest, from).await?) }.boxed()
     }
 }

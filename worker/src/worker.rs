@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use aotfarm_client::{Client, ClientError};
 use aotfarm_protocol::{Capabilities, WorkKind, WorkResult, WorkSpec};
-use aotfarm_registry::client::{Client, ClientError};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tempfile::TempDir;

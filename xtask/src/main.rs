@@ -25,7 +25,7 @@ enum Task {
 }
 
 /// Which rooms each room may import, in the order of the flow. A worker gets sources by digest and never imports the compiler.
-const MAY_IMPORT: [(&str, &[&str]); 15] = [
+const MAY_IMPORT: [(&str, &[&str]); 16] = [
     ("protocol", &[]),
     ("abi", &[]),
     ("blob", &["protocol", "abi"]),
@@ -36,10 +36,11 @@ const MAY_IMPORT: [(&str, &[&str]); 15] = [
     ("compiler", &["protocol", "abi", "ir", "frontend", "plan", "kernels"]),
     ("runtime", &["protocol", "abi"]),
     ("store", &["protocol", "blob"]),
-    ("registry", &["protocol", "blob", "store"]),
+    ("client", &["protocol", "blob"]),
+    ("registry", &["protocol", "store"]),
     ("coordinator", &["protocol", "compiler", "store", "registry"]),
-    ("worker", &["protocol", "abi", "runtime", "registry"]),
-    ("cli", &["protocol", "runtime", "compiler", "registry", "coordinator", "worker"]),
+    ("worker", &["protocol", "abi", "runtime", "client"]),
+    ("cli", &["protocol", "runtime", "compiler", "client", "registry", "coordinator", "worker"]),
     ("xtask", &[]),
 ];
 

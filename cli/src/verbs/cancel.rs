@@ -1,6 +1,7 @@
 use std::process::ExitCode;
 
-use aotfarm_protocol::{JobId, JobStatus};
+use aotfarm_protocol::JobId;
+use aotfarm_protocol::endpoints::client;
 use clap::Args;
 
 use crate::context::Context;
@@ -15,7 +16,7 @@ pub(crate) struct Cancel {
 impl Cancel {
     pub(crate) async fn run(self, cx: &Context) -> anyhow::Result<ExitCode> {
         let farm = cx.farm().await?;
-        let job: JobStatus = farm.client.post(&format!("/v1/jobs/{}/cancel", self.id), &()).await?;
+        let job = farm.client.call(client::CANCEL.request(self.id)).await?;
         if cx.out.json {
             cx.out.json_line(&job);
         } else {

@@ -1,7 +1,8 @@
 use std::process::ExitCode;
 
-use aotfarm_protocol::{Device, Health, Target, VendorLibrary};
-use aotfarm_registry::client::Client;
+use aotfarm_client::Client;
+use aotfarm_protocol::endpoints::admin;
+use aotfarm_protocol::{Device, Target, VendorLibrary};
 use aotfarm_worker::{Gpus, Search, Toolchains, WorkerConfig, probe_cpu, probe_gpus};
 use clap::Args;
 use serde::Serialize;
@@ -161,7 +162,7 @@ async fn coordinator(cx: &Context) -> Check {
     };
     let asked = async {
         let client = Client::new(url).map_err(|e| e.to_string())?;
-        client.get::<Health>("/v1/health").await.map_err(|e| e.to_string())
+        client.call(admin::HEALTH.request()).await.map_err(|e| e.to_string())
     };
     match tokio::time::timeout(std::time::Duration::from_secs(5), asked).await {
         Ok(Ok(_)) => Check::new("coordinator", State::Ok, url),

@@ -1,6 +1,7 @@
 use std::process::ExitCode;
 
-use aotfarm_protocol::{JobId, JobStatus};
+use aotfarm_protocol::JobId;
+use aotfarm_protocol::endpoints::client;
 use clap::Args;
 
 use crate::context::Context;
@@ -20,7 +21,7 @@ pub(crate) struct Job {
 impl Job {
     pub(crate) async fn run(self, cx: &Context) -> anyhow::Result<ExitCode> {
         let farm = cx.farm().await?;
-        let job: JobStatus = farm.client.get(&format!("/v1/jobs/{}", self.id)).await?;
+        let job = farm.client.call(client::JOB.request(self.id)).await?;
         if self.follow && !job.state.is_final() {
             let published = watch::Watch::new(&cx.out, true).follow(&farm.client, self.id).await?;
             if !cx.out.json {

@@ -1,6 +1,7 @@
 use std::process::ExitCode;
 
-use aotfarm_protocol::JobStatus;
+use aotfarm_protocol::JobsQuery;
+use aotfarm_protocol::endpoints::client;
 use clap::Args;
 
 use crate::context::Context;
@@ -17,7 +18,7 @@ pub(crate) struct Jobs {
 impl Jobs {
     pub(crate) async fn run(self, cx: &Context) -> anyhow::Result<ExitCode> {
         let farm = cx.farm().await?;
-        let jobs: Vec<JobStatus> = farm.client.get(&format!("/v1/jobs?limit={}", self.limit)).await?;
+        let jobs = farm.client.call(client::JOBS.request(&JobsQuery { limit: Some(self.limit) })).await?;
         if cx.out.json {
             jobs.iter().for_each(|j| cx.out.json_line(j));
             return Ok(ExitCode::SUCCESS);

@@ -1,6 +1,7 @@
 use std::process::ExitCode;
 
-use aotfarm_protocol::{ItemInfo, ItemState, JobEvent, JobId, JobLogEntry};
+use aotfarm_protocol::endpoints::client;
+use aotfarm_protocol::{EventsQuery, ItemInfo, ItemState, JobEvent, JobId};
 use clap::Args;
 
 use crate::context::Context;
@@ -21,11 +22,11 @@ impl Logs {
     pub(crate) async fn run(self, cx: &Context) -> anyhow::Result<ExitCode> {
         let farm = cx.farm().await?;
         if self.items {
-            let items: Vec<ItemInfo> = farm.client.get(&format!("/v1/jobs/{}/items", self.id)).await?;
+            let items = farm.client.call(client::ITEMS.request(self.id)).await?;
             print_items(cx, &items);
             return Ok(ExitCode::SUCCESS);
         }
-        let events: Vec<JobLogEntry> = farm.client.get(&format!("/v1/jobs/{}/events?after=0&wait_ms=0", self.id)).await?;
+        let events = farm.client.call(client::EVENTS.request(self.id, &EventsQuery::default())).await?;
         let start = events.first().map_or(0, |e| e.at);
         for entry in events {
             if cx.out.json {

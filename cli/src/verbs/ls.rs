@@ -1,6 +1,6 @@
 use std::process::ExitCode;
 
-use aotfarm_protocol::ModelInfo;
+use aotfarm_protocol::endpoints::registry;
 use clap::Args;
 
 use crate::context::Context;
@@ -13,7 +13,7 @@ pub(crate) struct Ls {}
 impl Ls {
     pub(crate) async fn run(self, cx: &Context) -> anyhow::Result<ExitCode> {
         let farm = cx.farm().await?;
-        let models: Vec<ModelInfo> = farm.client.get("/v1/models").await?;
+        let models = farm.client.call(registry::MODELS.request()).await?;
         if cx.out.json {
             models.iter().for_each(|m| cx.out.json_line(m));
             return Ok(ExitCode::SUCCESS);

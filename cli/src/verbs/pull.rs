@@ -1,8 +1,8 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use aotfarm_client::pull::{self, PullError, PullOptions, Pulled};
 use aotfarm_protocol::{ApiError, Reference};
-use aotfarm_registry::pull::{self, PullError, PullOptions, Pulled};
 use clap::Args;
 
 use crate::context::{Context, Farm};

@@ -4,10 +4,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use aotfarm_protocol::{
-    Accuracy, DeviceKind, DimRange, JobRequest, JobStatus, Precision, Reference, Target, TuneMode, WorkerInfo, WorkerState,
-};
-use aotfarm_registry::client::Client;
+use aotfarm_client::Client;
+use aotfarm_protocol::endpoints::client;
+use aotfarm_protocol::{Accuracy, DeviceKind, DimRange, JobRequest, Precision, Reference, Target, TuneMode, WorkerState};
 use clap::{Args, ValueEnum};
 
 use crate::args::Dtype;
@@ -195,7 +194,7 @@ impl Submit {
             request.targets = gpu_targets(&farm.client).await?;
         }
         farm.client.put_blob(file).await.context("failed to upload the graph")?;
-        let job: JobStatus = farm.client.post("/v1/jobs", &request).await?;
+        let job = farm.client.call(client::SUBMIT.request(&request)).await?;
         if self.detach {
             if cx.out.json {
                 cx.out.json_line(&job);
@@ -222,10 +221,10 @@ fn host_target() -> anyhow::Result<Target> {
 }
 
 /// The best target of each kind of GPU that a worker of the farm has. Workers may be registering at this moment.
-async fn gpu_targets(client: &Client) -> anyhow::Result<Vec<Target>> {
+async fn gpu_targets(farm: &Client) -> anyhow::Result<Vec<Target>> {
     let until = tokio::time::Instant::now() + GPU_WAIT;
     loop {
-        let workers: Vec<WorkerInfo> = client.get("/v1/workers").await?;
+        let workers = farm.call(client::WORKERS.request()).await?;
         let devices = workers.iter().filter(|w| w.state != WorkerState::Stale).filter_map(|w| w.capabilities.device.as_ref());
         let gpus = devices.filter(|d| d.kind == DeviceKind::Cuda);
         let targets: BTreeSet<Target> = gpus.filter_map(|d| d.targets.first().copied()).collect();

@@ -1,6 +1,7 @@
 use std::process::ExitCode;
 
-use aotfarm_protocol::{Reference, TagRequest, VersionInfo};
+use aotfarm_protocol::endpoints::registry;
+use aotfarm_protocol::{Reference, TagRequest};
 use clap::Args;
 
 use crate::context::Context;
@@ -29,11 +30,11 @@ impl Tag {
         }
         let farm = cx.farm().await?;
         let version = farm.resolve(&self.reference).await?;
-        let path = format!("/v1/models/{}/tags/{}", version.name, self.tag);
-        let version: VersionInfo = if self.delete {
-            farm.client.delete(&path).await?
+        let path = (version.name, self.tag.clone());
+        let version = if self.delete {
+            farm.client.call(registry::UNTAG.request(path)).await?
         } else {
-            farm.client.put(&path, &TagRequest { version: version.version }).await?
+            farm.client.call(registry::TAG.request(path, &TagRequest { version: version.version })).await?
         };
         if cx.out.json {
             cx.out.json_line(&version);

@@ -1,6 +1,6 @@
 use std::process::ExitCode;
 
-use aotfarm_protocol::WorkerInfo;
+use aotfarm_protocol::endpoints::client;
 use clap::Args;
 
 use crate::context::Context;
@@ -13,7 +13,7 @@ pub(crate) struct Workers {}
 impl Workers {
     pub(crate) async fn run(self, cx: &Context) -> anyhow::Result<ExitCode> {
         let farm = cx.farm().await?;
-        let workers: Vec<WorkerInfo> = farm.client.get("/v1/workers").await?;
+        let workers = farm.client.call(client::WORKERS.request()).await?;
         if cx.out.json {
             workers.iter().for_each(|w| cx.out.json_line(w));
             return Ok(ExitCode::SUCCESS);

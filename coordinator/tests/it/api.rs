@@ -1,8 +1,10 @@
 //! Answers to what clients get wrong, and to folders that cannot be used.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use aotfarm_coordinator::{Config, Coordinator, SystemClock};
+use aotfarm_protocol::endpoints::table;
 use aotfarm_protocol::*;
 
 use crate::farm::{FakePlanner, Farm};
@@ -88,4 +90,28 @@ async fn a_taken_port_is_named() {
     let address = taken.local_addr().unwrap().to_string();
     let error = aotfarm_coordinator::bind(&address).await.unwrap_err().to_string();
     assert_eq!(error, format!("cannot listen on {address}: the port is in use; choose another one with --listen"));
+}
+
+#[tokio::test]
+async fn every_endpoint_of_the_table_is_routed() {
+    let dir = tempfile::tempdir().unwrap();
+    let farm = Farm::new(&dir).await;
+    for operation in table() {
+        let path = operation.path.replace("{id}", &uuid::Uuid::nil().to_string());
+        let path = path.replace("{digest}", &Digest::of("absent").to_string()).replace("{key}", &Digest::of("key").to_string());
+        let path = path.replace(['{', '}'], "");
+        let (status, bytes) = farm.raw(operation.method.as_str(), &path, "").await;
+        let body = String::from_utf8_lossy(&bytes);
+        assert!(status != 405 && !body.contains("in this API"), "{}: {status} {body}", operation.name);
+    }
+}
+
+#[tokio::test]
+async fn the_api_describes_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let farm = Farm::new(&dir).await;
+    let document: serde_json::Value = farm.get("/v1/openapi.json").await;
+    assert_eq!(document["openapi"], "3.1.1");
+    let described: BTreeSet<_> = document["paths"].as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(described, table().iter().map(|operation| operation.path).collect());
 }

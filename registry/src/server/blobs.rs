@@ -2,10 +2,11 @@
 
 use std::io::SeekFrom;
 
+use aotfarm_protocol::endpoints::registry;
 use aotfarm_protocol::{ApiError, Digest, ErrorCode};
 use aotfarm_store::{Frames, Source, Stored};
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_RANGE, RANGE};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -13,7 +14,7 @@ use futures_util::StreamExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 use tokio_util::io::ReaderStream;
 
-use super::{Failure, Json, Registry};
+use super::{At, Failure, Registry, Routes};
 
 /// Bytes read from disk at a time.
 const CHUNK: usize = 128 * 1024;
@@ -24,8 +25,12 @@ const LINGER: usize = 16 << 20;
 /// Header with the bytes of the content, uncompressed.
 const SIZE_HEADER: &str = "aotfarm-content-size";
 
-pub(super) fn parse(digest: &str) -> Result<Digest, Failure> {
-    digest.parse().map_err(|e: aotfarm_protocol::DigestError| ApiError::new(ErrorCode::BadRequest, e.to_string()).into())
+pub(super) fn routes(routes: Routes<Registry>) -> Routes<Registry> {
+    routes
+        .raw(&registry::BLOB_HEAD, head)
+        .raw(&registry::BLOB, get)
+        .raw(&registry::BLOB_PUT, put)
+        .on(&registry::BLOB_VERIFY, verify)
 }
 
 /// Identifies the stored frames, not only their content: the same content can be compressed to other bytes.
@@ -33,9 +38,7 @@ fn etag(digest: Digest, length: u64) -> String {
     format!("\"{}-{length}\"", digest.hex())
 }
 
-/// Whether the blob is there, and how large it is.
-pub(super) async fn head(State(registry): State<Registry>, Path(digest): Path<String>) -> Result<Response, Failure> {
-    let digest = parse(&digest)?;
+async fn head(State(registry): State<Registry>, At(digest): At<Digest>) -> Result<Response, Failure> {
     let blobs = registry.blobs();
     // Marks it as used: whoever asks will not upload it.
     blobs.contains(digest).await?;
@@ -44,13 +47,7 @@ pub(super) async fn head(State(registry): State<Registry>, Path(digest): Path<St
     Ok(with_headers(digest, length, Some(size), StatusCode::OK, length, None, Body::empty()))
 }
 
-/// The blob, or the range of it that is asked for.
-pub(super) async fn get(
-    State(registry): State<Registry>,
-    Path(digest): Path<String>,
-    headers: HeaderMap,
-) -> Result<Response, Failure> {
-    let digest = parse(&digest)?;
+async fn get(State(registry): State<Registry>, At(digest): At<Digest>, headers: HeaderMap) -> Result<Response, Failure> {
     let Stored { length, mut source } = registry.blobs().open_stored(digest).await?;
     let (start, end) = match requested_range(&headers, &etag(digest, length), length) {
         Requested::All => return Ok(whole(digest, length, source)),
@@ -102,14 +99,12 @@ fn with_headers(
     builder.body(body).expect("the headers are made of digits and hex")
 }
 
-/// Stores a blob, if the body is zstd frames of its content.
-pub(super) async fn put(
+async fn put(
     State(registry): State<Registry>,
-    Path(digest): Path<String>,
+    At(digest): At<Digest>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Failure> {
-    let digest = parse(&digest)?;
     let limit = registry.upload_limit;
     let too_large = move || Failure {
         error: ApiError::new(
@@ -196,10 +191,10 @@ impl Rest {
     }
 }
 
-/// Reads a blob through on the server and says whether it is intact; a damaged one is moved aside.
-pub(super) async fn verify(State(registry): State<Registry>, Path(digest): Path<String>) -> Result<Json<()>, Failure> {
-    registry.blobs().verify(parse(&digest)?).await?;
-    Ok(Json(()))
+/// A damaged blob is moved aside.
+async fn verify(registry: Registry, digest: Digest) -> Result<(), Failure> {
+    registry.blobs().verify(digest).await?;
+    Ok(())
 }
 
 #[derive(Debug, PartialEq, Eq)]

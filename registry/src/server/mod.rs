@@ -4,12 +4,13 @@ mod blobs;
 mod error;
 mod models;
 mod oci;
+mod routes;
 
 use aotfarm_store::BlobStore;
 use axum::Router;
-use axum::routing::{get, post, put};
 
 pub use self::error::{Failure, Json, no_route, status_of};
+pub use self::routes::{At, Extract, Routes};
 use crate::catalog::Catalog;
 
 /// What the routes work on.
@@ -33,18 +34,12 @@ impl Registry {
     }
 }
 
-/// The routes of the registry, as listed in [`aotfarm_protocol`]'s API, and a read-only OCI distribution endpoint under `/v2/`.
+/// The routes of the registry: its own, and those of a read-only OCI distribution endpoint.
+pub fn routes() -> Routes<Registry> {
+    oci::routes(models::routes(blobs::routes(Routes::default())))
+}
+
+/// [`routes`] over a registry.
 pub fn router(registry: Registry) -> Router {
-    Router::new()
-        .route("/v1/blobs/{digest}", get(blobs::get).head(blobs::head).put(blobs::put))
-        .route("/v1/blobs/{digest}/verify", post(blobs::verify))
-        .route("/v1/models", get(models::list))
-        .route("/v1/models/{name}", get(models::history))
-        .route("/v1/models/{name}/tags/{tag}", put(models::tag).delete(models::untag))
-        .route("/v1/resolve", get(models::resolve))
-        .route("/v2/", get(oci::base))
-        .route("/v2/{name}/manifests/{reference}", get(oci::manifest))
-        .route("/v2/{name}/blobs/{digest}", get(oci::blob).head(oci::blob_head))
-        .route("/v2/{name}/tags/list", get(oci::tags))
-        .with_state(registry)
+    routes().with_state(registry)
 }

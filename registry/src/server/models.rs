@@ -1,47 +1,35 @@
 //! Models, versions and tags.
 
-use aotfarm_protocol::{ApiError, ErrorCode, HistoryEntry, ModelInfo, Reference, TagRequest, VersionInfo};
-use axum::extract::{Path, Query, State};
-use serde::Deserialize;
+use aotfarm_protocol::endpoints::registry;
+use aotfarm_protocol::{HistoryEntry, ModelInfo, ResolveQuery, TagRequest, VersionInfo};
 
-use super::{Failure, Json, Registry};
+use super::{Failure, Registry, Routes};
 
-type Answer<T> = Result<Json<T>, Failure>;
-
-/// Every model with its newest version, by name.
-pub(super) async fn list(State(registry): State<Registry>) -> Answer<Vec<ModelInfo>> {
-    Ok(Json(registry.catalog.models().await?))
+pub(super) fn routes(routes: Routes<Registry>) -> Routes<Registry> {
+    routes
+        .on(&registry::MODELS, list)
+        .on(&registry::HISTORY, history)
+        .on(&registry::RESOLVE, resolve)
+        .on(&registry::TAG, tag)
+        .on(&registry::UNTAG, untag)
 }
 
-/// The versions of a model with their profiles, oldest first.
-pub(super) async fn history(State(registry): State<Registry>, Path(name): Path<String>) -> Answer<Vec<HistoryEntry>> {
-    Ok(Json(registry.catalog.history(&name).await?))
+async fn list(registry: Registry, (): ()) -> Result<Vec<ModelInfo>, Failure> {
+    Ok(registry.catalog.models().await?)
 }
 
-#[derive(Deserialize)]
-pub(super) struct ResolveQuery {
-    #[serde(rename = "ref")]
-    reference: Option<String>,
+async fn history(registry: Registry, name: String) -> Result<Vec<HistoryEntry>, Failure> {
+    Ok(registry.catalog.history(&name).await?)
 }
 
-/// What a reference means now.
-pub(super) async fn resolve(State(registry): State<Registry>, Query(query): Query<ResolveQuery>) -> Answer<VersionInfo> {
-    let text = query.reference.ok_or_else(|| ApiError::new(ErrorCode::BadRequest, "the query has no `ref`"))?;
-    let reference: Reference =
-        text.parse().map_err(|e: aotfarm_protocol::ReferenceError| ApiError::new(ErrorCode::BadRequest, e.to_string()))?;
-    Ok(Json(registry.catalog.resolve(&reference).await?))
+async fn resolve(registry: Registry, query: ResolveQuery) -> Result<VersionInfo, Failure> {
+    Ok(registry.catalog.resolve(&query.reference()?).await?)
 }
 
-/// Points a tag at a version, moving it if it exists.
-pub(super) async fn tag(
-    State(registry): State<Registry>,
-    Path((name, tag)): Path<(String, String)>,
-    Json(request): Json<TagRequest>,
-) -> Answer<VersionInfo> {
-    Ok(Json(registry.catalog.tag(&name, &tag, request.version).await?))
+async fn tag(registry: Registry, ((name, tag), request): ((String, String), TagRequest)) -> Result<VersionInfo, Failure> {
+    Ok(registry.catalog.tag(&name, &tag, request.version).await?)
 }
 
-/// Removes a tag; answers with the version that it pointed at.
-pub(super) async fn untag(State(registry): State<Registry>, Path((name, tag)): Path<(String, String)>) -> Answer<VersionInfo> {
-    Ok(Json(registry.catalog.untag(&name, &tag).await?))
+async fn untag(registry: Registry, (name, tag): (String, String)) -> Result<VersionInfo, Failure> {
+    Ok(registry.catalog.untag(&name, &tag).await?)
 }

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use aotfarm_client::{Client, Retry};
 use aotfarm_protocol::{ArtifactMetadata, CpuIsa, Device, DeviceKind, Digest, Profile, PublishRequest, Quantiles, Target};
 use aotfarm_registry::Catalog;
-use aotfarm_registry::client::{Client, Retry};
 use aotfarm_registry::server::{Registry, router};
 use aotfarm_store::{BlobStore, FileBlobStore, SqliteStore};
 use tokio::net::TcpListener;

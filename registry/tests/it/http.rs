@@ -3,13 +3,19 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
-use aotfarm_protocol::{ApiError, Digest, ErrorCode, HistoryEntry, ModelInfo, TagRequest, VersionInfo};
-use aotfarm_registry::client::{Client, ClientError, Retry};
+use aotfarm_client::{Client, ClientError, Retry};
+use aotfarm_protocol::endpoints::{Audience, Body, Endpoint, admin, registry};
+use aotfarm_protocol::{ApiError, Digest, ErrorCode, ResolveQuery, TagRequest};
 use aotfarm_registry::server::Registry;
+use reqwest::Method;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::harness::{AT_ONCE, Setup, V3, files, noise};
+
+/// Endpoints of a server that misbehaves.
+const ANSWER: Endpoint<(), u32> = Endpoint::new(Audience::Admin, "ANSWER", Method::GET, "/answer", "");
+const QUESTION: Endpoint<Body<u32>, ()> = Endpoint::new(Audience::Admin, "QUESTION", Method::POST, "/question", "");
 
 /// A server that answers each connection with what `answer` makes of its number and the request's head.
 async fn fake(answer: impl Fn(u32, String) -> Vec<u8> + Send + Sync + 'static) -> (Client, Arc<AtomicU32>) {
@@ -143,31 +149,40 @@ async fn models_and_tags_over_http() {
     let setup = Setup::new().await;
     setup.catalog.publish(&setup.request("m", &[(V3, b"one")]).await, 5).await.unwrap();
     let client = setup.serve().await;
-    let models: Vec<ModelInfo> = client.get("/v1/models").await.unwrap();
+    let models = client.call(registry::MODELS.request()).await.unwrap();
     assert_eq!((models.len(), models[0].name.as_str(), models[0].versions), (1, "m", 1));
-    let tagged: VersionInfo = client.put("/v1/models/m/tags/prod", &TagRequest { version: 1 }).await.unwrap();
+    let prod = || ("m".to_owned(), "prod".to_owned());
+    let tagged = client.call(registry::TAG.request(prod(), &TagRequest { version: 1 })).await.unwrap();
     assert_eq!(tagged.tags, ["prod"]);
-    let resolved: VersionInfo = client.get("/v1/resolve?ref=m@prod/cpu-x86_64-v3").await.unwrap();
+    let resolve = |reference: &str| registry::RESOLVE.request(&ResolveQuery { reference: Some(reference.to_owned()) });
+    let resolved = client.call(resolve("m@prod/cpu-x86_64-v3")).await.unwrap();
     assert_eq!(resolved, tagged);
-    let history: Vec<HistoryEntry> = client.get("/v1/models/m").await.unwrap();
+    let history = client.call(registry::HISTORY.request("m".to_owned())).await.unwrap();
     assert_eq!(history[0].version, tagged);
-    let untagged: VersionInfo = client.delete("/v1/models/m/tags/prod").await.unwrap();
+    let untagged = client.call(registry::UNTAG.request(prod())).await.unwrap();
     assert_eq!(untagged.tags, ["prod"; 0]);
 
-    let error = client.get::<VersionInfo>("/v1/resolve?ref=m@v2").await.unwrap_err();
+    let error = client.call(resolve("m@v2")).await.unwrap_err();
     assert_eq!(error.to_string(), "there is no m@v2: m has v1 and no tags");
     assert_eq!(error.code(), Some(ErrorCode::NotFound));
-    for (path, code) in [
-        ("/v1/resolve?ref=..%2F..%2Fetc", ErrorCode::BadRequest),
-        ("/v1/resolve", ErrorCode::BadRequest),
-        ("/v1/models/..%2F..%2Fetc", ErrorCode::NotFound),
-        (&format!("/v1/blobs/{}", Digest::of("absent")) as &str, ErrorCode::NotFound),
+    let http = reqwest::Client::builder().tls_certs_only([]).build().unwrap();
+    for (path, status, message) in [
+        ("/v1/resolve?ref=..%2F..%2Fetc", 400, "not a target"),
+        // As clients before typed endpoints sent it, without escapes.
+        ("/v1/resolve?ref=m@prod/cpu-x86_64-v3", 404, "there is no m@prod"),
+        ("/v1/resolve", 400, "the query has no `ref`"),
+        ("/v1/models/..%2F..%2Fetc", 404, "there is no model `../../etc`"),
+        ("/v1/blobs/sha256:x", 400, "is not a digest"),
+        (&format!("/v1/blobs/{}", Digest::of("absent")) as &str, 404, "is not in the store"),
     ] {
-        let error = client.get::<serde_json::Value>(path).await.unwrap_err();
-        assert_eq!(error.code(), Some(code), "{path}: {error}");
+        let response = http.get(format!("{}{path}", client.base())).send().await.unwrap();
+        assert_eq!(response.status(), status, "{path}");
+        let error: ApiError = response.json().await.unwrap();
+        assert!(error.message.contains(message), "{path}: {error}");
     }
-    let error = client.put::<_, VersionInfo>("/v1/models/m/tags/prod", "not a request").await.unwrap_err();
-    assert_eq!(error.code(), Some(ErrorCode::BadRequest), "{error}");
+    let url = format!("{}{}", client.base(), registry::UNTAG.request(prod()).target);
+    let refused = http.put(url).json("not a request").send().await.unwrap();
+    assert_eq!((refused.status().as_u16(), refused.json::<ApiError>().await.unwrap().code), (422, ErrorCode::BadRequest));
     let error = client.blob(Digest::of("absent")).await.unwrap_err();
     assert!(error.to_string().contains("is not in the store"), "{error}");
 }
@@ -290,18 +305,18 @@ async fn passing_failures_are_tried_again_and_the_servers_word_is_not() {
         _ => response("200 OK", "content-length: 2\r\n", b"42"),
     })
     .await;
-    assert_eq!(client.get::<u32>("/answer").await.unwrap(), 42);
+    assert_eq!(client.call(ANSWER.request()).await.unwrap(), 42);
     assert_eq!(count.load(Ordering::SeqCst), 3);
 
     let body = serde_json::to_vec(&ApiError::new(ErrorCode::Storage, "the disk is full").hint("free space")).unwrap();
     let (client, count) =
         fake(move |_, _| response("507 Insufficient Storage", &format!("content-length: {}\r\n", body.len()), &body)).await;
-    let error = client.post::<_, ()>("/x", &1).await.unwrap_err();
+    let error = client.call(QUESTION.request(&1)).await.unwrap_err();
     assert_eq!((error.to_string().as_str(), error.hint().as_deref()), ("the disk is full", Some("free space")));
     assert_eq!(count.load(Ordering::SeqCst), 1);
 
     let (client, _) = fake(|_, _| response("200 OK", "content-length: 6\r\n", b"<html>")).await;
-    let error = client.get::<u32>("/x").await.unwrap_err();
+    let error = client.call(ANSWER.request()).await.unwrap_err();
     assert!(matches!(error, ClientError::Foreign { .. }), "{error}");
 }
 
@@ -311,7 +326,7 @@ async fn nobody_there_is_said_with_address_tries_and_cause() {
     let url = format!("http://{}", listener.local_addr().unwrap());
     drop(listener);
     let client = Client::new(&url).unwrap().with_retry(AT_ONCE);
-    let error = client.get::<u32>("/v1/health").await.unwrap_err();
+    let error = client.call(admin::HEALTH.request()).await.unwrap_err();
     assert_eq!(error.to_string(), format!("cannot reach {url}/v1/health after 3 tries: connection refused"));
     assert!(error.hint().unwrap().contains("aotfarm coordinator"));
     assert!(error.api().is_none());
@@ -329,6 +344,6 @@ async fn a_long_poll_may_be_given_its_own_time() {
         }
     });
     let client = Client::new(&url).unwrap().with_retry(Retry::NONE);
-    let error = client.get_within::<u32>("/events", std::time::Duration::from_millis(50)).await.unwrap_err();
-    assert_eq!(error.to_string(), format!("cannot reach {url}/events after 1 try: no answer in time"));
+    let error = client.call_within(ANSWER.request(), std::time::Duration::from_millis(50)).await.unwrap_err();
+    assert_eq!(error.to_string(), format!("cannot reach {url}/answer after 1 try: no answer in time"));
 }

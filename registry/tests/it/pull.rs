@@ -1,6 +1,6 @@
+use aotfarm_client::Client;
+use aotfarm_client::pull::{PullError, PullOptions, PullRecord, Pulled, pull};
 use aotfarm_protocol::{ErrorCode, Reference};
-use aotfarm_registry::client::Client;
-use aotfarm_registry::pull::{PullError, PullOptions, PullRecord, Pulled, pull};
 
 use crate::harness::{Setup, V3, V4, files, noise};
 

@@ -1,32 +1,26 @@
-//! HTTP to a coordinator: typed JSON, blobs, retries. Workers and the command line use it for everything.
-
-mod blobs;
-mod error;
-mod retry;
+//! Requests that are tried again, and what their answers mean.
 
 use std::sync::Once;
 use std::time::Duration;
 
 use aotfarm_blob::DEFAULT_LIMIT;
 use aotfarm_protocol::ApiError;
+use aotfarm_protocol::endpoints::Call;
 use bytes::Bytes;
-use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
-use serde::Serialize;
+use reqwest::{RequestBuilder, Response, StatusCode, Url};
 use serde::de::DeserializeOwned;
 
-pub use self::blobs::Progress;
-pub use self::error::ClientError;
-pub use self::retry::Retry;
-use self::retry::{Failed, Tries};
+use crate::error::ClientError;
+use crate::retry::{Failed, Retry, Tries};
 
-type Result<T> = std::result::Result<T, ClientError>;
+pub(crate) type Result<T> = std::result::Result<T, ClientError>;
 
 /// How long connecting may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a JSON answer may take, unless the call says otherwise.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a blob's stream may stand still.
-const STALL_TIMEOUT: Duration = Duration::from_secs(60);
+pub(crate) const STALL_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A connection to a coordinator. Clones share its pool of sockets.
 ///
@@ -34,10 +28,10 @@ const STALL_TIMEOUT: Duration = Duration::from_secs(60);
 /// an unexplained failure of the server. An [`ApiError`] is the server's word and final, unless it comes with 503.
 #[derive(Debug, Clone)]
 pub struct Client {
-    http: reqwest::Client,
+    pub(crate) http: reqwest::Client,
     base: Url,
-    retry: Retry,
-    limit: u64,
+    pub(crate) retry: Retry,
+    pub(crate) limit: u64,
 }
 
 impl Client {
@@ -91,63 +85,24 @@ impl Client {
         self.base.as_str().trim_end_matches('/')
     }
 
-    /// `GET path` → JSON. `path` starts with `/` and is appended to the base, query included.
+    /// Sends a request; the answer is JSON.
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
-        self.get_within(path, ANSWER_TIMEOUT).await
+    pub async fn call<R: DeserializeOwned>(&self, call: Call<R>) -> Result<R> {
+        self.call_within(call, ANSWER_TIMEOUT).await
     }
 
-    /// [`Self::get`] for an answer that may take its time: a long poll.
+    /// [`Self::call`] for an answer that may take its time: a long poll.
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn get_within<T: DeserializeOwned>(&self, path: &str, timeout: Duration) -> Result<T> {
-        self.json(Method::GET, path, None, timeout).await
-    }
-
-    /// `POST path` with a JSON body → JSON.
-    ///
-    /// # Errors
-    /// [`ClientError`].
-    pub async fn post<B: Serialize + Sync + ?Sized, T: DeserializeOwned>(&self, path: &str, body: &B) -> Result<T> {
-        self.post_within(path, body, ANSWER_TIMEOUT).await
-    }
-
-    /// [`Self::post`] for an answer that may take its time: a long poll.
-    ///
-    /// # Errors
-    /// [`ClientError`].
-    pub async fn post_within<B, T>(&self, path: &str, body: &B, timeout: Duration) -> Result<T>
-    where
-        B: Serialize + Sync + ?Sized,
-        T: DeserializeOwned,
-    {
-        self.json(Method::POST, path, Some(to_json(path, body)?), timeout).await
-    }
-
-    /// `PUT path` with a JSON body → JSON.
-    ///
-    /// # Errors
-    /// [`ClientError`].
-    pub async fn put<B: Serialize + Sync + ?Sized, T: DeserializeOwned>(&self, path: &str, body: &B) -> Result<T> {
-        self.json(Method::PUT, path, Some(to_json(path, body)?), ANSWER_TIMEOUT).await
-    }
-
-    /// `DELETE path` → JSON.
-    ///
-    /// # Errors
-    /// [`ClientError`].
-    pub async fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
-        self.json(Method::DELETE, path, None, ANSWER_TIMEOUT).await
-    }
-
-    async fn json<T: DeserializeOwned>(&self, method: Method, path: &str, body: Option<Bytes>, timeout: Duration) -> Result<T> {
-        let url = self.url(path);
+    pub async fn call_within<R: DeserializeOwned>(&self, call: Call<R>, timeout: Duration) -> Result<R> {
+        let url = self.url(&call);
+        let body = call.body.map(Bytes::from);
         let mut tries = Tries::new(self.retry, &url);
         loop {
-            let mut request = self.http.request(method.clone(), &url).timeout(timeout);
+            let mut request = self.http.request(call.method.clone(), &url).timeout(timeout);
             if let Some(body) = &body {
                 request = request.header(reqwest::header::CONTENT_TYPE, "application/json").body(body.clone());
             }
@@ -161,20 +116,15 @@ impl Client {
         }
     }
 
-    fn url(&self, path: &str) -> String {
-        format!("{}{path}", self.base())
+    /// Where a request goes.
+    pub(crate) fn url<R>(&self, call: &Call<R>) -> String {
+        format!("{}{}", self.base(), call.target)
     }
 }
 
 fn is_loopback(url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
     host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
-}
-
-fn to_json<B: Serialize + ?Sized>(path: &str, body: &B) -> Result<Bytes> {
-    serde_json::to_vec(body)
-        .map(Bytes::from)
-        .map_err(|e| ClientError::Foreign { url: path.to_owned(), reason: format!("the request cannot be written as JSON: {e}") })
 }
 
 fn from_json<T: DeserializeOwned>(url: &str, bytes: &[u8]) -> Result<T> {
@@ -184,7 +134,7 @@ fn from_json<T: DeserializeOwned>(url: &str, bytes: &[u8]) -> Result<T> {
 }
 
 /// Sends a request; anything but success is a failure.
-async fn answer(request: RequestBuilder) -> std::result::Result<Response, Failed> {
+pub(crate) async fn answer(request: RequestBuilder) -> std::result::Result<Response, Failed> {
     let response = request.send().await.map_err(|e| passing(&e))?;
     let status = response.status();
     if status.is_success() {
@@ -196,7 +146,7 @@ async fn answer(request: RequestBuilder) -> std::result::Result<Response, Failed
 }
 
 /// Reads an answer that is not a success.
-fn refusal(url: &str, status: StatusCode, body: &[u8]) -> Failed {
+pub(crate) fn refusal(url: &str, status: StatusCode, body: &[u8]) -> Failed {
     match serde_json::from_slice::<ApiError>(body) {
         Ok(error) if status == StatusCode::SERVICE_UNAVAILABLE => Failed::Passing(error.message),
         Ok(error) => Failed::Final(ClientError::Api(error)),
@@ -214,7 +164,7 @@ fn refusal(url: &str, status: StatusCode, body: &[u8]) -> Failed {
 }
 
 /// A transport failure: the next try may go better.
-fn passing(error: &reqwest::Error) -> Failed {
+pub(crate) fn passing(error: &reqwest::Error) -> Failed {
     Failed::Passing(cause(error))
 }
 
@@ -240,6 +190,8 @@ fn cause(error: &reqwest::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use aotfarm_protocol::endpoints::admin::HEALTH;
+
     use super::*;
 
     #[test]
@@ -253,8 +205,9 @@ mod tests {
             let error = Client::new(url).unwrap_err().to_string();
             assert!(error.contains(reason), "{url}: {error}");
         }
-        assert_eq!(Client::new("http://farm:7070/").unwrap().url("/v1/health"), "http://farm:7070/v1/health");
-        assert_eq!(Client::new("http://farm/aot").unwrap().url("/v1/health"), "http://farm/aot/v1/health");
+        let health = |base| Client::new(base).unwrap().url(&HEALTH.request());
+        assert_eq!(health("http://farm:7070/"), "http://farm:7070/v1/health");
+        assert_eq!(health("http://farm/aot"), "http://farm/aot/v1/health");
     }
 
     #[test]

@@ -4,12 +4,15 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use aotfarm_blob::file::{FileError, READ, blocking, hash, write_atomically};
+use aotfarm_protocol::endpoints::registry;
 use aotfarm_protocol::{
     ApiError, ArtifactMetadata, CpuIsa, Digest, ErrorCode, Index, Manifest, Reference, Selector, Target, VariantInfo, VersionInfo,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::client::{Client, ClientError, Progress};
+use crate::blobs::Progress;
+use crate::error::ClientError;
+use crate::http::Client;
 
 /// Why nothing was pulled.
 #[derive(Debug, thiserror::Error)]
@@ -107,7 +110,7 @@ pub async fn pull(
     out_dir: &Path,
     options: PullOptions<'_>,
 ) -> Result<Pulled, PullError> {
-    let version: VersionInfo = client.get(&format!("/v1/resolve?ref={reference}")).await?;
+    let version: VersionInfo = client.call(registry::RESOLVE.request(&reference.into())).await?;
     if let Selector::Digest(asked) = reference.selector
         && version.index != asked
     {

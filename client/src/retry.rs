@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::ClientError;
+use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
+
+use crate::error::ClientError;
 
 /// How often a request is tried and how long is waited between.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,17 +28,23 @@ impl Retry {
     /// One try.
     pub const NONE: Self = Self { tries: 1, first: Duration::ZERO, longest: Duration::ZERO };
 
-    /// The wait after the failure number `failed` (from 1): a `fraction` of 0 to 1 of the upper half of the doubled time, so that
-    /// many clients that lost the same server do not come back at the same moment.
-    fn wait(&self, failed: u32, fraction: f64) -> Duration {
-        let ceiling = self.first.saturating_mul(1 << (failed - 1).min(20)).min(self.longest);
-        ceiling.mul_f64(0.5 + 0.5 * fraction)
+    /// The waits between tries. Each is a random part of the upper half of the doubled time, so that many clients that lost the
+    /// same server do not come back at the same moment.
+    fn waits(self) -> ExponentialBackoff {
+        // The jitter adds up to as much again: half the time, and with it the upper half.
+        ExponentialBuilder::default()
+            .with_min_delay(self.first / 2)
+            .with_max_delay(self.longest / 2)
+            .with_factor(2.0)
+            .with_jitter()
+            .with_max_times(self.tries.saturating_sub(1) as usize)
+            .build()
     }
 }
 
 /// What a try came to, if not to its end.
 #[derive(Debug)]
-pub(super) enum Failed {
+pub(crate) enum Failed {
     /// It may go better another time.
     Passing(String),
     /// It will not.
@@ -50,28 +58,28 @@ impl<E: Into<ClientError>> From<E> for Failed {
 }
 
 /// The tries of one request.
-pub(super) struct Tries<'a> {
+pub(crate) struct Tries<'a> {
     retry: Retry,
     url: &'a str,
+    waits: ExponentialBackoff,
     failed: u32,
 }
 
 impl<'a> Tries<'a> {
-    pub(super) fn new(retry: Retry, url: &'a str) -> Self {
-        Self { retry, url, failed: 0 }
+    pub(crate) fn new(retry: Retry, url: &'a str) -> Self {
+        Self { retry, url, waits: retry.waits(), failed: 0 }
     }
 
     /// Waits for the next try, or gives up.
-    pub(super) async fn again(&mut self, failed: Failed) -> Result<(), ClientError> {
+    pub(crate) async fn again(&mut self, failed: Failed) -> Result<(), ClientError> {
         let cause = match failed {
             Failed::Final(error) => return Err(error),
             Failed::Passing(cause) => cause,
         };
         self.failed += 1;
-        if self.failed >= self.retry.tries {
+        let Some(wait) = self.waits.next() else {
             return Err(ClientError::Unreachable { url: self.url.to_owned(), tries: self.failed, cause });
-        }
-        let wait = self.retry.wait(self.failed, rand::random());
+        };
         tracing::debug!(
             url = self.url,
             try_number = self.failed,
@@ -84,8 +92,8 @@ impl<'a> Tries<'a> {
     }
 
     /// Something was achieved: the next failure is the first again.
-    pub(super) fn progressed(&mut self) {
-        self.failed = 0;
+    pub(crate) fn progressed(&mut self) {
+        *self = Self::new(self.retry, self.url);
     }
 }
 
@@ -96,9 +104,19 @@ mod tests {
     #[test]
     fn waits_double_up_to_the_longest_and_vary_in_their_upper_half() {
         let retry = Retry { tries: 9, first: Duration::from_millis(100), longest: Duration::from_millis(1000) };
-        let ms = |failed, fraction| retry.wait(failed, fraction).as_millis();
-        assert_eq!([1, 2, 3, 4, 5, 60].map(|n| ms(n, 1.0)), [100, 200, 400, 800, 1000, 1000]);
-        assert_eq!([1, 2, 3, 4, 5, 60].map(|n| ms(n, 0.0)), [50, 100, 200, 400, 500, 500]);
+        let (mut least, mut most) = ([f64::INFINITY; 8], [0.0_f64; 8]);
+        for _ in 0..1000 {
+            let waits: Vec<f64> = retry.waits().map(|wait| wait.as_secs_f64() * 1000.0).collect();
+            assert_eq!(waits.len(), 8, "one fewer than tries");
+            for (n, wait) in waits.into_iter().enumerate() {
+                (least[n], most[n]) = (least[n].min(wait), most[n].max(wait));
+            }
+        }
+        // A thousand draws come near both ends.
+        for (n, ceiling) in [100.0, 200.0, 400.0, 800.0, 1000.0, 1000.0, 1000.0, 1000.0].into_iter().enumerate() {
+            assert!((0.5 * ceiling..0.52 * ceiling).contains(&least[n]), "{n}: {}", least[n]);
+            assert!((0.98 * ceiling..=ceiling).contains(&most[n]), "{n}: {}", most[n]);
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use aotfarm_blob::file::{self, FileError, READ, blocking};
 use aotfarm_blob::frame::{self, DecodeError};
+use aotfarm_protocol::endpoints::registry;
 use aotfarm_protocol::{ApiError, Digest, ErrorCode};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
@@ -15,8 +16,9 @@ use reqwest::{Body, Response, StatusCode};
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::mpsc;
 
-use super::retry::{Failed, Tries};
-use super::{Client, ClientError, Result, STALL_TIMEOUT, answer, passing, refusal};
+use crate::error::ClientError;
+use crate::http::{ANSWER_TIMEOUT, Client, Result, STALL_TIMEOUT, answer, passing, refusal};
+use crate::retry::{Failed, Tries};
 
 /// Contents below this many bytes are sent without asking first whether they are there: the question costs as much.
 const ASK_FROM: usize = 16 * 1024;
@@ -36,10 +38,10 @@ impl Client {
     /// # Errors
     /// [`ClientError`].
     pub async fn has_blob(&self, digest: Digest) -> Result<bool> {
-        let url = self.blob_url(digest);
+        let url = self.url(&registry::BLOB_HEAD.request(digest));
         let mut tries = Tries::new(self.retry, &url);
         loop {
-            match self.http.head(&url).timeout(super::ANSWER_TIMEOUT).send().await {
+            match self.http.head(&url).timeout(ANSWER_TIMEOUT).send().await {
                 Ok(r) if r.status().is_success() => return Ok(true),
                 Ok(r) if r.status() == StatusCode::NOT_FOUND => return Ok(false),
                 // An answer to HEAD has no body to explain it.
@@ -93,7 +95,7 @@ impl Client {
     }
 
     async fn upload(&self, digest: Digest, body: impl Fn() -> Body) -> Result<()> {
-        let url = self.blob_url(digest);
+        let url = self.url(&registry::BLOB_PUT.request(digest));
         let mut tries = Tries::new(self.retry, &url);
         loop {
             let request = self.http.put(&url).timeout(TRANSFER_TIMEOUT).header(CONTENT_TYPE, "application/zstd").body(body());
@@ -163,7 +165,7 @@ impl Client {
         match error {
             DecodeError::Damaged(_) if !*again => {
                 *again = true;
-                self.post(&format!("/v1/blobs/{digest}/verify"), &()).await
+                self.call(registry::BLOB_VERIFY.request(digest)).await
             }
             DecodeError::Damaged(reason) => {
                 api(ErrorCode::Damaged, format!("blob {digest} arrives damaged from {}: {reason}", self.base()))
@@ -176,7 +178,7 @@ impl Client {
 
     /// Receives the compressed bytes that `sink` does not have yet.
     async fn download(&self, digest: Digest, sink: &mut impl Sink, progress: Progress<'_>) -> Result<()> {
-        let url = self.blob_url(digest);
+        let url = self.url(&registry::BLOB.request(digest));
         let mut tries = Tries::new(self.retry, &url);
         let mut etag: Option<String> = None;
         loop {
@@ -244,10 +246,6 @@ impl Client {
             return Err(Failed::Passing(format!("the connection was closed after {} of {total} bytes", sink.len())));
         }
         Ok(sink.flush().await?)
-    }
-
-    fn blob_url(&self, digest: Digest) -> String {
-        self.url(&format!("/v1/blobs/{digest}"))
     }
 }
 

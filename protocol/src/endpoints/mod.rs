@@ -1,0 +1,53 @@
+//! The HTTP API as values: method, path, types and audience of every operation, each in one place.
+//!
+//! | audience | endpoints | who registers the routes |
+//! |---|---|---|
+//! | people and their tools | [`client`] | `coordinator/src/http/client.rs` |
+//! | workers | [`worker`] | `coordinator/src/http/worker.rs` |
+//! | whoever stores or fetches models | [`registry`] | `registry/src/server` |
+//! | standard OCI tools | [`oci`] | `registry/src/server/oci.rs` |
+//! | operators | [`admin`] | `coordinator/src/http/admin.rs` |
+//!
+//! A client calls `client::JOB.request(id)` and sends what it gets; a server registers `client::JOB` with a function from
+//! a `JobId` to a `JobStatus`. An answer that is not a success has an [`ApiError`](crate::ApiError) as its body, except to
+//! OCI tools. `docs/openapi.json` is made from [`table`].
+
+/// Defines endpoints, and the table of them.
+///
+/// `/// Text.` `pub const NAME: Endpoint<Request, Response> = METHOD "/path";`
+macro_rules! endpoints {
+    ($audience:expr; $($(#[doc = $text:literal])+ pub const $name:ident: Endpoint<$request:ty, $response:ty> = $method:ident $path:literal;)+) => {
+        $(
+            $(#[doc = $text])+
+            pub const $name: Endpoint<$request, $response> =
+                Endpoint::new($audience, stringify!($name), ::http::Method::$method, $path, concat!($($text, "\n"),+));
+        )+
+
+        /// The endpoints of this module.
+        pub(super) fn table() -> Vec<Operation> {
+            vec![$($name.operation()),+]
+        }
+    };
+}
+
+pub mod admin;
+pub mod client;
+#[cfg(feature = "openapi")]
+pub(crate) mod describe;
+mod endpoint;
+pub mod oci;
+pub mod registry;
+mod request;
+mod response;
+mod schema;
+pub mod worker;
+
+pub use self::endpoint::{Audience, Call, Endpoint, Operation};
+pub use self::request::{Body, Path, PathParameters, Query, Request, Segment, ZstdFrames};
+pub use self::response::{Created, Headers, OciManifest, Octets, Response};
+pub use self::schema::Schema;
+
+/// Every operation of the API, by audience.
+pub fn table() -> Vec<Operation> {
+    [client::table(), worker::table(), registry::table(), oci::table(), admin::table()].concat()
+}

@@ -1,0 +1,4 @@
+//! Tests of the protocol's surface.
+
+mod endpoints;
+mod openapi;
