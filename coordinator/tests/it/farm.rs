@@ -2,7 +2,9 @@
 //!
 //! The fake compiler reads a "graph" that is a line of text: `specs=2 points=2 candidates=3 weights=a`. Every spec has that many
 //! candidates, of the families `naive`, `fast` and `slow`; `weights` changes the artifact but no task. The fake worker does any
-//! item at once; a candidate's time follows from its family and parameters. With `segments=faster` or `segments=slower` the model has batches of 1 and 8, of which
+//! item at once; a candidate's time follows from its family and parameters. `units=6` spreads the candidates over so many units, `work=uneven` makes each spec
+//! and each smaller point four times cheaper than the one before, with `legal=shrinking` each further point has one legal candidate less, with `tools=gpu` there are
+//! tools for measuring. With `segments=faster` or `segments=slower` the model has batches of 1 and 8, of which
 //! the large one takes longer for each image, and is so much faster or slower in segments.
 
 use std::collections::{BTreeMap, HashMap};
@@ -45,6 +47,12 @@ pub(crate) struct FakePlanner;
 struct FakeBlueprint {
     variants: Vec<VariantOutline>,
     candidates: usize,
+    /// How many units the candidates of a spec are spread over; without a number one for each family.
+    units: Option<usize>,
+    /// Each point has one legal candidate less than the one before.
+    shrinking: bool,
+    /// There are tools for measuring.
+    tools: bool,
     /// The last candidate is a vendor's library: fast, and of no family.
     vendor: bool,
     /// The job allows the library to win, by an algorithm.
@@ -67,6 +75,9 @@ impl Planner for FakePlanner {
         let number = |key: &str| words.get(key).and_then(|n| n.parse::<usize>().ok()).ok_or(PlanError::new(format!("no {key}")));
         let (specs, points) = (number("specs")?, number("points")?);
         let flops = words.get("flops").and_then(|n| n.parse().ok()).unwrap_or(1e6);
+        let uneven = words.get("work") == Some(&"uneven");
+        let work =
+            |spec: usize, point: usize| if uneven { flops * 0.25f64.powi(spec as i32) * f64::from(1 << point) } else { flops };
         let task = |target: Target, spec: usize, point: usize| TaskOutline {
             key: TaskKey(Digest::of(format!("task {spec} {point} {target}"))),
             // The last two specs, if there are so many, are kin.
@@ -75,7 +86,7 @@ impl Planner for FakePlanner {
             title: format!("op{spec}(n={})", 1 << point),
             point: BTreeMap::from([("n".to_owned(), 1 << point)]),
             calls: 1,
-            flops,
+            flops: work(spec, point),
             footprint: 0,
             allowed: 1e-5,
         };
@@ -86,6 +97,9 @@ impl Planner for FakePlanner {
         Ok(Arc::new(FakeBlueprint {
             variants: request.targets.iter().map(|t| variant(*t)).collect(),
             candidates: number("candidates")?,
+            units: words.get("units").and_then(|n| n.parse().ok()),
+            shrinking: words.get("legal") == Some(&"shrinking"),
+            tools: words.get("tools") == Some(&"gpu"),
             vendor: words.contains_key("vendor"),
             allowed: request.allow_vendor,
             weights: words.get("weights").copied().unwrap_or_default().to_owned(),
@@ -100,10 +114,15 @@ impl FakeBlueprint {
         &self.variants[task.variant].specs[task.spec].tasks[task.point]
     }
 
+    /// How many candidates a task has.
+    fn legal(&self, task: TaskRef) -> usize {
+        if self.shrinking { (self.candidates - task.point).max(1) } else { self.candidates }
+    }
+
     fn numbered(&self, task: TaskRef, n: usize) -> CandidateOutline {
         let of_vendor = self.vendor && n + 1 == self.candidates;
         let family = if of_vendor { VENDOR } else { ["naive@1", "fast@1", "slow@1"][n.min(1 + n % 2)] };
-        let unit = Digest::of(unit_text(task.spec, family));
+        let unit = Digest::of(unit_text(task.spec, family, self.units.filter(|_| n > 0).map(|units| n % units)));
         CandidateOutline {
             id: CandidateId(Digest::of(format!("{} {n}", self.outline(task).key))),
             family: family.to_owned(),
@@ -115,8 +134,11 @@ impl FakeBlueprint {
 
 const VENDOR: &str = "vendor@1";
 
-fn unit_text(spec: usize, family: &str) -> String {
-    format!("source of {family} for spec {spec}")
+const TOOLS: &str = "source of the tools";
+
+fn unit_text(spec: usize, family: &str, number: Option<usize>) -> String {
+    let number = number.map(|n| format!(", unit {n}")).unwrap_or_default();
+    format!("source of {family} for spec {spec}{number}")
 }
 
 impl Blueprint for FakeBlueprint {
@@ -125,12 +147,14 @@ impl Blueprint for FakeBlueprint {
     }
 
     fn candidates(&self, task: TaskRef, _: TuneMode, trials: Option<u32>) -> Vec<CandidateOutline> {
-        let n = self.candidates.min(trials.map_or(usize::MAX, |t| t as usize));
+        let n = self.legal(task).min(trials.map_or(usize::MAX, |t| t as usize));
         (0..n).map(|n| self.numbered(task, n)).collect()
     }
 
     fn candidate(&self, task: TaskRef, family: &str, params: &Params) -> Option<CandidateOutline> {
-        Some(self.numbered(task, params["n"] as usize)).filter(|c| c.family == family && family != VENDOR)
+        let n = params["n"] as usize;
+        let legal = !self.shrinking || n < self.legal(task);
+        Some(self.numbered(task, n)).filter(|c| legal && c.family == family && family != VENDOR)
     }
 
     fn alike(&self, task: TaskRef, family: &str, params: &Params) -> Option<CandidateOutline> {
@@ -138,7 +162,7 @@ impl Blueprint for FakeBlueprint {
     }
 
     fn siblings(&self, task: TaskRef, candidate: &CandidateOutline) -> Vec<CandidateOutline> {
-        (0..self.candidates).map(|n| self.numbered(task, n)).filter(|c| c.unit == candidate.unit).collect()
+        (0..self.legal(task)).map(|n| self.numbered(task, n)).filter(|c| c.unit == candidate.unit).collect()
     }
 
     fn reference(&self, task: TaskRef) -> CandidateOutline {
@@ -146,7 +170,7 @@ impl Blueprint for FakeBlueprint {
     }
 
     fn tools(&self, _: usize) -> Option<Digest> {
-        None
+        self.tools.then(|| Digest::of(TOOLS))
     }
 
     fn key_for(&self, task: TaskRef, _: Target) -> TaskKey {
@@ -155,8 +179,10 @@ impl Blueprint for FakeBlueprint {
 
     fn source(&self, unit: Digest) -> String {
         let specs = self.variants[0].specs.len();
-        let texts = (0..specs).flat_map(|s| ["naive@1", "fast@1", "slow@1", VENDOR].map(|f| unit_text(s, f)));
-        texts.into_iter().find(|t| Digest::of(t) == unit).expect("a unit of this blueprint")
+        let numbers = || std::iter::once(None).chain((0..self.units.unwrap_or(0)).map(Some));
+        let families = ["naive@1", "fast@1", "slow@1", VENDOR];
+        let texts = (0..specs).flat_map(|s| families.iter().flat_map(move |f| numbers().map(move |n| unit_text(s, f, n))));
+        texts.chain([TOOLS.to_owned()]).find(|t| Digest::of(t) == unit).expect("a unit of this blueprint")
     }
 
     fn measure(
@@ -203,7 +229,7 @@ impl Blueprint for FakeBlueprint {
         task: TaskRef,
         considered: &[CandidateId],
         outcomes: &[(CandidateId, Outcome)],
-        _beside: &[CandidateId],
+        beside: &[CandidateId],
     ) -> Decision {
         let time = |o: &Outcome| match o {
             Outcome::Measured(m) => Some(m.median()),
@@ -213,18 +239,22 @@ impl Blueprint for FakeBlueprint {
         let ours = outcomes.iter().filter(|(id, _)| Some(*id) != of_vendor);
         let best = ours.filter_map(|(id, o)| Some((time(o)?, *id))).min_by(|a, b| a.0.total_cmp(&b.0));
         let timed = outcomes.iter().filter(|(_, o)| time(o).is_some()).count() as u32;
+        let all = (0..self.candidates).map(|n| self.numbered(task, n));
         let rows = considered
             .iter()
-            .map(|id| AutotuneRow {
-                family: "f".to_owned(),
-                params: id.to_string(),
-                outcome: Outcome::Unsupported { reason: "not shown".to_owned() },
-                seconds: None,
-                verdict: "v".to_owned(),
-                baseline: false,
+            .map(|id| {
+                let row = all.clone().find(|c| c.id == *id).expect("a candidate of this task");
+                let outcome = outcomes.iter().find(|(of, _)| of == id).map(|(_, outcome)| outcome.clone());
+                AutotuneRow {
+                    family: row.family,
+                    params: row.params["n"].to_string(),
+                    outcome: outcome.unwrap_or(Outcome::Unsupported { reason: "nothing is known".to_owned() }),
+                    seconds: None,
+                    verdict: format!("{} winners at other points", beside.len()),
+                    baseline: false,
+                }
             })
             .collect();
-        let all = (0..self.candidates).map(|n| self.numbered(task, n));
         let of_vendor = outcomes.iter().find(|(id, o)| self.allowed && Some(*id) == of_vendor && time(o).is_some());
         if of_vendor.is_some() {
             let params = Params::from([("algorithm".to_owned(), 3)]);

@@ -4,5 +4,6 @@ mod api;
 mod farm;
 mod flow;
 mod leases;
+mod recorded;
 mod resume;
 mod tuner;

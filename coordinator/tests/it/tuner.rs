@@ -16,7 +16,7 @@ fn blueprint(text: &str) -> Arc<dyn Blueprint> {
     blueprint_of(text, false)
 }
 
-fn blueprint_of(text: &str, allow_vendor: bool) -> Arc<dyn Blueprint> {
+pub(crate) fn blueprint_of(text: &str, allow_vendor: bool) -> Arc<dyn Blueprint> {
     let request = JobRequest {
         name: "net".to_owned(),
         graph: Digest::of(text),
