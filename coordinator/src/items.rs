@@ -99,7 +99,7 @@ pub(crate) fn result_blob(result: &WorkResult) -> Option<Digest> {
         WorkResult::Linked { artifact, .. } => Some(*artifact),
         WorkResult::BuildFailed { .. }
         | WorkResult::Measured { .. }
-        | WorkResult::Rehearsed { .. }
+        | WorkResult::ModelRaced { .. }
         | WorkResult::Profiled { .. }
         | WorkResult::Rejected { .. } => None,
     }

@@ -4,6 +4,4 @@ mod api;
 mod farm;
 mod flow;
 mod leases;
-mod recorded;
 mod resume;
-mod tuner;

@@ -1,16 +1,19 @@
-//! All that searches ask for, in order, as snapshots: what a change of the search's structure must leave as it is.
+//! All that searches ask for, in order, as snapshots: what a change of the search's structure must
+//! leave as it is.
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use aotfarm_coordinator::planner::CandidateOutline;
-use aotfarm_coordinator::tuner::{Action, Cost, Known, KnownOutcomes, Settings, Similar, Tuner};
 use aotfarm_protocol::*;
+use aotfarm_search::{
+    Action, CandidateOutline, Cost, Known, KnownOutcomes, Overview, Search, SearchSpace as _, Settings, Similar,
+};
 
-use crate::tuner::blueprint_of;
+use crate::search::script;
 
-/// Uneven work, kin, more units than a search builds, and candidates that are legal at small sizes only.
+/// Uneven work, a shared core, more units than a search builds, and candidates that are legal at
+/// small sizes only.
 const CPU: &str = "specs=5 points=3 candidates=60 units=24 work=uneven flops=8e8 legal=shrinking weights=a";
 /// Likewise with tools for measuring and a vendor's library.
 const GPU: &str = "specs=5 points=3 candidates=30 work=uneven flops=8e11 legal=shrinking tools=gpu vendor=1 weights=a";
@@ -53,17 +56,17 @@ fn listed<'a>(labels: impl IntoIterator<Item = &'a String>) -> String {
     labels.into_iter().map(String::as_str).collect::<Vec<_>>().join(", ")
 }
 
-/// Runs a search to its end and writes down what it asked for; items end in the order in which they were asked for, one before each look.
-/// Outcomes go to `known`.
+/// Runs a search to its end and writes down what it asked for; items end in the order in which they
+/// were asked for, one before each look. Outcomes go to `known`.
 fn record(text: &str, settings: Settings, known: &mut KnownOutcomes, similar: Similar) -> String {
-    let plan = blueprint_of(text, false);
-    let mut tuner = Tuner::new(Arc::clone(&plan), 0, settings, Arc::new(known.clone())).beginning_with(similar);
+    let plan = script(text);
+    let mut search = Search::new(Arc::clone(&plan) as _, 0, settings, Arc::new(known.clone()), similar);
     let mut log = String::new();
     let mut open = VecDeque::new();
     let label = |c: &CandidateOutline| format!("{} {}", c.family, c.params["n"]);
     let mut first = true;
     loop {
-        for action in tuner.advance() {
+        for action in search.advance() {
             match &action {
                 Action::Build { unit, label } => writeln!(log, "build {}: {label}", plan.source(*unit)).unwrap(),
                 Action::Measure { task, spec, .. } => {
@@ -108,7 +111,8 @@ fn record(text: &str, settings: Settings, known: &mut KnownOutcomes, similar: Si
             }
         }
         if first {
-            writeln!(log, "overview {:?}", tuner.overview()).unwrap();
+            let Overview { tasks, known, candidates, units } = search.overview();
+            writeln!(log, "overview {:?}", (tasks, known, candidates, units)).unwrap();
             first = false;
         }
         let Some(next) = open.pop_front() else { break };
@@ -121,7 +125,7 @@ fn record(text: &str, settings: Settings, known: &mut KnownOutcomes, similar: Si
                     s if s.contains("fast@1 for spec 1") && s.ends_with("unit 2") => None,
                     _ => Some(Ok(unit)),
                 };
-                tuner.built(unit, end, cost);
+                search.built(unit, end, cost);
             }
             Action::Measure { task, spec, candidates } => {
                 let outcomes: Vec<_> =
@@ -133,17 +137,17 @@ fn record(text: &str, settings: Settings, known: &mut KnownOutcomes, similar: Si
                     known.entry(spec.task).or_default().insert(*id, entry);
                 }
                 let cost = Cost { seconds: 1.5, worker: Some("measurer".to_owned()) };
-                tuner.measured(task, (!given_up).then_some(outcomes), cost);
-                writeln!(log, "remaining {} ms", tuner.remaining_ms()).unwrap();
+                search.measured(task, (!given_up).then_some(outcomes), cost);
+                writeln!(log, "remaining {} ms", search.remaining_ms()).unwrap();
             }
             other => unreachable!("{other:?} is not open"),
         }
     }
-    assert!(tuner.is_done());
-    writeln!(log, "{:?}", tuner.tally()).unwrap();
-    for contest in tuner.contests() {
-        let labels: Vec<String> = contest.candidates.iter().map(label).collect();
-        writeln!(log, "finalists of {} at {:?}: {}", contest.title, contest.point, listed(&labels)).unwrap();
+    assert!(search.is_done());
+    writeln!(log, "{:?}", search.tally()).unwrap();
+    for finalists in search.finalists() {
+        let labels: Vec<String> = finalists.candidates.iter().map(label).collect();
+        writeln!(log, "finalists of {} at {:?}: {}", finalists.title, finalists.point, listed(&labels)).unwrap();
     }
     log
 }
@@ -164,8 +168,7 @@ fn quick_on_a_cpu() {
 
 #[test]
 fn quick_on_a_cpu_after_similar_tasks() {
-    let tasks =
-        blueprint_of(CPU, false).variants()[0].specs.iter().flat_map(|s| s.tasks.iter().map(|t| t.key)).collect::<Vec<_>>();
+    let tasks = script(CPU).variants()[0].specs.iter().flat_map(|s| s.tasks.iter().map(|t| t.key)).collect::<Vec<_>>();
     let of = |family: &str, n: i64| (family.to_owned(), Params::from([("n".to_owned(), n)]));
     let points = [
         of("fast@1", 48),
