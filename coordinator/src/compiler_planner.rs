@@ -5,32 +5,22 @@ use std::collections::{BTreeMap, HashMap};
 use std::error::Error as StdError;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use aotfarm_compiler::candidate::TuningTask;
-use aotfarm_compiler::candidate::measure;
-use aotfarm_compiler::candidate::{self, Candidate, FAMILIES, title};
-use aotfarm_compiler::interp::{self, Case, Tensor};
-use aotfarm_compiler::ir::{Bindings, Graph, verify};
+use aotfarm_compiler::candidate::{self, Candidate, FAMILIES, TuningTask, measure, title};
+use aotfarm_compiler::ir::{Bindings, Graph};
 use aotfarm_compiler::link::{self, ArtifactInfo, SpecChoice};
-use aotfarm_compiler::plan::spec::{AttentionSpec, KernelKind, Reduction, TensorSpec};
 use aotfarm_compiler::plan::{self, Plan, Step};
 use aotfarm_compiler::select::Admission;
-use aotfarm_compiler::{import, passes, select};
+use aotfarm_compiler::{check_case, flops, import, passes, select, with_ranges};
 use aotfarm_protocol::{
-    Accuracy, CandidateId, DType, Digest, DimRange, JobRequest, MeasureProtocol, MeasureSpec, Outcome, Params, Target, TaskKey,
-    TuneMode,
+    Accuracy, CandidateId, Digest, JobRequest, MeasureProtocol, MeasureSpec, Outcome, Params, Target, TaskKey, TuneMode,
 };
 use aotfarm_search::{
     CandidateOutline, Configuration, SearchSpace, SelectionOutline, SpecOutline, TaskOutline, TaskRef, VariantOutline,
 };
 use bytes::Bytes;
-use rand::{RngExt as _, SeedableRng as _};
-use rand_chacha::ChaCha8Rng;
 
 use crate::error::chain;
 use crate::planner::{Blueprint, LinkOutline, Planner, Refusal};
-
-/// Seed of the inputs of the case that every artifact must reproduce.
-const CHECK_SEED: u64 = 0x616f_7466_6172_6d00;
 
 /// Plans with the compiler of this build.
 #[derive(Debug, Clone, Copy, Default)]
@@ -44,7 +34,7 @@ impl Planner for CompilerPlanner {
     fn plan(&self, bytes: Bytes, request: &JobRequest) -> Result<Arc<dyn Blueprint>, Refusal> {
         let digest = Digest::of(&bytes);
         let graph = import::load(Arc::new(bytes), &request.name).map_err(fault)?;
-        let graph = with_ranges(graph, &request.dims)?;
+        let graph = with_ranges(graph, &request.dims).map_err(|e| Refusal { hint: e.hint(), ..fault(e) })?;
         let lowered = passes::run(graph.clone(), None).map_err(fault)?;
         let variants = request
             .targets
@@ -59,25 +49,6 @@ impl Planner for CompilerPlanner {
 
 fn fault(error: impl StdError) -> Refusal {
     Refusal::new(chain(&error))
-}
-
-/// Replaces ranges of symbolic dimensions.
-fn with_ranges(mut graph: Graph, ranges: &[DimRange]) -> Result<Graph, Refusal> {
-    for range in ranges {
-        let Some(dim) = graph.dims.iter_mut().find(|d| d.sym.as_str() == range.name) else {
-            let names: Vec<_> = graph.dims.iter().map(|d| d.sym.as_str()).collect();
-            return Err(Refusal {
-                message: format!("the graph `{}` has no symbolic dimension `{}`", graph.name, range.name.escape_default()),
-                hint: Some(if names.is_empty() { "it has none".to_owned() } else { format!("it has {}", names.join(", ")) }),
-            });
-        };
-        (dim.min, dim.max) = (range.min, range.max);
-        dim.hint = dim.hint.filter(|h| (range.min..=range.max).contains(h));
-    }
-    if !ranges.is_empty() {
-        verify(&graph).map_err(fault)?;
-    }
-    Ok(graph)
 }
 
 /// The plan for one target.
@@ -120,7 +91,7 @@ impl Variant {
             title: title(task),
             point: named(point),
             calls: *calls,
-            flops: flops(task),
+            flops: flops::estimate(task),
             allowed: measure::allowed(task, self.accuracy),
             footprint: self.plan.footprint(point),
         };
@@ -131,34 +102,6 @@ impl Variant {
 
 fn named(point: &Bindings) -> BTreeMap<String, i64> {
     point.iter().map(|(sym, size)| (sym.as_str().to_owned(), size)).collect()
-}
-
-/// Estimated operations of one run: exact for products, a few per element for the rest.
-fn flops(task: &TuningTask) -> f64 {
-    let elements = |t: &TensorSpec| t.shape.iter().map(|s| s.at(&task.point) as f64).product::<f64>();
-    let spec = &task.spec;
-    let outputs: f64 = spec.outputs.iter().map(elements).sum();
-    let inner = match &spec.kind {
-        // [O, …]: every output takes all but the first. A pooled one takes as many as the pooling's stride leaves out.
-        KernelKind::Conv(conv) => {
-            let terms = |w: &TensorSpec| 2.0 * w.shape[1..].iter().map(|s| s.at(&task.point) as f64).product::<f64>();
-            let branch = conv.branch.and_then(|b| spec.weights.get(b.weight));
-            let pooled = conv.pool.map_or(1, |p| p.window.stride[0] * p.window.stride[1]);
-            spec.weights.first().into_iter().chain(branch).map(terms).sum::<f64>() * pooled as f64
-        }
-        KernelKind::MatMul(_) => spec.inputs.first().and_then(|a| a.shape.last()).map_or(1.0, |k| 2.0 * k.at(&task.point) as f64),
-        // Every score takes a row of query and of key, and is multiplied by a row of value.
-        KernelKind::Attention(AttentionSpec { rows: [_, keys], widths: [width, values], .. }) => {
-            2.0 * keys.at(&task.point) as f64 * (width + values) as f64 / *values as f64
-        }
-        KernelKind::Pool(p) => (p.window.kernel[0] * p.window.kernel[1]) as f64,
-        KernelKind::Rows(_) => 16.0,
-        KernelKind::Loops(nest) => {
-            let reduced = |r: &Reduction| r.extents.iter().map(|e| e.at(&task.point) as f64).product();
-            nest.reduction.as_ref().map_or(2.0, reduced)
-        }
-    };
-    outputs * inner
 }
 
 /// What was rendered so far.
@@ -351,20 +294,7 @@ impl Blueprint for CompiledModel {
     }
 
     fn check_case(&self) -> Result<Vec<u8>, Refusal> {
-        let smallest: Bindings = self.graph.dims.iter().map(|d| (d.sym.clone(), d.min)).collect();
-        let mut rng = ChaCha8Rng::seed_from_u64(CHECK_SEED);
-        let mut inputs = Vec::new();
-        for id in &self.graph.inputs {
-            let value = self.graph.value(*id);
-            let shape = value.ty.shape.iter().map(|e| e.eval(&smallest)).collect::<Result<Vec<i64>, _>>().map_err(fault)?;
-            let shape =
-                shape.into_iter().map(usize::try_from).collect::<Result<Vec<usize>, _>>().map_err(|_| {
-                    Refusal::new(format!("input `{}` has a negative size at the smallest dimensions", value.name))
-                })?;
-            inputs.push(random_tensor(value.ty.dtype, shape, &mut rng));
-        }
-        let outputs = interp::run(&self.graph, &inputs).map_err(fault)?;
-        Ok(Case { inputs, outputs }.write())
+        Ok(check_case(&self.graph).map_err(fault)?.write())
     }
 
     fn profile_points(&self) -> Vec<BTreeMap<String, i64>> {
@@ -373,45 +303,11 @@ impl Blueprint for CompiledModel {
     }
 }
 
-/// Floats have mean 0 and variance 1. Integers are 0 or 1, and the first of each row is 1: valid as
-/// an index into any table, and as a mask that does not hide all.
-fn random_tensor(dtype: DType, shape: Vec<usize>, rng: &mut ChaCha8Rng) -> Tensor {
-    let count: usize = shape.iter().product();
-    let row = shape.last().copied().unwrap_or(1).max(1);
-    let mut data = Vec::with_capacity(count * dtype.size());
-    for i in 0..count {
-        if dtype.is_float() {
-            let x: f32 = rng.random_range(-1.732..1.732);
-            match dtype {
-                DType::F16 => data.extend(half::f16::from_f32(x).to_le_bytes()),
-                DType::Bf16 => data.extend(half::bf16::from_f32(x).to_le_bytes()),
-                DType::F64 => data.extend(f64::from(x).to_le_bytes()),
-                _ => data.extend(x.to_le_bytes()),
-            }
-        } else {
-            let one = rng.random_range(0..2u8) | u8::from(i % row == 0);
-            data.push(one);
-            data.resize(data.len() + dtype.size() - 1, 0);
-        }
-    }
-    Tensor { dtype, shape, data }
-}
-
 #[cfg(test)]
 mod tests {
-    use aotfarm_protocol::{Precision, Segment};
+    use aotfarm_protocol::{DimRange, Precision, Segment};
 
     use super::*;
-
-    #[test]
-    fn integer_inputs_are_valid_indices_and_masks() {
-        let mut rng = ChaCha8Rng::seed_from_u64(1);
-        let t = random_tensor(DType::I64, vec![3, 4], &mut rng);
-        let values: Vec<i64> = t.data.chunks(8).map(|c| i64::from_le_bytes(c.try_into().unwrap())).collect();
-        assert_eq!(values.len(), 12);
-        assert!(values.iter().all(|v| (0..2).contains(v)));
-        assert!(values.chunks(4).all(|row| row[0] == 1));
-    }
 
     /// A small convolution network, planned for real: what the driver relies on.
     #[test]

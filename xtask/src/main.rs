@@ -25,7 +25,7 @@ enum Task {
 }
 
 /// Which rooms each room may import, in the order of the flow. A worker gets sources by digest and never imports the compiler.
-const MAY_IMPORT: [(&str, &[&str]); 13] = [
+const MAY_IMPORT: [(&str, &[&str]); 14] = [
     ("protocol", &[]),
     ("abi", &[]),
     ("compiler/ir", &["protocol", "abi"]),
@@ -35,7 +35,8 @@ const MAY_IMPORT: [(&str, &[&str]); 13] = [
     ("compiler", &["protocol", "abi", "ir", "frontend", "plan", "kernels"]),
     ("runtime", &["protocol", "abi"]),
     ("registry", &["protocol", "abi"]),
-    ("coordinator", &["protocol", "compiler", "registry"]),
+    ("coordinator/search", &["protocol"]),
+    ("coordinator", &["protocol", "compiler", "registry", "search"]),
     ("worker", &["protocol", "abi", "runtime", "registry"]),
     ("cli", &["protocol", "runtime", "compiler", "registry", "coordinator", "worker"]),
     ("xtask", &[]),

@@ -8,8 +8,8 @@
 //! | part | what |
 //! |---|---|
 //! | `outline`, `space` | tasks and candidates, and where they come from |
-//! | `strategy` | what a task begins with, how much is tried, how it is timed: one file for each mode and kind of device |
-//! | `shares` | the heaviest tasks get most of the time and of the units; the tasks of a core share a search |
+//! | `strategy` | what a task begins with, how much is tried, how it is timed: a file a strategy |
+//! | `shares` | heavy tasks get most of the time and units; the tasks of a core share a search |
 //! | `search`, `task`, `units` | the state machine |
 //! | `known` | outcomes of earlier searches, of this task and of similar ones |
 //! | `ranking` | what orders candidates |

@@ -146,19 +146,19 @@ async fn two_clients_at_once_get_one_version() {
 }
 
 #[tokio::test]
-async fn a_follower_leads_when_its_leader_is_cancelled() {
+async fn a_job_that_waits_for_an_equal_one_does_the_work_when_that_is_cancelled() {
     let dir = tempfile::tempdir().unwrap();
     let farm = Farm::new(&dir).await;
     let worker = farm.worker("a").await;
-    let leader = farm.submit("net", GRAPH).await;
-    farm.wait_for_state(leader.id, JobState::Tuning).await;
-    let follower = farm.submit("net", GRAPH).await;
+    let first = farm.submit("net", GRAPH).await;
+    farm.wait_for_state(first.id, JobState::Tuning).await;
+    let second = farm.submit("net", GRAPH).await;
     farm.wait_for("the note that it follows", async |farm: &Farm| {
-        farm.log(follower.id).await.iter().any(|e| matches!(e, JobEvent::Note { .. })).then_some(())
+        farm.log(second.id).await.iter().any(|e| matches!(e, JobEvent::Note { .. })).then_some(())
     })
     .await;
-    farm.call::<JobStatus>("POST", &format!("/v1/jobs/{}/cancel", leader.id), &()).await.unwrap();
-    let done = worker.work(&farm, follower.id).await;
+    farm.call::<JobStatus>("POST", &format!("/v1/jobs/{}/cancel", first.id), &()).await.unwrap();
+    let done = worker.work(&farm, second.id).await;
     assert_eq!((done.state, done.published.unwrap().existed), (JobState::Published, false));
 }
 
