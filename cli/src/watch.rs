@@ -146,7 +146,7 @@ fn progress(items: &BTreeMap<WorkKind, Count>, running: &[(String, String)], eta
         WorkKind::Build => "build",
         WorkKind::Measure => "measure",
         WorkKind::Link => "link",
-        WorkKind::Rehearse => "rehearse",
+        WorkKind::ModelRace => "race",
         WorkKind::Profile => "profile",
     };
     let mut text: Vec<String> = items.iter().map(|(kind, c)| format!("{} {}/{}", word(*kind), c.done, c.total)).collect();

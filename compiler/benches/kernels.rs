@@ -18,8 +18,7 @@ use std::time::Instant;
 use aotfarm_compiler::candidate::TuningTask;
 use aotfarm_compiler::candidate::measure::{operands, tolerance};
 use aotfarm_compiler::candidate::{self, Candidate};
-use aotfarm_compiler::plan::spec::KernelKind;
-use aotfarm_compiler::{ir, passes, plan};
+use aotfarm_compiler::{flops, ir, passes, plan};
 use aotfarm_protocol::{CpuIsa, Lattice, OperandRole, Precision, Target, TuneMode};
 use libloading::Library;
 use rand::{RngExt as _, SeedableRng as _};
@@ -89,32 +88,13 @@ fn main() {
         println!("\n{} x {title}", planned.calls);
         for (label, seconds) in rows.iter().take(options.show) {
             print!("  {:9.4} ms  {label}", seconds * 1e3);
-            if let Some(flops) = flops(&planned.task) {
+            if let Some(flops) = flops::of_product(&planned.task) {
                 print!("  {:.0} GFLOP/s, {:.0} % of peak", flops / seconds / 1e9, flops / seconds / 1e9 / peak * 100.0);
             }
             println!();
         }
     }
     println!("\n{} batch {} on {}: {:.3} ms", options.model, options.batch, options.target, total * 1e3);
-}
-
-/// Multiply-adds count two.
-fn flops(task: &TuningTask) -> Option<f64> {
-    let spec = &task.spec;
-    let elements =
-        |t: &aotfarm_compiler::plan::spec::TensorSpec| t.shape.iter().map(|s| s.at(&task.point) as f64).product::<f64>();
-    match &spec.kind {
-        KernelKind::Conv(conv) => {
-            let weight = spec.weights.first()?;
-            // A fused pooling leaves out most of what it reads.
-            let pooled = conv.pool.map_or(1, |p| p.window.stride[0] * p.window.stride[1]) as f64;
-            Some(2.0 * elements(spec.outputs.first()?) * pooled * elements(weight) / weight.shape[0].at(&task.point) as f64)
-        }
-        KernelKind::MatMul(_) => {
-            Some(2.0 * elements(spec.outputs.first()?) * spec.inputs.first()?.shape.last()?.at(&task.point) as f64)
-        }
-        KernelKind::Attention(_) | KernelKind::Pool(_) | KernelKind::Rows(_) | KernelKind::Loops(_) => None,
-    }
 }
 
 /// By L2 norms.

@@ -1,7 +1,8 @@
 //! The compiler: Graph → Plan → Candidate → Selection → LinkSpec. Pure: no IO, no clock, no async.
 //!
-//! A facade over the crates along the flow: [`ir`] ← [`import`], [`plan`] ← [`candidate`]; what chooses among measured candidates and
-//! what makes an artifact of them is here.
+//! A facade over the crates along the flow: [`ir`] ← [`import`], [`plan`] ← [`candidate`]. What
+//! chooses among measured candidates and what makes an artifact of them is here, and what a job needs
+//! besides: ranges of dimensions, estimates of work, the case that artifacts must reproduce.
 pub use aotfarm_frontend as import;
 pub use aotfarm_ir::{self as ir, interp};
 pub use aotfarm_kernels as candidate;
@@ -11,5 +12,11 @@ pub use aotfarm_plan::{self as plan, passes};
 /// compiles to (see `build.rs`). It is part of a job's key, and artifacts name it.
 pub const VERSION: &str = env!("AOTFARM_COMPILER_VERSION");
 
+mod check;
+pub mod flops;
 pub mod link;
+mod ranges;
 pub mod select;
+
+pub use check::{CheckError, check_case};
+pub use ranges::{RangeError, with_ranges};

@@ -22,7 +22,7 @@ pub const PATIENCE_MS: i64 = 6_000;
 
 /// Whether `kind` must be alone on its host.
 pub const fn is_exclusive(kind: WorkKind) -> bool {
-    matches!(kind, WorkKind::Measure | WorkKind::Rehearse | WorkKind::Profile)
+    matches!(kind, WorkKind::Measure | WorkKind::ModelRace | WorkKind::Profile)
 }
 
 /// Whether something with these compilers and this device can do an item.
@@ -156,7 +156,7 @@ mod tests {
 
     const V3: Target = Target::Cpu(CpuIsa::X86_64V3);
     const V4: Target = Target::Cpu(CpuIsa::X86_64V4);
-    const ALL: [WorkKind; 5] = [WorkKind::Build, WorkKind::Measure, WorkKind::Link, WorkKind::Rehearse, WorkKind::Profile];
+    const ALL: [WorkKind; 5] = [WorkKind::Build, WorkKind::Measure, WorkKind::Link, WorkKind::ModelRace, WorkKind::Profile];
 
     fn job(n: u128) -> JobId {
         JobId(Uuid::from_u128(n))

@@ -5,32 +5,22 @@ use std::collections::{BTreeMap, HashMap};
 use std::error::Error as StdError;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use aotfarm_compiler::candidate::TuningTask;
-use aotfarm_compiler::candidate::measure;
-use aotfarm_compiler::candidate::{self, Candidate, FAMILIES, title};
-use aotfarm_compiler::interp::{self, Case, Tensor};
-use aotfarm_compiler::ir::{Bindings, Graph, verify};
+use aotfarm_compiler::candidate::{self, Candidate, FAMILIES, TuningTask, measure, title};
+use aotfarm_compiler::ir::{Bindings, Graph};
 use aotfarm_compiler::link::{self, ArtifactInfo, SpecChoice};
-use aotfarm_compiler::plan::spec::{AttentionSpec, KernelKind, Reduction, TensorSpec};
 use aotfarm_compiler::plan::{self, Plan, Step};
 use aotfarm_compiler::select::Admission;
-use aotfarm_compiler::{import, passes, select};
+use aotfarm_compiler::{check_case, flops, import, passes, select, with_ranges};
 use aotfarm_protocol::{
-    Accuracy, CandidateId, DType, Digest, DimRange, JobRequest, MeasureProtocol, MeasureSpec, Outcome, Params, Target, TaskKey,
-    TuneMode,
+    Accuracy, CandidateId, Digest, JobRequest, MeasureProtocol, MeasureSpec, Outcome, Params, Target, TaskKey, TuneMode,
+};
+use aotfarm_search::{
+    CandidateOutline, Configuration, SearchSpace, SelectionOutline, SpecOutline, TaskOutline, TaskRef, VariantOutline,
 };
 use bytes::Bytes;
-use rand::{RngExt as _, SeedableRng as _};
-use rand_chacha::ChaCha8Rng;
 
 use crate::error::chain;
-use crate::planner::{
-    Blueprint, CandidateOutline, Cast, Decision, LinkOutline, PlanError, Planner, SpecOutline, TaskOutline, TaskRef,
-    VariantOutline,
-};
-
-/// Seed of the inputs of the case that every artifact must reproduce.
-const CHECK_SEED: u64 = 0x616f_7466_6172_6d00;
+use crate::planner::{Blueprint, LinkOutline, Planner, Refusal};
 
 /// Plans with the compiler of this build.
 #[derive(Debug, Clone, Copy, Default)]
@@ -41,10 +31,10 @@ impl Planner for CompilerPlanner {
         aotfarm_compiler::VERSION.to_owned()
     }
 
-    fn plan(&self, bytes: Bytes, request: &JobRequest) -> Result<Arc<dyn Blueprint>, PlanError> {
+    fn plan(&self, bytes: Bytes, request: &JobRequest) -> Result<Arc<dyn Blueprint>, Refusal> {
         let digest = Digest::of(&bytes);
         let graph = import::load(Arc::new(bytes), &request.name).map_err(fault)?;
-        let graph = with_ranges(graph, &request.dims)?;
+        let graph = with_ranges(graph, &request.dims).map_err(|e| Refusal { hint: e.hint(), ..fault(e) })?;
         let lowered = passes::run(graph.clone(), None).map_err(fault)?;
         let variants = request
             .targets
@@ -57,27 +47,8 @@ impl Planner for CompilerPlanner {
     }
 }
 
-fn fault(error: impl StdError) -> PlanError {
-    PlanError::new(chain(&error))
-}
-
-/// Replaces ranges of symbolic dimensions.
-fn with_ranges(mut graph: Graph, ranges: &[DimRange]) -> Result<Graph, PlanError> {
-    for range in ranges {
-        let Some(dim) = graph.dims.iter_mut().find(|d| d.sym.as_str() == range.name) else {
-            let names: Vec<_> = graph.dims.iter().map(|d| d.sym.as_str()).collect();
-            return Err(PlanError {
-                message: format!("the graph `{}` has no symbolic dimension `{}`", graph.name, range.name.escape_default()),
-                hint: Some(if names.is_empty() { "it has none".to_owned() } else { format!("it has {}", names.join(", ")) }),
-            });
-        };
-        (dim.min, dim.max) = (range.min, range.max);
-        dim.hint = dim.hint.filter(|h| (range.min..=range.max).contains(h));
-    }
-    if !ranges.is_empty() {
-        verify(&graph).map_err(fault)?;
-    }
-    Ok(graph)
+fn fault(error: impl StdError) -> Refusal {
+    Refusal::new(chain(&error))
 }
 
 /// The plan for one target.
@@ -96,12 +67,12 @@ struct Spec {
 }
 
 impl Variant {
-    fn new(plan: Plan, request: &JobRequest) -> Result<Self, PlanError> {
+    fn new(plan: Plan, request: &JobRequest) -> Result<Self, Refusal> {
         let mut specs: BTreeMap<usize, Spec> = BTreeMap::new();
         for point in plan.tune_points(&request.tune_at) {
             for found in candidate::tasks(&plan, &point).map_err(fault)? {
                 if !FAMILIES.iter().any(|f| f.supports(&found.task).is_ok()) {
-                    return Err(PlanError::new(format!("no kernel family implements {}", title(&found.task))));
+                    return Err(Refusal::new(format!("no kernel family implements {}", title(&found.task))));
                 }
                 let spec = specs.entry(found.spec).or_insert_with(|| Spec { index: found.spec, tasks: Vec::new() });
                 if !spec.tasks.iter().any(|(_, known, _)| known.point == found.task.point) {
@@ -115,12 +86,12 @@ impl Variant {
     fn outline(&self) -> VariantOutline {
         let task = |(point, task, calls): &(Bindings, TuningTask, u32)| TaskOutline {
             key: task.key(),
-            kin: task.kin(),
+            core: task.kin(),
             likeness: task.likeness(),
             title: title(task),
             point: named(point),
             calls: *calls,
-            flops: flops(task),
+            flops: flops::estimate(task),
             allowed: measure::allowed(task, self.accuracy),
             footprint: self.plan.footprint(point),
         };
@@ -131,34 +102,6 @@ impl Variant {
 
 fn named(point: &Bindings) -> BTreeMap<String, i64> {
     point.iter().map(|(sym, size)| (sym.as_str().to_owned(), size)).collect()
-}
-
-/// Estimated operations of one run: exact for products, a few per element for the rest.
-fn flops(task: &TuningTask) -> f64 {
-    let elements = |t: &TensorSpec| t.shape.iter().map(|s| s.at(&task.point) as f64).product::<f64>();
-    let spec = &task.spec;
-    let outputs: f64 = spec.outputs.iter().map(elements).sum();
-    let inner = match &spec.kind {
-        // [O, …]: every output takes all but the first. A pooled one takes as many as the pooling's stride leaves out.
-        KernelKind::Conv(conv) => {
-            let terms = |w: &TensorSpec| 2.0 * w.shape[1..].iter().map(|s| s.at(&task.point) as f64).product::<f64>();
-            let branch = conv.branch.and_then(|b| spec.weights.get(b.weight));
-            let pooled = conv.pool.map_or(1, |p| p.window.stride[0] * p.window.stride[1]);
-            spec.weights.first().into_iter().chain(branch).map(terms).sum::<f64>() * pooled as f64
-        }
-        KernelKind::MatMul(_) => spec.inputs.first().and_then(|a| a.shape.last()).map_or(1.0, |k| 2.0 * k.at(&task.point) as f64),
-        // Every score takes a row of query and of key, and is multiplied by a row of value.
-        KernelKind::Attention(AttentionSpec { rows: [_, keys], widths: [width, values], .. }) => {
-            2.0 * keys.at(&task.point) as f64 * (width + values) as f64 / *values as f64
-        }
-        KernelKind::Pool(p) => (p.window.kernel[0] * p.window.kernel[1]) as f64,
-        KernelKind::Rows(_) => 16.0,
-        KernelKind::Loops(nest) => {
-            let reduced = |r: &Reduction| r.extents.iter().map(|e| e.at(&task.point) as f64).product();
-            nest.reduction.as_ref().map_or(2.0, reduced)
-        }
-    };
-    outputs * inner
 }
 
 /// What was rendered so far.
@@ -189,7 +132,8 @@ impl Memo {
 }
 
 struct CompiledModel {
-    /// As imported: the reference interpreter runs what the user gave, not what the passes made of it.
+    /// As imported: the reference interpreter runs what the user gave, not what the passes made of
+    /// it.
     graph: Graph,
     info: ArtifactInfo,
     variants: Vec<Variant>,
@@ -198,20 +142,20 @@ struct CompiledModel {
 }
 
 impl CompiledModel {
-    /// The parts of the artifact of a cast.
-    fn linked(&self, variant: usize, cast: &Cast, info: &ArtifactInfo) -> Result<LinkOutline, PlanError> {
+    /// The parts of the artifact of a configuration.
+    fn linked(&self, variant: usize, configuration: &Configuration, info: &ArtifactInfo) -> Result<LinkOutline, Refusal> {
         let variant = &self.variants[variant];
         let mut by_spec: BTreeMap<usize, SpecChoice> = BTreeMap::new();
         {
             let memo = self.memo();
-            for (task, winner) in &cast.winners {
+            for (task, candidate) in &configuration.candidates {
                 let spec = &variant.specs[task.spec];
                 let choice = by_spec.entry(spec.index).or_insert_with(|| SpecChoice { spec: spec.index, by_point: Vec::new() });
-                choice.by_point.push((spec.tasks[task.point].0.clone(), memo.candidate(winner.id).clone()));
+                choice.by_point.push((spec.tasks[task.point].0.clone(), memo.candidate(candidate.id).clone()));
             }
         }
         let choices: Vec<SpecChoice> = by_spec.into_values().collect();
-        let plan = match cast.segments.as_slice() {
+        let plan = match configuration.segments.as_slice() {
             [] => Cow::Borrowed(&variant.plan),
             segments => Cow::Owned(variant.plan.clone().in_segments(segments.to_vec()).map_err(fault)?),
         };
@@ -242,7 +186,7 @@ impl CompiledModel {
     }
 }
 
-impl Blueprint for CompiledModel {
+impl SearchSpace for CompiledModel {
     fn variants(&self) -> &[VariantOutline] {
         &self.outlines
     }
@@ -270,16 +214,16 @@ impl Blueprint for CompiledModel {
         legal.then(|| self.memo().add(Candidate::new(*family, tuning, params.clone())))
     }
 
-    fn alike(&self, task: TaskRef, family: &str, params: &Params) -> Option<CandidateOutline> {
-        let alike = candidate::alike(self.task(task), family, params)?;
-        Some(self.memo().add(alike))
+    fn transfer(&self, task: TaskRef, family: &str, params: &Params) -> Option<CandidateOutline> {
+        let transferred = candidate::alike(self.task(task), family, params)?;
+        Some(self.memo().add(transferred))
     }
 
-    fn siblings(&self, task: TaskRef, candidate: &CandidateOutline) -> Vec<CandidateOutline> {
-        let of = self.memo().candidate(candidate.id).clone();
-        let siblings = of.siblings(self.task(task));
+    fn of_same_unit(&self, task: TaskRef, candidate: &CandidateOutline) -> Vec<CandidateOutline> {
+        let candidate = self.memo().candidate(candidate.id).clone();
+        let of_same_unit = candidate.siblings(self.task(task));
         let mut memo = self.memo();
-        siblings.into_iter().map(|c| memo.add(c)).collect()
+        of_same_unit.into_iter().map(|c| memo.add(c)).collect()
     }
 
     fn reference(&self, task: TaskRef) -> CandidateOutline {
@@ -292,14 +236,6 @@ impl Blueprint for CompiledModel {
         let unit = Digest::of(&tools);
         self.memo().units.entry(unit).or_insert_with(|| tools.into());
         Some(unit)
-    }
-
-    fn key_for(&self, task: TaskRef, target: Target) -> TaskKey {
-        TuningTask { target, ..self.task(task).clone() }.key()
-    }
-
-    fn source(&self, unit: Digest) -> String {
-        self.memo().units.get(&unit).expect("units come from this blueprint").to_string()
     }
 
     fn measure(
@@ -322,46 +258,43 @@ impl Blueprint for CompiledModel {
         task: TaskRef,
         considered: &[CandidateId],
         outcomes: &[(CandidateId, Outcome)],
-        beside: &[CandidateId],
-    ) -> Decision {
+        at_other_points: &[CandidateId],
+    ) -> SelectionOutline {
         let allowed = self.outlines[task.variant].specs[task.spec].tasks[task.point].allowed;
-        let (considered, beside) = {
+        let [considered, at_other_points] = {
             let memo = self.memo();
-            let considered: Vec<Candidate> = considered.iter().map(|id| memo.candidate(*id).clone()).collect();
-            (considered, beside.iter().map(|id| memo.candidate(*id).clone()).collect::<Vec<_>>())
+            [considered, at_other_points].map(|ids| ids.iter().map(|id| memo.candidate(*id).clone()).collect::<Vec<_>>())
         };
         let admission = Admission { error: allowed, vendor: self.variants[task.variant].allow_vendor };
-        let selection = select::select(self.task(task), &considered, outcomes, &beside, admission);
+        let selection = select::select(self.task(task), &considered, outcomes, &at_other_points, admission);
         let winner = self.memo().add(selection.winner);
-        Decision { winner, measured: selection.measured, dropped: selection.dropped, rows: selection.rows }
+        SelectionOutline { winner, measured: selection.measured, dropped: selection.dropped, rows: selection.rows }
+    }
+}
+
+impl Blueprint for CompiledModel {
+    fn key_for(&self, task: TaskRef, target: Target) -> TaskKey {
+        TuningTask { target, ..self.task(task).clone() }.key()
     }
 
-    fn link(&self, variant: usize, cast: &Cast, untested: Option<String>) -> Result<LinkOutline, PlanError> {
-        self.linked(variant, cast, &ArtifactInfo { untested, ..self.info.clone() })
+    fn source(&self, unit: Digest) -> String {
+        self.memo().units.get(&unit).expect("units come from this blueprint").to_string()
     }
 
-    fn link_for_rehearsal(&self, variant: usize, cast: &Cast) -> Result<LinkOutline, PlanError> {
+    fn link(&self, variant: usize, configuration: &Configuration, untested: Option<String>) -> Result<LinkOutline, Refusal> {
+        self.linked(variant, configuration, &ArtifactInfo { untested, ..self.info.clone() })
+    }
+
+    fn link_for_race(&self, variant: usize, configuration: &Configuration) -> Result<LinkOutline, Refusal> {
+        // The text is part of the keys of stored Link and race items.
         let info = ArtifactInfo { graph: Digest::of("a rehearsal"), ..self.info.clone() };
-        let outline = self.linked(variant, cast, &info)?;
+        let outline = self.linked(variant, configuration, &info)?;
         // A weight section that nothing is packed into holds zeros.
         Ok(LinkOutline { weights: Vec::new(), packs: Vec::new(), copies: Vec::new(), ..outline })
     }
 
-    fn check_case(&self) -> Result<Vec<u8>, PlanError> {
-        let smallest: Bindings = self.graph.dims.iter().map(|d| (d.sym.clone(), d.min)).collect();
-        let mut rng = ChaCha8Rng::seed_from_u64(CHECK_SEED);
-        let mut inputs = Vec::new();
-        for id in &self.graph.inputs {
-            let value = self.graph.value(*id);
-            let shape = value.ty.shape.iter().map(|e| e.eval(&smallest)).collect::<Result<Vec<i64>, _>>().map_err(fault)?;
-            let shape =
-                shape.into_iter().map(usize::try_from).collect::<Result<Vec<usize>, _>>().map_err(|_| {
-                    PlanError::new(format!("input `{}` has a negative size at the smallest dimensions", value.name))
-                })?;
-            inputs.push(random_tensor(value.ty.dtype, shape, &mut rng));
-        }
-        let outputs = interp::run(&self.graph, &inputs).map_err(fault)?;
-        Ok(Case { inputs, outputs }.write())
+    fn check_case(&self) -> Result<Vec<u8>, Refusal> {
+        Ok(check_case(&self.graph).map_err(fault)?.write())
     }
 
     fn profile_points(&self) -> Vec<BTreeMap<String, i64>> {
@@ -370,45 +303,11 @@ impl Blueprint for CompiledModel {
     }
 }
 
-/// Floats have mean 0 and variance 1. Integers are 0 or 1, and the first of each row is 1: valid as an index into any table, and as
-/// a mask that does not hide all.
-fn random_tensor(dtype: DType, shape: Vec<usize>, rng: &mut ChaCha8Rng) -> Tensor {
-    let count: usize = shape.iter().product();
-    let row = shape.last().copied().unwrap_or(1).max(1);
-    let mut data = Vec::with_capacity(count * dtype.size());
-    for i in 0..count {
-        if dtype.is_float() {
-            let x: f32 = rng.random_range(-1.732..1.732);
-            match dtype {
-                DType::F16 => data.extend(half::f16::from_f32(x).to_le_bytes()),
-                DType::Bf16 => data.extend(half::bf16::from_f32(x).to_le_bytes()),
-                DType::F64 => data.extend(f64::from(x).to_le_bytes()),
-                _ => data.extend(x.to_le_bytes()),
-            }
-        } else {
-            let one = rng.random_range(0..2u8) | u8::from(i % row == 0);
-            data.push(one);
-            data.resize(data.len() + dtype.size() - 1, 0);
-        }
-    }
-    Tensor { dtype, shape, data }
-}
-
 #[cfg(test)]
 mod tests {
-    use aotfarm_protocol::{Precision, Segment};
+    use aotfarm_protocol::{DimRange, Precision, Segment};
 
     use super::*;
-
-    #[test]
-    fn integer_inputs_are_valid_indices_and_masks() {
-        let mut rng = ChaCha8Rng::seed_from_u64(1);
-        let t = random_tensor(DType::I64, vec![3, 4], &mut rng);
-        let values: Vec<i64> = t.data.chunks(8).map(|c| i64::from_le_bytes(c.try_into().unwrap())).collect();
-        assert_eq!(values.len(), 12);
-        assert!(values.iter().all(|v| (0..2).contains(v)));
-        assert!(values.chunks(4).all(|row| row[0] == 1));
-    }
 
     /// A small convolution network, planned for real: what the driver relies on.
     #[test]
@@ -434,25 +333,25 @@ mod tests {
         let variant = &one.variants()[0];
         let keys: std::collections::HashSet<_> = variant.specs.iter().flat_map(|s| s.tasks.iter().map(|t| t.key)).collect();
         assert_eq!(keys.len(), variant.specs.iter().map(|s| s.tasks.len()).sum::<usize>(), "tasks are distinct");
-        let mut cast = Cast::default();
+        let mut configuration = Configuration::default();
         for (spec, outline) in variant.specs.iter().enumerate() {
             for point in 0..outline.tasks.len() {
                 let task = TaskRef { variant: 0, spec, point };
                 let naive = one.reference(task);
                 assert_eq!(one.candidates(task, TuneMode::Quick, Some(4))[0], naive);
                 assert_eq!(one.candidate(task, &naive.family, &naive.params).as_ref(), Some(&naive));
-                cast.winners.push((task, naive));
+                configuration.candidates.push((task, naive));
                 two.reference(task);
             }
         }
-        let (a, b) = (one.link(0, &cast, None).unwrap(), two.link(0, &cast, None).unwrap());
+        let (a, b) = (one.link(0, &configuration, None).unwrap(), two.link(0, &configuration, None).unwrap());
         assert_eq!(a, b);
         assert!(a.units.iter().all(|u| Digest::of(one.source(*u)) == *u));
 
         assert!(a.metadata.segments.is_empty() && a.image_wise.iter().all(|image_wise| *image_wise));
-        cast.segments = vec![Segment { steps: 1..4, images: 1 }];
-        let parted = one.link(0, &cast, None).unwrap();
-        assert_eq!(parted.metadata.segments, cast.segments);
+        configuration.segments = vec![Segment { steps: 1..4, images: 1 }];
+        let parted = one.link(0, &configuration, None).unwrap();
+        assert_eq!(parted.metadata.segments, configuration.segments);
         assert_ne!(parted.glue, a.glue);
 
         let wrong = JobRequest { dims: vec![DimRange { name: "seq".to_owned(), min: 1, max: 4 }], ..request };
@@ -491,7 +390,7 @@ mod tests {
         };
         for allowed in [false, true] {
             let plan = plan(allowed);
-            let mut cast = Cast::default();
+            let mut configuration = Configuration::default();
             for spec in 0..plan.variants()[0].specs.len() {
                 let task = TaskRef { variant: 0, spec, point: 0 };
                 let candidates = plan.candidates(task, TuneMode::Quick, Some(1));
@@ -503,9 +402,9 @@ mod tests {
                 let ids: Vec<_> = candidates.iter().map(|c| c.id).collect();
                 let winner = plan.select(task, &ids, &outcomes, &[]).winner;
                 assert_eq!(of_library(&winner), allowed && candidates.iter().any(of_library), "{}", winner.family);
-                cast.winners.push((task, winner));
+                configuration.candidates.push((task, winner));
             }
-            let linked = plan.link(0, &cast, None).unwrap();
+            let linked = plan.link(0, &configuration, None).unwrap();
             assert_eq!(linked.metadata.libraries, if allowed { VendorLibrary::ALL.to_vec() } else { vec![] });
             assert_eq!(linked.glue.contains("cudnnConvolutionBiasActivationForward"), allowed);
             assert!(linked.units.iter().all(|unit| !plan.source(*unit).contains("called by the worker")));

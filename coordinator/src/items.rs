@@ -97,7 +97,7 @@ pub(crate) fn result_blob(result: &WorkResult) -> Option<Digest> {
         WorkResult::Linked { artifact, .. } => Some(*artifact),
         WorkResult::BuildFailed { .. }
         | WorkResult::Measured { .. }
-        | WorkResult::Rehearsed { .. }
+        | WorkResult::ModelRaced { .. }
         | WorkResult::Profiled { .. }
         | WorkResult::Rejected { .. } => None,
     }

@@ -327,8 +327,8 @@ fn check_result(spec: &WorkSpec, result: &WorkResult) -> Result<(), String> {
     let fits = match (spec, result) {
         (WorkSpec::Build(_), WorkResult::Built { .. } | WorkResult::BuildFailed { .. })
         | (WorkSpec::Link(_), WorkResult::Linked { .. } | WorkResult::Rejected { .. })
-        | (WorkSpec::Rehearse { .. } | WorkSpec::Profile { .. }, WorkResult::Rejected { .. }) => true,
-        (WorkSpec::Rehearse { spec, .. }, WorkResult::Rehearsed { seconds }) => {
+        | (WorkSpec::ModelRace { .. } | WorkSpec::Profile { .. }, WorkResult::Rejected { .. }) => true,
+        (WorkSpec::ModelRace { spec, .. }, WorkResult::ModelRaced { seconds }) => {
             seconds.len() == spec.points.len() && seconds.iter().all(|point| point.len() == spec.artifacts.len())
         }
         (WorkSpec::Profile { spec, .. }, WorkResult::Profiled { profiles, .. }) => profiles.len() == spec.points.len(),

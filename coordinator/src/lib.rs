@@ -5,14 +5,13 @@
 //! | [`pipeline`] | states of a Job, pure |
 //! | [`item`] | states of a work item with leases and generations, pure |
 //! | [`assign`] | which items a claiming worker gets, pure |
-//! | [`tuner`] | the search for each task's best candidate, pure |
-//! | [`rehearsal`] | which of those that are nearly the fastest alone is the fastest in the model, pure |
 //! | [`planner`] | the compiler as the coordinator sees it |
 //! | `items`, `leases`, `jobs` | one transaction each: read a row, ask the pure part, write what it says |
-//! | `driver` | drives jobs; can be killed at any moment and started again |
+//! | `driver` | drives jobs through their phases; can be killed at any moment and started again |
 //! | `http` | routes by audience |
 //!
-//! Invariants: state is in the [`Store`](aotfarm_store::Store) alone; time comes from the [`Clock`]; the pure parts call nothing else here.
+//! Invariants: state is in the [`Store`](aotfarm_store::Store) alone; time comes from the [`Clock`]; the pure parts call nothing else here. The search for
+//! the fastest kernels is a crate of its own, `aotfarm-search`.
 #![forbid(unsafe_code)]
 
 pub mod assign;
@@ -29,9 +28,7 @@ mod jobs;
 mod leases;
 pub mod pipeline;
 pub mod planner;
-pub mod rehearsal;
 mod signal;
-pub mod tuner;
 
 pub use clock::{Clock, SystemClock};
 pub use compiler_planner::CompilerPlanner;

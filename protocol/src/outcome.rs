@@ -4,37 +4,56 @@ use serde::{Deserialize, Serialize};
 
 use crate::{CandidateId, Device, Digest, MeasureProtocol, Params, Target, TaskKey};
 
+/// The quantile of a candidate's samples by which it ranks, and likewise of a step's in a model
+/// race.
+///
+/// Not the median: a busy host makes runs longer and never shorter, so of the few samples that a
+/// race takes, one from the faster end says most about the kernel; and not the least, which is one
+/// run's luck. The 20th percentile is a guess that all figures in docs/performance.md were taken
+/// with.
+pub const RANK_QUANTILE: f64 = 0.2;
+
+/// The `q`-quantile (0 ≤ q ≤ 1) of samples: the nearest of them, `None` if there are none.
+pub fn quantile(samples: &[f64], q: f64) -> Option<f64> {
+    let mut sorted = samples.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get((sorted.len().checked_sub(1)? as f64 * q).round() as usize).copied()
+}
+
 /// A timed, correct run of one candidate.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct Measurement {
     /// Seconds of every timed run, in the order in which they ran.
     pub samples: Vec<f64>,
-    /// How many of the samples come from the final interleaved race (the last ones); 0 if it did not get there.
+    /// How many of the samples come from the final interleaved race (the last ones); 0 if it did
+    /// not get there.
     pub raced: u32,
     /// Relative L2 error against the reference.
     pub error: f64,
     /// Clocks, temperature and power of the device towards the end, in words, where it tells.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub conditions: Option<String>,
-    /// Of a vendor's library: by which of its algorithms it was the fastest. cuDNN's number of it, or the place among cuBLASLt's proposals.
+    /// Of a vendor's library: by which of its algorithms it was the fastest. cuDNN's number of it,
+    /// or the place among cuBLASLt's proposals.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub algorithm: Option<i64>,
 }
 
 impl Measurement {
-    /// The `q`-quantile (0 ≤ q ≤ 1) of the samples that decide: those of the race if there are any, else all. Seconds.
+    /// The `q`-quantile (0 ≤ q ≤ 1) of the samples that decide: those of the race if there are any,
+    /// else all. Seconds.
     pub fn quantile(&self, q: f64) -> f64 {
         let from = if self.raced > 0 { self.samples.len().saturating_sub(self.raced as usize) } else { 0 };
-        let mut sorted = self.samples[from..].to_vec();
-        sorted.sort_by(f64::total_cmp);
-        match sorted.len() {
-            0 => f64::INFINITY,
-            n => sorted[((n - 1) as f64 * q).round() as usize],
-        }
+        quantile(&self.samples[from..], q).unwrap_or(f64::INFINITY)
     }
 
-    /// The median that ranks. Seconds.
+    /// The time by which candidates are compared, at [`RANK_QUANTILE`]. Seconds.
+    pub fn rank(&self) -> f64 {
+        self.quantile(RANK_QUANTILE)
+    }
+
+    /// The median, which tables show. Seconds.
     pub fn median(&self) -> f64 {
         self.quantile(0.5)
     }
@@ -62,7 +81,8 @@ pub enum Outcome {
         /// The limit, in milliseconds.
         limit_ms: u64,
     },
-    /// The output differs from the reference, was not fully written, or something else was overwritten.
+    /// The output differs from the reference, was not fully written, or something else was
+    /// overwritten.
     WrongResult {
         /// Relative L2 error; NaN is stored as `null`.
         error: Option<f64>,
@@ -111,7 +131,8 @@ pub struct Likeness {
 }
 
 impl Likeness {
-    /// How far two tasks are apart: by how many doublings their sizes differ in sum. `None` for those of different classes.
+    /// How far two tasks are apart: by how many doublings their sizes differ in sum. `None` for
+    /// those of different classes.
     pub fn distance(&self, other: &Self) -> Option<f64> {
         let comparable = self.class == other.class && self.sizes.len() == other.sizes.len();
         let doublings = |(a, b): (&i64, &i64)| (*a.max(&1) as f64 / *b.max(&1) as f64).log2().abs();

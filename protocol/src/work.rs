@@ -28,7 +28,8 @@ pub enum WorkKind {
     /// Objects, glue and weights to a shared object.
     Link,
     /// Shared objects of one model, with different kernels, to the times of their steps.
-    Rehearse,
+    #[serde(rename = "rehearse")]
+    ModelRace,
     /// Shared object to a Profile.
     Profile,
 }
@@ -122,11 +123,12 @@ pub struct ProfileSpec {
 
 /// Time artifacts of one model side by side, step by step: they have the same steps and differ in the kernels.
 ///
-/// A kernel alone with its operands does not have what it has in the model: activations that the step before has just left in the caches, weights
-/// that everything else has driven out of them, memory that the whole team has just kept busy.
+/// A kernel alone with its operands does not have what it has in the model: activations that the step before has just
+/// left in the caches, weights that everything else has driven out of them, memory that the whole team has just kept
+/// busy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
-pub struct RehearseSpec {
+pub struct ModelRaceSpec {
     /// The artifacts.
     pub artifacts: Vec<Digest>,
     /// What they were made for.
@@ -155,10 +157,11 @@ pub enum WorkSpec {
     },
     /// See [`LinkSpec`].
     Link(LinkSpec),
-    /// See [`RehearseSpec`]; the device is part of the key.
-    Rehearse {
+    /// See [`ModelRaceSpec`]; the device is part of the key.
+    #[serde(rename = "rehearse")]
+    ModelRace {
         /// What and how.
-        spec: RehearseSpec,
+        spec: ModelRaceSpec,
         /// Fingerprint of the device that must do it.
         device: Digest,
     },
@@ -178,7 +181,7 @@ impl WorkSpec {
             Self::Build(_) => WorkKind::Build,
             Self::Measure { .. } => WorkKind::Measure,
             Self::Link(_) => WorkKind::Link,
-            Self::Rehearse { .. } => WorkKind::Rehearse,
+            Self::ModelRace { .. } => WorkKind::ModelRace,
             Self::Profile { .. } => WorkKind::Profile,
         }
     }
@@ -194,14 +197,14 @@ impl WorkSpec {
         match self {
             Self::Build(b) => Some(&b.toolchain),
             Self::Link(l) => Some(&l.toolchain),
-            Self::Measure { .. } | Self::Rehearse { .. } | Self::Profile { .. } => None,
+            Self::Measure { .. } | Self::ModelRace { .. } | Self::Profile { .. } => None,
         }
     }
 
     /// The device that the worker must hold, if any.
     pub fn device(&self) -> Option<Digest> {
         match self {
-            Self::Measure { device, .. } | Self::Rehearse { device, .. } | Self::Profile { device, .. } => Some(*device),
+            Self::Measure { device, .. } | Self::ModelRace { device, .. } | Self::Profile { device, .. } => Some(*device),
             Self::Build(_) | Self::Link(_) => None,
         }
     }
@@ -278,7 +281,8 @@ pub enum WorkResult {
         bytes: u64,
     },
     /// The artifacts were timed.
-    Rehearsed {
+    #[serde(rename = "rehearsed")]
+    ModelRaced {
         /// Seconds of each step: for each point of the spec, for each artifact, in the order of its steps.
         seconds: Vec<Vec<Vec<f64>>>,
     },
@@ -308,4 +312,31 @@ pub struct Report {
     pub run_ms: u64,
     /// The result, or why the worker could not do it (the item is given out again).
     pub result: Result<WorkResult, String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Item keys are digests of this JSON, and the database holds these words.
+    #[test]
+    fn a_model_race_keeps_its_old_name_on_the_wire() {
+        let digest = Digest::of("x");
+        let spec = ModelRaceSpec {
+            artifacts: vec![digest],
+            target: Target::Cuda { sm: 90 },
+            points: vec![BTreeMap::from([("n".to_owned(), 8)])],
+            threads: 2,
+            budget_ms: 5,
+        };
+        let work = WorkSpec::ModelRace { spec, device: digest };
+        let json = format!(
+            r#"{{"work":"rehearse","spec":{{"artifacts":["{digest}"],"target":"cuda-sm_90","points":[{{"n":8}}],"threads":2,"budget_ms":5}},"device":"{digest}"}}"#
+        );
+        assert_eq!(serde_json::to_string(&work).unwrap(), json);
+        assert_eq!(serde_json::to_string(&WorkKind::ModelRace).unwrap(), r#""rehearse""#);
+        let result = WorkResult::ModelRaced { seconds: vec![vec![vec![0.5]]] };
+        assert_eq!(serde_json::to_string(&result).unwrap(), r#"{"result":"rehearsed","seconds":[[[0.5]]]}"#);
+        assert_eq!(serde_json::from_str::<WorkSpec>(&json).unwrap(), work);
+    }
 }

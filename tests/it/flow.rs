@@ -55,11 +55,11 @@ fn a_model_is_tuned_published_pulled_and_run() {
         assert_eq!(count.cached, count.total, "{kind:?} was done again");
     }
 
-    // Other weights: the kernels, what was measured of them, and the rehearsal hold.
+    // Other weights: the kernels, what was measured of them, and the model race hold.
     let other = cli.write("other.graph", &model::tiny(2));
     assert!(submit(&other).ok().starts_with("tiny@v2 "));
     let job = cli.last_job();
-    for kind in [WorkKind::Build, WorkKind::Measure, WorkKind::Rehearse] {
+    for kind in [WorkKind::Build, WorkKind::Measure, WorkKind::ModelRace] {
         let (total, cached) = counts(&job, kind);
         assert_eq!(total, cached, "{kind:?} was done again");
     }

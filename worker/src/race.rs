@@ -16,7 +16,7 @@
 
 use std::time::Duration;
 
-use aotfarm_protocol::{MeasureProtocol, Measurement, Outcome};
+use aotfarm_protocol::{MeasureProtocol, Measurement, Outcome, RANK_QUANTILE, quantile};
 
 /// The share of the budget after which no further candidate is begun, so that some is left to race those that are known.
 const CHECK_SHARE: f64 = 0.5;
@@ -52,20 +52,15 @@ struct Lane {
 }
 
 impl Lane {
-    fn p20(&self) -> f64 {
-        quantile(&self.samples, 0.2).or(self.check).unwrap_or(f64::INFINITY)
+    /// Seconds by which the field is ranked.
+    fn rank(&self) -> f64 {
+        quantile(&self.samples, RANK_QUANTILE).or(self.check).unwrap_or(f64::INFINITY)
     }
 
     /// The median of the runs of the final race.
     fn race_median(&self) -> f64 {
         quantile(&self.samples[self.samples.len() - self.raced as usize..], 0.5).unwrap_or(f64::INFINITY)
     }
-}
-
-fn quantile(samples: &[f64], q: f64) -> Option<f64> {
-    let mut s = samples.to_vec();
-    s.sort_by(f64::total_cmp);
-    s.get((s.len().checked_sub(1)? as f64 * q).round() as usize).copied()
 }
 
 #[derive(Debug)]
@@ -137,8 +132,8 @@ impl Race {
                     } else if !field.is_empty() && *done < *rounds && (*done < enough || !spent(1.0)) {
                         if *done == 1 && !*last {
                             // The first round is in: drop those that cannot win whatever the noise.
-                            let best = field.iter().map(|&i| self.lanes[i].p20()).fold(f64::INFINITY, f64::min);
-                            field.retain(|&i| self.lanes[i].p20() <= self.protocol.drop_factor * best);
+                            let best = field.iter().map(|&i| self.lanes[i].rank()).fold(f64::INFINITY, f64::min);
+                            field.retain(|&i| self.lanes[i].rank() <= self.protocol.drop_factor * best);
                         }
                         *done += 1;
                         let mut order = field.clone();
@@ -153,7 +148,7 @@ impl Race {
                         // A spent budget skips the stages in between, not the final race.
                         let third = if spent(1.0) { 0 } else { field.len().div_ceil(3) };
                         let (mut field, rounds) = (std::mem::take(field), rounds.saturating_mul(2));
-                        field.sort_by(|&a, &b| self.lanes[a].p20().total_cmp(&self.lanes[b].p20()));
+                        field.sort_by(|&a, &b| self.lanes[a].rank().total_cmp(&self.lanes[b].rank()));
                         field.truncate(third.max(self.width()));
                         field.sort_unstable();
                         self.stage = self.rounds(field, rounds);

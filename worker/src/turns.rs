@@ -16,7 +16,7 @@ const IDLE_WAIT: Duration = Duration::from_secs(15);
 
 /// Whether an item needs the device for itself; on a CPU, that is the whole host.
 pub(crate) const fn is_exclusive(kind: WorkKind) -> bool {
-    matches!(kind, WorkKind::Measure | WorkKind::Rehearse | WorkKind::Profile)
+    matches!(kind, WorkKind::Measure | WorkKind::ModelRace | WorkKind::Profile)
 }
 
 /// A claim to make.

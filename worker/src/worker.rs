@@ -185,8 +185,8 @@ impl Worker {
         };
         let exclusive = match (&device, &gpu, toolchains.native()) {
             (None, ..) => vec![],
-            (Some(_), None, None) => vec![WorkKind::Rehearse, WorkKind::Profile],
-            (Some(_), ..) => vec![WorkKind::Measure, WorkKind::Rehearse, WorkKind::Profile],
+            (Some(_), None, None) => vec![WorkKind::ModelRace, WorkKind::Profile],
+            (Some(_), ..) => vec![WorkKind::Measure, WorkKind::ModelRace, WorkKind::Profile],
         };
         let turns = if gpu.is_some() { Turns::beside } else { Turns::new };
         let cache = BlobCache::new(folder.path().join("blobs"), config.cache_bytes, farm.clone())?;

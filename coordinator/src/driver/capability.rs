@@ -6,11 +6,12 @@ use std::sync::Arc;
 use aotfarm_protocol::{ApiError, Device, DeviceKind, Digest, ErrorCode, Target, Toolchain, WorkerState};
 use aotfarm_store::{Pin, Pins, QueuedItem, WorkerRow};
 
-use super::{Drive, Driver, LOOK, Stop};
+use super::attempt::{Attempt, Drive, LOOK, Stop};
 use crate::assign::suits;
 use crate::planner::Blueprint;
 
-/// How long something may be missing before the job's log says so: workers may be starting at this moment.
+/// How long something may be missing before the job's log says so: workers may be starting at this
+/// moment.
 const QUIET_MS: i64 = 3_000;
 
 /// What a job misses and since when.
@@ -24,88 +25,86 @@ impl Missing {
     }
 }
 
-impl Driver {
-    /// The choices of the job for each target: those stored, else those of the workers that are connected now, waiting for some.
-    pub(super) async fn pin(&self, blueprint: &Arc<dyn Blueprint>) -> Drive<Pins> {
-        let targets: Vec<Target> = blueprint.variants().iter().map(|v| v.target).collect();
-        let mut missing = Missing::default();
-        let mut pins = self.job.pins.clone();
-        loop {
-            let mut listener = self.core.signals.progress.listen();
-            let workers = self.live_workers().await?;
-            let alive: Vec<_> = workers.iter().filter(|w| self.core.judge(w) == WorkerState::Alive).cloned().collect();
-            let mut lacking = BTreeSet::new();
-            for target in &targets {
-                if pins.contains_key(target) {
-                    continue;
-                }
-                // Who has not been heard of since the coordinator started may have left before it, with a compiler that nobody has any more.
-                let heard = choose(*target, &alive).ok().filter(|pin| pin.device.is_some());
-                match heard.map_or_else(|| choose(*target, &workers), Ok) {
-                    Ok(pin) if pin.device.is_some() => drop(pins.insert(*target, pin)),
-                    Ok(pin) => {
-                        let what = format!("a device that runs {target}");
-                        if is_foreign(*target, &workers) && missing.for_ms(&what, self.core.now()) >= QUIET_MS {
-                            self.core
-                                .note(self.id, format!("no connected worker has {what}: its kernels are not measured"))
-                                .await?;
-                            pins.insert(*target, pin);
-                        } else {
-                            lacking.insert(what);
-                        }
+/// The choices of the job for each target: those stored, else those of the workers that are
+/// connected now, waiting for some.
+pub(super) async fn pin(attempt: &Attempt, blueprint: &Arc<dyn Blueprint>) -> Drive<Pins> {
+    let targets: Vec<Target> = blueprint.variants().iter().map(|v| v.target).collect();
+    let mut missing = Missing::default();
+    let mut pins = attempt.job.pins.clone();
+    loop {
+        let mut listener = attempt.core.signals.progress.listen();
+        let workers = live_workers(attempt).await?;
+        let alive: Vec<_> = workers.iter().filter(|w| attempt.core.judge(w) == WorkerState::Alive).cloned().collect();
+        let mut lacking = BTreeSet::new();
+        for target in &targets {
+            if pins.contains_key(target) {
+                continue;
+            }
+            // Who has not been heard of since the coordinator started may have left before it, with
+            // a compiler that nobody has any more.
+            let heard = choose(*target, &alive).ok().filter(|pin| pin.device.is_some());
+            match heard.map_or_else(|| choose(*target, &workers), Ok) {
+                Ok(pin) if pin.device.is_some() => drop(pins.insert(*target, pin)),
+                Ok(pin) => {
+                    let what = format!("a device that runs {target}");
+                    if is_foreign(*target, &workers) && missing.for_ms(&what, attempt.core.now()) >= QUIET_MS {
+                        attempt.note(format!("no connected worker has {what}: its kernels are not measured")).await?;
+                        pins.insert(*target, pin);
+                    } else {
+                        lacking.insert(what);
                     }
-                    Err(lack) => drop(lacking.insert(lack)),
                 }
-            }
-            if lacking.is_empty() {
-                let mut tx = self.core.store.write().await?;
-                tx.set_pins(self.id, &pins).await?;
-                tx.commit().await?;
-                return Ok(pins);
-            }
-            self.tell_missing(&mut missing, lacking).await?;
-            self.expect(aotfarm_protocol::JobState::Planning).await?;
-            listener.wait(LOOK).await;
-        }
-    }
-
-    async fn live_workers(&self) -> Drive<Vec<WorkerRow>> {
-        let mut snapshot = self.core.store.read().await?;
-        let mut present = snapshot.present_workers().await?;
-        present.retain(|w| matches!(self.core.judge(w), WorkerState::Alive | WorkerState::Unknown));
-        Ok(present)
-    }
-
-    /// Looks whether every queued item of the job suits some worker.
-    pub(super) async fn check_capability(&self, missing: &mut Missing, pins: &Pins) -> Drive<()> {
-        let queued: Vec<QueuedItem> = {
-            let mut snapshot = self.core.store.read().await?;
-            snapshot.queued_items().await?.into_iter().filter(|i| i.jobs.contains(&self.id)).collect()
-        };
-        let workers = self.live_workers().await?;
-        let is_possible = |item: &QueuedItem| workers.iter().any(|w| suits(item, &w.capabilities.toolchains, w.device()));
-        let lacking = queued.iter().filter(|i| !is_possible(i)).map(|i| needs(i, pins)).collect();
-        self.tell_missing(missing, lacking).await
-    }
-
-    /// Notes what has been missing for a while, and fails the job when it stays so.
-    async fn tell_missing(&self, missing: &mut Missing, lacking: BTreeSet<String>) -> Drive<()> {
-        let now = self.core.now();
-        missing.0.retain(|what, _| lacking.contains(what));
-        for what in lacking {
-            let since = *missing.0.entry(what.clone()).or_insert(now);
-            if now - since >= self.core.config.capability_wait_ms {
-                let message = format!("no connected worker has {what}");
-                return Err(Stop::Fail(
-                    ApiError::new(ErrorCode::NoCapableWorker, message).hint("start a worker that has it, and submit again"),
-                ));
-            }
-            if now - since >= QUIET_MS {
-                self.core.note(self.id, format!("waiting: no connected worker has {what}")).await?;
+                Err(lack) => drop(lacking.insert(lack)),
             }
         }
-        Ok(())
+        if lacking.is_empty() {
+            let mut tx = attempt.core.store.write().await?;
+            tx.set_pins(attempt.id, &pins).await?;
+            tx.commit().await?;
+            return Ok(pins);
+        }
+        tell_missing(attempt, &mut missing, lacking).await?;
+        attempt.expect(aotfarm_protocol::JobState::Planning).await?;
+        listener.wait(LOOK).await;
     }
+}
+
+async fn live_workers(attempt: &Attempt) -> Drive<Vec<WorkerRow>> {
+    let mut snapshot = attempt.core.store.read().await?;
+    let mut present = snapshot.present_workers().await?;
+    present.retain(|w| matches!(attempt.core.judge(w), WorkerState::Alive | WorkerState::Unknown));
+    Ok(present)
+}
+
+/// Looks whether every queued item of the job suits some worker.
+pub(super) async fn check_capability(attempt: &Attempt, missing: &mut Missing, pins: &Pins) -> Drive<()> {
+    let queued: Vec<QueuedItem> = {
+        let mut snapshot = attempt.core.store.read().await?;
+        snapshot.queued_items().await?.into_iter().filter(|i| i.jobs.contains(&attempt.id)).collect()
+    };
+    let workers = live_workers(attempt).await?;
+    let is_possible = |item: &QueuedItem| workers.iter().any(|w| suits(item, &w.capabilities.toolchains, w.device()));
+    let lacking = queued.iter().filter(|i| !is_possible(i)).map(|i| needs(i, pins)).collect();
+    tell_missing(attempt, missing, lacking).await
+}
+
+/// Notes what has been missing for a while, and fails the job when it stays so.
+async fn tell_missing(attempt: &Attempt, missing: &mut Missing, lacking: BTreeSet<String>) -> Drive<()> {
+    let now = attempt.core.now();
+    missing.0.retain(|what, _| lacking.contains(what));
+    for what in lacking {
+        let since = *missing.0.entry(what.clone()).or_insert(now);
+        if now - since >= attempt.core.config.capability_wait_ms {
+            let message = format!("no connected worker has {what}");
+            return Err(Stop::Fail(
+                ApiError::new(ErrorCode::NoCapableWorker, message).hint("start a worker that has it, and submit again"),
+            ));
+        }
+        if now - since >= QUIET_MS {
+            attempt.note(format!("waiting: no connected worker has {what}")).await?;
+        }
+    }
+    Ok(())
 }
 
 /// What an item needs, in words.
@@ -121,8 +120,9 @@ fn needs(item: &QueuedItem, pins: &Pins) -> String {
     }
 }
 
-/// Whether a target that no connected worker runs is one that none is expected to run: a GPU, which farms often lack, or a CPU that is unlike those
-/// that they have. Otherwise the worker that measures is yet to come: those that build only are there, or it starts anew.
+/// Whether a target that no connected worker runs is one that none is expected to run: a GPU, which
+/// farms often lack, or a CPU that is unlike those that they have. Otherwise the worker that
+/// measures is yet to come: those that build only are there, or it starts anew.
 fn is_foreign(target: Target, workers: &[WorkerRow]) -> bool {
     let Some(architecture) = target.architecture() else { return true };
     let measures = |w: &WorkerRow| w.capabilities.device.as_ref().is_some_and(|d| d.kind == DeviceKind::Cpu);
@@ -133,8 +133,9 @@ fn is_foreign(target: Target, workers: &[WorkerRow]) -> bool {
     workers.iter().any(measures) || !workers.iter().any(is_alike)
 }
 
-/// The compilers with the most build slots and the device that most workers hold; among equals the one with the larger name or
-/// fingerprint, so that the choice does not depend on who registered first.
+/// The compilers with the most build slots and the device that most workers hold; among equals the
+/// one with the larger name or fingerprint, so that the choice does not depend on who registered
+/// first.
 fn choose(target: Target, workers: &[WorkerRow]) -> Result<Pin, String> {
     let mut devices: BTreeMap<Digest, (u32, &Device)> = BTreeMap::new();
     for device in workers.iter().filter_map(|w| w.capabilities.device.as_ref()).filter(|d| d.runs(target)) {
@@ -147,7 +148,8 @@ fn choose(target: Target, workers: &[WorkerRow]) -> Result<Pin, String> {
     let linker = match target {
         Target::Cpu(_) => toolchain.clone(),
         Target::Cuda { .. } => {
-            // Of each worker that of its own CPU, which it names first: a cross compiler does not link for the host.
+            // Of each worker that of its own CPU, which it names first: a cross compiler does not
+            // link for the host.
             let native = |t: &&Toolchain| t.targets.iter().any(|t| matches!(t, Target::Cpu(_)));
             let links = most_slots(workers, |all| all.iter().find(native).into_iter().collect());
             links.ok_or_else(|| format!("a C compiler, which links the artifacts for {target}"))?

@@ -1,20 +1,20 @@
 //! The harness: a coordinator over a temporary folder, and fakes at its two edges.
 //!
-//! The fake compiler reads a "graph" that is a line of text: `specs=2 points=2 candidates=3 weights=a`. Every spec has that many
-//! candidates, of the families `naive`, `fast` and `slow`; `weights` changes the artifact but no task. The fake worker does any
-//! item at once; a candidate's time follows from its family and parameters. With `segments=faster` or `segments=slower` the model has batches of 1 and 8, of which
-//! the large one takes longer for each image, and is so much faster or slower in segments.
+//! The fake compiler reads a "graph" that is a [`Script`]: `specs=2 points=2 candidates=3
+//! weights=a`. `weights` changes the artifact but no task. With `segments=faster` or
+//! `segments=slower` the model has batches of 1 and 8, of which the large one takes longer for each
+//! image, and is so much faster or slower in segments. The fake worker does any item at once.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use aotfarm_coordinator::planner::{
-    Blueprint, CandidateOutline, Cast, Decision, LinkOutline, PlanError, SpecOutline, TaskOutline, TaskRef, VariantOutline,
-};
+use aotfarm_coordinator::planner::{Blueprint, LinkOutline, Refusal};
 use aotfarm_coordinator::{Clock, Config, Coordinator, Planner};
 use aotfarm_protocol::*;
+use aotfarm_search::testing::{Script, measured};
+use aotfarm_search::{CandidateOutline, Configuration, SearchSpace, SelectionOutline, TaskRef, VariantOutline};
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
@@ -43,12 +43,7 @@ impl Clock for FakeClock {
 pub(crate) struct FakePlanner;
 
 struct FakeBlueprint {
-    variants: Vec<VariantOutline>,
-    candidates: usize,
-    /// The last candidate is a vendor's library: fast, and of no family.
-    vendor: bool,
-    /// The job allows the library to win, by an algorithm.
-    allowed: bool,
+    script: Script,
     weights: String,
     /// What the graph says of segments.
     segments: Option<String>,
@@ -60,34 +55,12 @@ impl Planner for FakePlanner {
         "fake-1".to_owned()
     }
 
-    fn plan(&self, graph: Bytes, request: &JobRequest) -> Result<Arc<dyn Blueprint>, PlanError> {
+    fn plan(&self, graph: Bytes, request: &JobRequest) -> Result<Arc<dyn Blueprint>, Refusal> {
         let digest = Digest::of(&graph);
-        let text = String::from_utf8(graph.to_vec()).map_err(|_| PlanError::new("the graph is not text"))?;
+        let text = String::from_utf8(graph.to_vec()).map_err(|_| Refusal::new("the graph is not text"))?;
         let words: HashMap<&str, &str> = text.split(' ').filter_map(|w| w.split_once('=')).collect();
-        let number = |key: &str| words.get(key).and_then(|n| n.parse::<usize>().ok()).ok_or(PlanError::new(format!("no {key}")));
-        let (specs, points) = (number("specs")?, number("points")?);
-        let flops = words.get("flops").and_then(|n| n.parse().ok()).unwrap_or(1e6);
-        let task = |target: Target, spec: usize, point: usize| TaskOutline {
-            key: TaskKey(Digest::of(format!("task {spec} {point} {target}"))),
-            // The last two specs, if there are so many, are kin.
-            kin: (specs > 3 && spec >= specs - 2).then(|| Digest::of(format!("kin {point} {target}"))),
-            likeness: Some(Likeness { class: Digest::of(format!("class {target}")), sizes: vec![1 + spec as i64, 1 << point] }),
-            title: format!("op{spec}(n={})", 1 << point),
-            point: BTreeMap::from([("n".to_owned(), 1 << point)]),
-            calls: 1,
-            flops,
-            footprint: 0,
-            allowed: 1e-5,
-        };
-        let variant = |target: Target| VariantOutline {
-            target,
-            specs: (0..specs).map(|s| SpecOutline { tasks: (0..points).map(|p| task(target, s, p)).collect() }).collect(),
-        };
         Ok(Arc::new(FakeBlueprint {
-            variants: request.targets.iter().map(|t| variant(*t)).collect(),
-            candidates: number("candidates")?,
-            vendor: words.contains_key("vendor"),
-            allowed: request.allow_vendor,
+            script: Script::parse(&text, &request.targets, request.allow_vendor).map_err(Refusal::new)?,
             weights: words.get("weights").copied().unwrap_or_default().to_owned(),
             segments: words.get("segments").map(|word| (*word).to_owned()),
             graph: digest,
@@ -95,68 +68,34 @@ impl Planner for FakePlanner {
     }
 }
 
-impl FakeBlueprint {
-    fn outline(&self, task: TaskRef) -> &TaskOutline {
-        &self.variants[task.variant].specs[task.spec].tasks[task.point]
-    }
-
-    fn numbered(&self, task: TaskRef, n: usize) -> CandidateOutline {
-        let of_vendor = self.vendor && n + 1 == self.candidates;
-        let family = if of_vendor { VENDOR } else { ["naive@1", "fast@1", "slow@1"][n.min(1 + n % 2)] };
-        let unit = Digest::of(unit_text(task.spec, family));
-        CandidateOutline {
-            id: CandidateId(Digest::of(format!("{} {n}", self.outline(task).key))),
-            family: family.to_owned(),
-            params: Params::from([("n".to_owned(), n as i64)]),
-            unit,
-        }
-    }
-}
-
-const VENDOR: &str = "vendor@1";
-
-fn unit_text(spec: usize, family: &str) -> String {
-    format!("source of {family} for spec {spec}")
-}
-
-impl Blueprint for FakeBlueprint {
+/// As the script says.
+impl SearchSpace for FakeBlueprint {
     fn variants(&self) -> &[VariantOutline] {
-        &self.variants
+        self.script.variants()
     }
 
-    fn candidates(&self, task: TaskRef, _: TuneMode, trials: Option<u32>) -> Vec<CandidateOutline> {
-        let n = self.candidates.min(trials.map_or(usize::MAX, |t| t as usize));
-        (0..n).map(|n| self.numbered(task, n)).collect()
+    fn candidates(&self, task: TaskRef, mode: TuneMode, trials: Option<u32>) -> Vec<CandidateOutline> {
+        self.script.candidates(task, mode, trials)
     }
 
     fn candidate(&self, task: TaskRef, family: &str, params: &Params) -> Option<CandidateOutline> {
-        Some(self.numbered(task, params["n"] as usize)).filter(|c| c.family == family && family != VENDOR)
+        self.script.candidate(task, family, params)
     }
 
-    fn alike(&self, task: TaskRef, family: &str, params: &Params) -> Option<CandidateOutline> {
-        self.candidate(task, family, params)
+    fn transfer(&self, task: TaskRef, family: &str, params: &Params) -> Option<CandidateOutline> {
+        self.script.transfer(task, family, params)
     }
 
-    fn siblings(&self, task: TaskRef, candidate: &CandidateOutline) -> Vec<CandidateOutline> {
-        (0..self.candidates).map(|n| self.numbered(task, n)).filter(|c| c.unit == candidate.unit).collect()
+    fn of_same_unit(&self, task: TaskRef, candidate: &CandidateOutline) -> Vec<CandidateOutline> {
+        self.script.of_same_unit(task, candidate)
     }
 
     fn reference(&self, task: TaskRef) -> CandidateOutline {
-        self.numbered(task, 0)
+        self.script.reference(task)
     }
 
-    fn tools(&self, _: usize) -> Option<Digest> {
-        None
-    }
-
-    fn key_for(&self, task: TaskRef, _: Target) -> TaskKey {
-        self.outline(task).key
-    }
-
-    fn source(&self, unit: Digest) -> String {
-        let specs = self.variants[0].specs.len();
-        let texts = (0..specs).flat_map(|s| ["naive@1", "fast@1", "slow@1", VENDOR].map(|f| unit_text(s, f)));
-        texts.into_iter().find(|t| Digest::of(t) == unit).expect("a unit of this blueprint")
+    fn tools(&self, variant: usize) -> Option<Digest> {
+        self.script.tools(variant)
     }
 
     fn measure(
@@ -168,34 +107,7 @@ impl Blueprint for FakeBlueprint {
         protocol: MeasureProtocol,
         seed: u64,
     ) -> MeasureSpec {
-        let all: Vec<CandidateOutline> = (0..self.candidates).map(|n| self.numbered(task, n)).collect();
-        let call = |(id, object): &(CandidateId, Digest)| {
-            let candidate = all.iter().find(|c| c.id == *id).expect("a candidate of this task");
-            KernelCall {
-                candidate: *id,
-                label: format!("{} {}", candidate.family, candidate.params["n"]),
-                object: *object,
-                symbol: "k".to_owned(),
-                dims: vec![],
-                tune: vec![candidate.params["n"]],
-                packed_bytes: 0,
-                shared_bytes: 0,
-                thread_bytes: 0,
-                launch: None,
-                vendor: None,
-            }
-        };
-        MeasureSpec {
-            task: self.outline(task).key,
-            title: self.outline(task).title.clone(),
-            operands: vec![],
-            reference: call(&reference),
-            candidates: candidates.iter().map(call).collect(),
-            tools,
-            tolerance: 1e-5,
-            seed,
-            protocol,
-        }
+        self.script.measure(task, reference, candidates, tools, protocol, seed)
     }
 
     fn select(
@@ -203,48 +115,30 @@ impl Blueprint for FakeBlueprint {
         task: TaskRef,
         considered: &[CandidateId],
         outcomes: &[(CandidateId, Outcome)],
-        _beside: &[CandidateId],
-    ) -> Decision {
-        let time = |o: &Outcome| match o {
-            Outcome::Measured(m) => Some(m.median()),
-            _ => None,
-        };
-        let of_vendor = self.vendor.then(|| self.numbered(task, self.candidates - 1).id);
-        let ours = outcomes.iter().filter(|(id, _)| Some(*id) != of_vendor);
-        let best = ours.filter_map(|(id, o)| Some((time(o)?, *id))).min_by(|a, b| a.0.total_cmp(&b.0));
-        let timed = outcomes.iter().filter(|(_, o)| time(o).is_some()).count() as u32;
-        let rows = considered
-            .iter()
-            .map(|id| AutotuneRow {
-                family: "f".to_owned(),
-                params: id.to_string(),
-                outcome: Outcome::Unsupported { reason: "not shown".to_owned() },
-                seconds: None,
-                verdict: "v".to_owned(),
-                baseline: false,
-            })
-            .collect();
-        let all = (0..self.candidates).map(|n| self.numbered(task, n));
-        let of_vendor = outcomes.iter().find(|(id, o)| self.allowed && Some(*id) == of_vendor && time(o).is_some());
-        if of_vendor.is_some() {
-            let params = Params::from([("algorithm".to_owned(), 3)]);
-            let id = CandidateId(Digest::of("by algorithm 3"));
-            let winner = CandidateOutline { id, params, ..self.numbered(task, self.candidates - 1) };
-            return Decision { winner, measured: timed, dropped: 0, rows };
-        }
-        let winner = best.and_then(|(_, id)| all.clone().find(|c| c.id == id)).unwrap_or_else(|| self.reference(task));
-        Decision { winner, measured: timed, dropped: 0, rows }
+        at_other_points: &[CandidateId],
+    ) -> SelectionOutline {
+        self.script.select(task, considered, outcomes, at_other_points)
+    }
+}
+
+impl Blueprint for FakeBlueprint {
+    fn key_for(&self, task: TaskRef, _: Target) -> TaskKey {
+        self.variants()[task.variant].specs[task.spec].tasks[task.point].key
     }
 
-    fn link(&self, variant: usize, cast: &Cast, untested: Option<String>) -> Result<LinkOutline, PlanError> {
-        let winners = || cast.winners.iter().map(|(_, winner)| winner);
+    fn source(&self, unit: Digest) -> String {
+        self.script.source(unit)
+    }
+
+    fn link(&self, variant: usize, configuration: &Configuration, untested: Option<String>) -> Result<LinkOutline, Refusal> {
+        let candidates = || configuration.candidates.iter().map(|(_, candidate)| candidate);
         let word = self.segments.as_deref().unwrap_or_default();
-        let segments = cast.segments.iter().map(|s| format!("{:?} by {} is {word}\n", s.steps, s.images));
-        let mut units: Vec<Digest> = winners().map(|w| w.unit).collect();
+        let segments = configuration.segments.iter().map(|s| format!("{:?} by {} is {word}\n", s.steps, s.images));
+        let mut units: Vec<Digest> = candidates().map(|c| c.unit).collect();
         units.sort();
         units.dedup();
         Ok(LinkOutline {
-            glue: winners().map(|w| format!("{} {}\n", w.family, w.params["n"])).chain(segments).collect(),
+            glue: candidates().map(|c| format!("{} {}\n", c.family, c.params["n"])).chain(segments).collect(),
             weights: self.weights.clone().into_bytes(),
             units,
             section_bytes: 0,
@@ -254,25 +148,25 @@ impl Blueprint for FakeBlueprint {
                 precision: Default::default(),
                 untested,
                 libraries: vec![],
-                target: self.variants[variant].target,
+                target: self.variants()[variant].target,
                 graph: self.graph,
                 compiler: "fake-1".to_owned(),
                 dims: vec![DimRange { name: "n".to_owned(), min: 1, max: 8 }],
                 inputs: vec![],
                 outputs: vec![],
                 steps: vec![],
-                segments: cast.segments.clone(),
+                segments: configuration.segments.clone(),
             },
-            steps: (0..self.variants[variant].specs.len()).collect(),
-            image_wise: vec![true; self.variants[variant].specs.len()],
+            steps: (0..self.variants()[variant].specs.len()).collect(),
+            image_wise: vec![true; self.variants()[variant].specs.len()],
         })
     }
 
-    fn link_for_rehearsal(&self, variant: usize, cast: &Cast) -> Result<LinkOutline, PlanError> {
-        Ok(LinkOutline { weights: vec![0; self.weights.len()], ..self.link(variant, cast, None)? })
+    fn link_for_race(&self, variant: usize, configuration: &Configuration) -> Result<LinkOutline, Refusal> {
+        Ok(LinkOutline { weights: vec![0; self.weights.len()], ..self.link(variant, configuration, None)? })
     }
 
-    fn check_case(&self) -> Result<Vec<u8>, PlanError> {
+    fn check_case(&self) -> Result<Vec<u8>, Refusal> {
         Ok(format!("check {}", self.graph).into_bytes())
     }
 
@@ -404,7 +298,8 @@ pub(crate) struct FakeWorker {
     pub(crate) ran: Mutex<Vec<WorkKind>>,
 }
 
-pub(crate) const ALL: [WorkKind; 5] = [WorkKind::Build, WorkKind::Measure, WorkKind::Link, WorkKind::Rehearse, WorkKind::Profile];
+pub(crate) const ALL: [WorkKind; 5] =
+    [WorkKind::Build, WorkKind::Measure, WorkKind::Link, WorkKind::ModelRace, WorkKind::Profile];
 
 impl FakeWorker {
     pub(crate) async fn claim(&self, farm: &Farm, kinds: &[WorkKind], max: u32) -> Vec<Lease> {
@@ -455,27 +350,6 @@ impl FakeWorker {
     }
 }
 
-/// Seconds of a candidate: `fast` beats `slow`, and small parameters beat large ones.
-fn seconds(label: &str) -> f64 {
-    let (family, n) = label.split_once(' ').unwrap();
-    let base = match family {
-        VENDOR => 5e-5,
-        "fast@1" => 1e-4,
-        "slow@1" => 1e-3,
-        _ => 1e-2,
-    };
-    base * (1.0 + n.parse::<f64>().unwrap() / 100.0)
-}
-
-/// The outcomes of a Measure item: every candidate is right and takes as long as its label says.
-pub(crate) fn measured(spec: &MeasureSpec) -> Vec<(CandidateId, Outcome)> {
-    let outcome = |call: &KernelCall| {
-        let samples = vec![seconds(&call.label); 3];
-        (call.candidate, Outcome::Measured(Measurement { samples, raced: 3, error: 0.0, conditions: None, algorithm: None }))
-    };
-    spec.candidates.iter().map(outcome).collect()
-}
-
 pub(crate) async fn execute(farm: &Farm, spec: &WorkSpec) -> WorkResult {
     let blobs = farm.coordinator.blobs();
     match spec {
@@ -496,7 +370,7 @@ pub(crate) async fn execute(farm: &Farm, spec: &WorkSpec) -> WorkResult {
             let artifact = blobs.put(format!("artifact {glue} {} {:?}", link.weights, link.objects).into()).await.unwrap();
             WorkResult::Linked { artifact, bytes: 100 }
         }
-        WorkSpec::Rehearse { spec, .. } => {
+        WorkSpec::ModelRace { spec, .. } => {
             let mut texts = Vec::new();
             for artifact in &spec.artifacts {
                 texts.push(String::from_utf8(blobs.get(*artifact).await.unwrap().to_vec()).unwrap());
@@ -506,13 +380,13 @@ pub(crate) async fn execute(farm: &Farm, spec: &WorkSpec) -> WorkResult {
                 (_, true) => 1.2,
                 _ => 1.0,
             };
-            // In the model the last rival is the fastest, by a tenth for each cast.
-            let casts = |point: &BTreeMap<String, i64>| -> Vec<Vec<f64>> {
+            // In the model the last rival is the fastest, by a tenth for each configuration.
+            let of_all = |point: &BTreeMap<String, i64>| -> Vec<Vec<f64>> {
                 let images = point["n"] as f64 * if point["n"] > 1 { 1.2 } else { 1.0 };
                 let steps = |(k, text)| vec![1e-3 * images * segments(text) * (1.0 - 0.1 * k as f64); 8];
                 texts.iter().enumerate().map(steps).collect()
             };
-            WorkResult::Rehearsed { seconds: spec.points.iter().map(casts).collect() }
+            WorkResult::ModelRaced { seconds: spec.points.iter().map(of_all).collect() }
         }
         WorkSpec::Profile { spec, .. } => {
             blobs.get(spec.check).await.expect("the check case is in the store");

@@ -35,7 +35,7 @@ async fn a_job_is_published_with_every_item_done_once() {
     // Three families share three units per spec; one race per spec and point.
     assert_eq!(
         worker.counts(),
-        [(WorkKind::Build, 6), (WorkKind::Measure, 4), (WorkKind::Link, 4), (WorkKind::Rehearse, 1), (WorkKind::Profile, 1)]
+        [(WorkKind::Build, 6), (WorkKind::Measure, 4), (WorkKind::Link, 4), (WorkKind::ModelRace, 1), (WorkKind::Profile, 1)]
             .into()
     );
     let items = farm.items(job.id).await;
@@ -68,7 +68,8 @@ async fn a_task_that_is_new_begins_with_what_is_fast_in_those_like_it() {
         of[0]
     };
     assert_eq!(considered("specs=1 points=1 candidates=31 weights=a", "op0(n=1)").await, 31);
-    // The last of the race is the slow family's: one of each unit, then the rest of the fast one's 16.
+    // The last of the race is the slow family's: one of each unit, then the rest of the fast one's
+    // 16.
     assert_eq!(considered("specs=2 points=1 candidates=31 weights=a", "op1(n=1)").await, 17);
 }
 
@@ -99,8 +100,8 @@ async fn other_weights_need_neither_build_nor_measure() {
     assert_eq!(done.published.as_ref().map(|p| (p.version, p.existed, p.previous.len())), Some((2, false, 1)));
     assert_eq!(count(&worker, WorkKind::Build), before[&WorkKind::Build]);
     assert_eq!(count(&worker, WorkKind::Measure), before[&WorkKind::Measure]);
-    // The casts have no weights of their own: what was rehearsed holds as well.
-    assert_eq!(count(&worker, WorkKind::Rehearse), 1);
+    // The configurations have no weights of their own: what was raced in the model holds as well.
+    assert_eq!(count(&worker, WorkKind::ModelRace), 1);
     assert_eq!(count(&worker, WorkKind::Link), before[&WorkKind::Link] + 1);
     // Only the objects of the winners and their rivals are asked for, and they are there.
     let builds = done.items[&WorkKind::Build];
@@ -138,7 +139,7 @@ async fn two_clients_at_once_get_one_version() {
     let (one_published, two_published) = (one.published.unwrap(), two.published.unwrap());
     assert_eq!((one_published.version, two_published.version), (1, 1));
     assert!(one_published.existed != two_published.existed, "one made it, the other found it");
-    assert_eq!((worker.counts()[&WorkKind::Link], worker.counts()[&WorkKind::Rehearse]), (4, 1));
+    assert_eq!((worker.counts()[&WorkKind::Link], worker.counts()[&WorkKind::ModelRace]), (4, 1));
     let models: Vec<ModelInfo> = farm.get("/v1/models").await;
     assert_eq!(models.iter().map(|m| m.versions).collect::<Vec<_>>(), [1]);
     // Both watchers saw the tuning.
@@ -148,19 +149,19 @@ async fn two_clients_at_once_get_one_version() {
 }
 
 #[tokio::test]
-async fn a_follower_leads_when_its_leader_is_cancelled() {
+async fn a_job_that_waits_for_an_equal_one_does_the_work_when_that_is_cancelled() {
     let dir = tempfile::tempdir().unwrap();
     let farm = Farm::new(&dir).await;
     let worker = farm.worker("a").await;
-    let leader = farm.submit("net", GRAPH).await;
-    farm.wait_for_state(leader.id, JobState::Tuning).await;
-    let follower = farm.submit("net", GRAPH).await;
+    let first = farm.submit("net", GRAPH).await;
+    farm.wait_for_state(first.id, JobState::Tuning).await;
+    let second = farm.submit("net", GRAPH).await;
     farm.wait_for("the note that it follows", async |farm: &Farm| {
-        farm.log(follower.id).await.iter().any(|e| matches!(e, JobEvent::Note { .. })).then_some(())
+        farm.log(second.id).await.iter().any(|e| matches!(e, JobEvent::Note { .. })).then_some(())
     })
     .await;
-    farm.call::<JobStatus>("POST", &format!("/v1/jobs/{}/cancel", leader.id), &()).await.unwrap();
-    let done = worker.work(&farm, follower.id).await;
+    farm.call::<JobStatus>("POST", &format!("/v1/jobs/{}/cancel", first.id), &()).await.unwrap();
+    let done = worker.work(&farm, second.id).await;
     assert_eq!((done.state, done.published.unwrap().existed), (JobState::Published, false));
 }
 
@@ -319,12 +320,13 @@ async fn who_is_the_fastest_in_the_model_wins() {
         _ => None,
     });
     let notes: Vec<String> = notes.collect();
-    // The races were won by the first; each cast is a tenth faster in the model than the one before. Only n=1 is timed.
-    assert!(notes.iter().any(|n| n == "rehearsed in the model: 2 of 4 kernels gave way to a rival"), "{notes:#?}");
+    // The races were won by the first; each configuration is a tenth faster in the model than the
+    // one before. Only n=1 is timed.
+    assert!(notes.iter().any(|n| n == "raced in the model: 2 of 4 kernels gave way to a rival"), "{notes:#?}");
     let change = "op0(n=1): fast@1 n4 takes 0.800 ms where fast@1 n1 takes 1.000";
     assert!(notes.iter().any(|n| n == change), "{notes:#?}");
     let items = farm.items(job).await;
-    assert_eq!(items.iter().filter(|i| i.kind == WorkKind::Link).count(), 4, "three casts and the artifact");
+    assert_eq!(items.iter().filter(|i| i.kind == WorkKind::Link).count(), 4, "three configurations and the artifact");
 }
 
 #[tokio::test]
@@ -336,13 +338,13 @@ async fn steps_are_done_for_a_few_images_at_a_time_where_that_was_faster() {
         let job = farm.submit(word, &format!("{GRAPH} segments={word}")).await.id;
         let done = worker.work(&farm, job).await;
         assert_eq!(done.state, JobState::Published, "{:?}", done.error);
-        let rehearsals = farm.items(job).await.iter().filter(|i| i.kind == WorkKind::Rehearse).count();
-        assert_eq!(rehearsals, 2, "the segments were timed beside whole batches");
+        let races = farm.items(job).await.iter().filter(|i| i.kind == WorkKind::ModelRace).count();
+        assert_eq!(races, 2, "the segments were timed beside whole batches");
         let notes = farm.log(job).await.into_iter().filter_map(|e| match e {
             JobEvent::Note { message } if message.starts_with("in segments") => Some(message),
             _ => None,
         });
-        // The second of the casts takes a tenth less in this farm, whatever it is.
+        // The second of the configurations takes a tenth less in this farm, whatever it is.
         let expected = [
             "in segments (steps 1 to 2 by 1) runs take 37.0 % less: they stay",
             "in segments (steps 1 to 2 by 1) runs take 8.0 % more: all steps are done for the whole batch",

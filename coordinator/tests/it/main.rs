@@ -5,4 +5,3 @@ mod farm;
 mod flow;
 mod leases;
 mod resume;
-mod tuner;

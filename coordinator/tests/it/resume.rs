@@ -40,7 +40,7 @@ async fn a_job_survives_a_restart_after_every_result() {
     assert!(items.iter().all(|i| i.state == ItemState::Done && i.completions == 1 && i.attempts == 1), "{items:#?}");
     assert_eq!(
         worker.counts(),
-        [(WorkKind::Build, 6), (WorkKind::Measure, 4), (WorkKind::Link, 4), (WorkKind::Rehearse, 1), (WorkKind::Profile, 1)]
+        [(WorkKind::Build, 6), (WorkKind::Measure, 4), (WorkKind::Link, 4), (WorkKind::ModelRace, 1), (WorkKind::Profile, 1)]
             .into()
     );
 }

@@ -134,7 +134,7 @@ impl WriteItems for Unit {
         let target = match spec {
             WorkSpec::Build(build) => Some(build.target),
             WorkSpec::Link(link) => Some(link.target),
-            WorkSpec::Measure { .. } | WorkSpec::Rehearse { .. } | WorkSpec::Profile { .. } => None,
+            WorkSpec::Measure { .. } | WorkSpec::ModelRace { .. } | WorkSpec::Profile { .. } => None,
         };
         sqlx::query(
             "INSERT INTO work_items (key, kind, label, spec, context, toolchain, target, device, state, queued_at)

@@ -8,11 +8,11 @@ mod buffer;
 pub(crate) mod gpu;
 mod measure;
 pub(crate) mod messages;
+pub(crate) mod model_race;
 pub(crate) mod nvrtc;
 pub(crate) mod operand;
 pub(crate) mod pack;
 pub(crate) mod profile;
-pub(crate) mod rehearse;
 mod team;
 mod watch;
 
@@ -45,7 +45,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         (Some("nvrtc"), Some(job)) => nvrtc::run(job),
         (Some("pack"), Some(job)) => pack::run(job),
         (Some("profile"), Some(job)) => profile::run(job),
-        (Some("rehearse"), Some(job)) => rehearse::run(job),
+        (Some("model-race"), Some(job)) => model_race::run(job),
         _ => Err(format!("`{}` is no kind of work", kind.to_string_lossy())),
     };
     match done {

@@ -3,8 +3,8 @@
 mod build;
 mod link;
 mod measure;
+mod model_race;
 mod profile;
-mod rehearse;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -203,7 +203,7 @@ impl Context {
             WorkSpec::Build(spec) => build::build(self, spec, dir.path(), cancel).await,
             WorkSpec::Link(spec) => link::link(self, spec, dir.path(), cancel).await,
             WorkSpec::Measure { spec, .. } => measure::measure(self, spec, dir.path(), cancel).await,
-            WorkSpec::Rehearse { spec, .. } => rehearse::rehearse(self, spec, dir.path(), cancel).await,
+            WorkSpec::ModelRace { spec, .. } => model_race::model_race(self, spec, dir.path(), cancel).await,
             WorkSpec::Profile { spec, .. } => profile::profile(self, spec, dir.path(), cancel).await,
         }
     }

@@ -1,10 +1,11 @@
-//! The rehearsing child: times the steps of several artifacts of one model, in turn, so that what disturbs the host disturbs all alike.
+//! The child of a model race: times the steps of several artifacts of one model, in turn, so that
+//! what disturbs the host disturbs all of them equally.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use aotfarm_protocol::RehearseSpec;
+use aotfarm_protocol::{ModelRaceSpec, RANK_QUANTILE, quantile};
 use aotfarm_runtime::{Model, Session, Tensor, TensorRef};
 use serde::{Deserialize, Serialize};
 
@@ -13,14 +14,12 @@ use crate::dims;
 
 /// Timed runs of each artifact, at least and at most.
 const ROUNDS: std::ops::RangeInclusive<usize> = 3..=100;
-/// The quantile that stands for a step's time, as in a race: of few samples on a busy host it is the most certain one.
-const QUANTILE: f64 = 0.2;
 
 /// What to time.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct RehearseJob {
+pub(crate) struct ModelRaceJob {
     /// Points and budget.
-    pub(crate) spec: RehearseSpec,
+    pub(crate) spec: ModelRaceSpec,
     /// The shared objects.
     pub(crate) artifacts: Vec<PathBuf>,
 }
@@ -28,23 +27,23 @@ pub(crate) struct RehearseJob {
 /// How it ended.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
-pub(crate) enum RehearseEvent {
+pub(crate) enum ModelRaceEvent {
     /// Seconds of each step: for each point, for each artifact.
-    Rehearsed { seconds: Vec<Vec<Vec<f64>>> },
+    Timed { seconds: Vec<Vec<Vec<f64>>> },
     /// An artifact cannot be run.
     Rejected { reason: String },
 }
 
 pub(super) fn run(job: &Path) -> Result<(), String> {
-    let job: RehearseJob = read_job(job)?;
-    let event = match rehearse(&job) {
-        Ok(seconds) => RehearseEvent::Rehearsed { seconds },
-        Err(reason) => RehearseEvent::Rejected { reason },
+    let job: ModelRaceJob = read_job(job)?;
+    let event = match race(&job) {
+        Ok(seconds) => ModelRaceEvent::Timed { seconds },
+        Err(reason) => ModelRaceEvent::Rejected { reason },
     };
     say(&event)
 }
 
-fn rehearse(job: &RehearseJob) -> Result<Vec<Vec<Vec<f64>>>, String> {
+fn race(job: &ModelRaceJob) -> Result<Vec<Vec<Vec<f64>>>, String> {
     let spec = &job.spec;
     let models = job.artifacts.iter().map(|file| Model::load(file)).collect::<Result<Vec<_>, _>>().map_err(|e| e.to_string())?;
     let sessions = models.iter().map(|model| Session::new(model, spec.threads)).collect::<Result<Vec<_>, _>>();
@@ -89,13 +88,12 @@ fn time(
     Ok(samples.iter().map(|runs| by_step(runs)).collect())
 }
 
-/// The quantile of each step over the runs.
+/// The time of each step by its [`RANK_QUANTILE`] over the runs.
 fn by_step(runs: &[Vec<f64>]) -> Vec<f64> {
     let steps = runs.first().map_or(0, Vec::len);
     let of_step = |step: usize| {
-        let mut seconds: Vec<f64> = runs.iter().map(|run| run[step]).collect();
-        seconds.sort_by(f64::total_cmp);
-        seconds[((seconds.len() - 1) as f64 * QUANTILE).round() as usize]
+        let seconds: Vec<f64> = runs.iter().map(|run| run[step]).collect();
+        quantile(&seconds, RANK_QUANTILE).unwrap_or(f64::INFINITY)
     };
     (0..steps).map(of_step).collect()
 }

@@ -1,0 +1,82 @@
+//! The case that every artifact of a graph must reproduce before it is published.
+
+use aotfarm_ir::interp::{self, Case, InterpError, Tensor};
+use aotfarm_ir::{Bindings, EvalError, Graph};
+use aotfarm_protocol::DType;
+use rand::{RngExt as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
+
+/// Seed of the inputs: `aotfarm`, so that a resubmitted graph has the same case.
+const SEED: u64 = 0x616f_7466_6172_6d00;
+
+/// Why there is no case.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckError {
+    /// The size of an input is not defined at the smallest dimensions.
+    #[error(transparent)]
+    Size(#[from] EvalError),
+    /// The size of an input is negative.
+    #[error("input `{0}` has a negative size at the smallest dimensions")]
+    Negative(String),
+    /// The interpreter cannot run the graph.
+    #[error(transparent)]
+    Interp(#[from] InterpError),
+}
+
+/// Seeded random inputs at the smallest sizes, with what the reference interpreter makes of them.
+///
+/// # Errors
+/// When an input has no size there, or the interpreter cannot run the graph.
+pub fn check_case(graph: &Graph) -> Result<Case, CheckError> {
+    let smallest: Bindings = graph.dims.iter().map(|d| (d.sym.clone(), d.min)).collect();
+    let mut rng = ChaCha8Rng::seed_from_u64(SEED);
+    let mut inputs = Vec::new();
+    for id in &graph.inputs {
+        let value = graph.value(*id);
+        let shape = value.ty.shape.iter().map(|e| e.eval(&smallest)).collect::<Result<Vec<i64>, _>>()?;
+        let shape = shape.into_iter().map(usize::try_from).collect::<Result<Vec<usize>, _>>();
+        let shape = shape.map_err(|_| CheckError::Negative(value.name.to_string()))?;
+        inputs.push(random_tensor(value.ty.dtype, shape, &mut rng));
+    }
+    let outputs = interp::run(graph, &inputs)?;
+    Ok(Case { inputs, outputs })
+}
+
+/// Floats have mean 0 and variance 1. Integers are 0 or 1, and the first of each row is 1: valid as
+/// an index into any table, and as a mask that does not hide all.
+fn random_tensor(dtype: DType, shape: Vec<usize>, rng: &mut ChaCha8Rng) -> Tensor {
+    let count: usize = shape.iter().product();
+    let row = shape.last().copied().unwrap_or(1).max(1);
+    let mut data = Vec::with_capacity(count * dtype.size());
+    for i in 0..count {
+        if dtype.is_float() {
+            let x: f32 = rng.random_range(-1.732..1.732);
+            match dtype {
+                DType::F16 => data.extend(half::f16::from_f32(x).to_le_bytes()),
+                DType::Bf16 => data.extend(half::bf16::from_f32(x).to_le_bytes()),
+                DType::F64 => data.extend(f64::from(x).to_le_bytes()),
+                _ => data.extend(x.to_le_bytes()),
+            }
+        } else {
+            let one = rng.random_range(0..2u8) | u8::from(i % row == 0);
+            data.push(one);
+            data.resize(data.len() + dtype.size() - 1, 0);
+        }
+    }
+    Tensor { dtype, shape, data }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn integer_inputs_are_valid_indices_and_masks() {
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        let t = random_tensor(DType::I64, vec![3, 4], &mut rng);
+        let values: Vec<i64> = t.data.chunks(8).map(|c| i64::from_le_bytes(c.try_into().unwrap())).collect();
+        assert_eq!(values.len(), 12);
+        assert!(values.iter().all(|v| (0..2).contains(v)));
+        assert!(values.chunks(4).all(|row| row[0] == 1));
+    }
+}

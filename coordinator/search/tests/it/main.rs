@@ -1,0 +1,4 @@
+//! The search, over a scripted search space.
+
+mod recorded;
+mod search;
