@@ -2,19 +2,15 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context as _;
 use aotfarm_protocol::{HistoryEntry, Reference, VersionInfo};
 use aotfarm_registry::client::Client;
 use etcetera::BaseStrategy as _;
 
-use crate::args::Global;
 use crate::embedded::{Embedded, Role};
+use crate::options::Global;
 use crate::output::Output;
-
-/// How long a role may take to end in order after a signal.
-pub(crate) const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 
 /// What a verb has at hand.
 pub(crate) struct Context {

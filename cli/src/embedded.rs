@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::failure::{DATA_DIR_HINT, Failure, opening};
 use crate::output::Output;
+use crate::shutdown;
 
 /// What the embedded coordinator is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,7 +103,7 @@ impl Embedded {
         self.stop.cancel();
         for task in self.tasks.drain(..) {
             // A task that does not end in time is ended with the process.
-            let _ = tokio::time::timeout(crate::context::SHUTDOWN_GRACE, task).await;
+            let _ = tokio::time::timeout(shutdown::GRACE, task).await;
         }
         Ok(())
     }

@@ -7,7 +7,9 @@ mod args;
 mod context;
 mod embedded;
 mod failure;
+mod options;
 mod output;
+mod shutdown;
 mod tensors;
 mod verbs;
 mod watch;
@@ -18,7 +20,7 @@ fn main() -> ExitCode {
     if words.next().is_some_and(|word| word == "__child") {
         return aotfarm_worker::child::main(words);
     }
-    let args = args::parse();
-    let out = output::Output::new(args.global.json, args.global.color);
-    verbs::run(args, &out).unwrap_or_else(|error| failure::report(&error, &out))
+    let args::Arguments { global, verb } = args::parse();
+    let out = output::Output::new(global.json, global.color);
+    verbs::run(verb, &global, &out).unwrap_or_else(|error| failure::report(&error, &out))
 }

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::context::Context;
 use crate::failure::{Failure, opening};
+use crate::shutdown::stop_on_signal;
 
 /// Run the coordinator and registry as a service
 #[derive(Debug, Args)]
@@ -47,16 +48,4 @@ impl Serve {
         cx.out.say("coordinator stopped");
         Ok(ExitCode::SUCCESS)
     }
-}
-
-/// Cancels `stop` on SIGINT or SIGTERM.
-pub(crate) fn stop_on_signal(stop: CancellationToken) {
-    tokio::spawn(async move {
-        let Ok(mut terminate) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) else { return };
-        tokio::select! {
-            _ = tokio::signal::ctrl_c() => {}
-            _ = terminate.recv() => {}
-        }
-        stop.cancel();
-    });
 }

@@ -4,9 +4,9 @@ use std::process::ExitCode;
 use aotfarm_compiler::{ir, passes};
 use clap::Args;
 
-use crate::args::Dtype;
 use crate::context::Context;
 use crate::failure::Failure;
+use crate::options::Dtype;
 use crate::tensors;
 
 /// Print a model: IR, inputs with ranges, parameters, FLOPs

@@ -10,9 +10,9 @@ use aotfarm_protocol::{
 use aotfarm_registry::client::Client;
 use clap::{Args, ValueEnum};
 
-use crate::args::Dtype;
 use crate::context::{Context, Farm};
 use crate::failure::Failure;
+use crate::options::Dtype;
 use crate::{tensors, watch};
 
 /// How long `--device cuda` waits for a worker with a GPU to register.

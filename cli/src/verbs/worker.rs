@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::verbs::coordinator::stop_on_signal;
+use crate::shutdown::stop_on_signal;
 
 /// Run a worker: builds for any target its compilers know, measures on this host
 #[derive(Debug, Args)]
