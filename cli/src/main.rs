@@ -3,10 +3,13 @@
 
 use std::process::ExitCode;
 
+use aotfarm_worker::ChildProgram;
+
 mod args;
-mod context;
+mod cli;
 mod embedded;
 mod failure;
+mod inputs;
 mod options;
 mod output;
 mod shutdown;
@@ -17,7 +20,7 @@ mod watch;
 fn main() -> ExitCode {
     // Worker children re-execute this binary; they must not start a runtime or parse the user's arguments.
     let mut words = std::env::args_os().skip(1);
-    if words.next().is_some_and(|word| word == "__child") {
+    if words.next().is_some_and(|word| word == ChildProgram::SUBCOMMAND) {
         return aotfarm_worker::child::main(words);
     }
     let args::Arguments { global, verb } = args::parse();

@@ -51,3 +51,33 @@ impl From<Dtype> for Precision {
         }
     }
 }
+
+/// Sizes of a symbolic dimension: `name=1,2,3`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SizeList {
+    pub(crate) name: String,
+    pub(crate) sizes: Vec<i64>,
+}
+
+/// Reads a [`SizeList`]; the error says what is expected.
+pub(crate) fn parse_sizes(text: &str) -> Result<SizeList, String> {
+    let parse = || {
+        let (name, list) = text.split_once('=')?;
+        let sizes: Option<Vec<i64>> = list.split(',').map(|n| n.trim().parse().ok().filter(|n| *n > 0)).collect();
+        Some(SizeList { name: name.to_owned(), sizes: sizes? })
+    };
+    parse().ok_or_else(|| "expected NAME=N or NAME=N,N…, as in batch=1,8".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_parse() {
+        assert_eq!(parse_sizes("batch=1,8"), Ok(SizeList { name: "batch".into(), sizes: vec![1, 8] }));
+        for bad in ["batch", "batch=", "batch=0", "batch=a", "batch=1,,2"] {
+            assert!(parse_sizes(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -3,7 +3,7 @@ use std::process::ExitCode;
 use aotfarm_protocol::{JobId, JobStatus};
 use clap::Args;
 
-use crate::context::Context;
+use crate::cli::Cli;
 
 /// Cancel a job
 #[derive(Debug, Args)]
@@ -13,7 +13,7 @@ pub(crate) struct Cancel {
 }
 
 impl Cancel {
-    pub(crate) async fn run(self, cx: &Context) -> anyhow::Result<ExitCode> {
+    pub(crate) async fn run(self, cx: &Cli) -> anyhow::Result<ExitCode> {
         let farm = cx.farm().await?;
         let job: JobStatus = farm.client.post(&format!("/v1/jobs/{}/cancel", self.id), &()).await?;
         if cx.out.json {

@@ -6,7 +6,7 @@ use clap::Args;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::context::Context;
+use crate::cli::Cli;
 use crate::failure::{Failure, opening};
 use crate::shutdown::stop_on_signal;
 
@@ -20,7 +20,7 @@ pub(crate) struct Serve {
 }
 
 impl Serve {
-    pub(crate) async fn run(self, cx: &Context) -> anyhow::Result<ExitCode> {
+    pub(crate) async fn run(self, cx: &Cli) -> anyhow::Result<ExitCode> {
         let data_dir = cx.data_dir()?;
         let listener = TcpListener::bind(self.listen).await.map_err(|e| {
             let failure = Failure::failed(format!("failed to listen on {}: {e}", self.listen));

@@ -3,7 +3,7 @@ use std::process::ExitCode;
 use aotfarm_protocol::{JobId, JobStatus};
 use clap::Args;
 
-use crate::context::Context;
+use crate::cli::Cli;
 use crate::output::when;
 use crate::watch;
 
@@ -18,7 +18,7 @@ pub(crate) struct Job {
 }
 
 impl Job {
-    pub(crate) async fn run(self, cx: &Context) -> anyhow::Result<ExitCode> {
+    pub(crate) async fn run(self, cx: &Cli) -> anyhow::Result<ExitCode> {
         let farm = cx.farm().await?;
         let job: JobStatus = farm.client.get(&format!("/v1/jobs/{}", self.id)).await?;
         if self.follow && !job.state.is_final() {

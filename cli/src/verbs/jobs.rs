@@ -3,7 +3,7 @@ use std::process::ExitCode;
 use aotfarm_protocol::JobStatus;
 use clap::Args;
 
-use crate::context::Context;
+use crate::cli::Cli;
 use crate::output::{table, when};
 
 /// List jobs, newest first
@@ -15,7 +15,7 @@ pub(crate) struct Jobs {
 }
 
 impl Jobs {
-    pub(crate) async fn run(self, cx: &Context) -> anyhow::Result<ExitCode> {
+    pub(crate) async fn run(self, cx: &Cli) -> anyhow::Result<ExitCode> {
         let farm = cx.farm().await?;
         let jobs: Vec<JobStatus> = farm.client.get(&format!("/v1/jobs?limit={}", self.limit)).await?;
         if cx.out.json {

@@ -3,7 +3,7 @@ use std::process::ExitCode;
 use aotfarm_protocol::{ItemInfo, ItemState, JobEvent, JobId, JobLogEntry};
 use clap::Args;
 
-use crate::context::Context;
+use crate::cli::Cli;
 use crate::output::table;
 use crate::watch::autotune;
 
@@ -18,7 +18,7 @@ pub(crate) struct Logs {
 }
 
 impl Logs {
-    pub(crate) async fn run(self, cx: &Context) -> anyhow::Result<ExitCode> {
+    pub(crate) async fn run(self, cx: &Cli) -> anyhow::Result<ExitCode> {
         let farm = cx.farm().await?;
         if self.items {
             let items: Vec<ItemInfo> = farm.client.get(&format!("/v1/jobs/{}/items", self.id)).await?;
@@ -49,7 +49,7 @@ impl Logs {
     }
 }
 
-fn print_items(cx: &Context, items: &[ItemInfo]) {
+fn print_items(cx: &Cli, items: &[ItemInfo]) {
     if cx.out.json {
         items.iter().for_each(|i| cx.out.json_line(i));
         return;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::Subcommand;
 
-use crate::context::Context;
+use crate::cli::Cli;
 use crate::options::Global;
 use crate::output::Output;
 use crate::shutdown::interrupted;
@@ -64,7 +64,7 @@ pub(crate) fn run(verb: Verb, global: &Global, out: &Output) -> anyhow::Result<E
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("failed to start the async runtime")?;
     let done = runtime.block_on(async {
-        let cx = Context::new(global, *out);
+        let cx = Cli::new(global, *out);
         tokio::select! {
             done = dispatch(verb, &cx) => done,
             () = interrupted() => Ok(ExitCode::from(130)),
@@ -75,7 +75,7 @@ pub(crate) fn run(verb: Verb, global: &Global, out: &Output) -> anyhow::Result<E
     done
 }
 
-async fn dispatch(verb: Verb, cx: &Context) -> anyhow::Result<ExitCode> {
+async fn dispatch(verb: Verb, cx: &Cli) -> anyhow::Result<ExitCode> {
     match verb {
         Verb::Import(v) => v.run(cx),
         Verb::Inspect(v) => v.run(cx),

@@ -10,7 +10,7 @@ use aotfarm_protocol::{
 use aotfarm_registry::client::Client;
 use clap::{Args, ValueEnum};
 
-use crate::context::{Context, Farm};
+use crate::cli::{Cli, Farm};
 use crate::failure::Failure;
 use crate::options::Dtype;
 use crate::{tensors, watch};
@@ -109,7 +109,7 @@ impl Submit {
         }
     }
 
-    pub(crate) async fn run(self, cx: &Context) -> anyhow::Result<ExitCode> {
+    pub(crate) async fn run(self, cx: &Cli) -> anyhow::Result<ExitCode> {
         if self.detach && cx.global.coordinator.is_none() {
             return Err(Failure::input("--detach needs a coordinator that outlives this command")
                 .hint("start `aotfarm coordinator` and a worker, and pass --coordinator URL")
@@ -187,7 +187,7 @@ impl Submit {
     /// Sends the job and follows it.
     pub(crate) async fn submit(
         &self,
-        cx: &Context,
+        cx: &Cli,
         farm: &Farm,
         (mut request, file): (JobRequest, Vec<u8>),
     ) -> anyhow::Result<ExitCode> {

@@ -8,7 +8,7 @@ use clap::Args;
 use futures_util::future::try_join_all;
 use tokio_util::sync::CancellationToken;
 
-use crate::context::Context;
+use crate::cli::Cli;
 use crate::failure::Failure;
 use crate::shutdown::stop_on_signal;
 
@@ -37,7 +37,7 @@ pub(crate) struct Work {
 }
 
 impl Work {
-    pub(crate) async fn run(self, cx: &Context) -> anyhow::Result<ExitCode> {
+    pub(crate) async fn run(self, cx: &Cli) -> anyhow::Result<ExitCode> {
         let Some(url) = &cx.global.coordinator else {
             return Err(Failure::input("a worker needs a coordinator")
                 .hint("pass --coordinator URL or set AOTFARM_COORDINATOR")

@@ -13,7 +13,7 @@ use crate::options::Global;
 use crate::output::Output;
 
 /// What a verb has at hand.
-pub(crate) struct Context {
+pub(crate) struct Cli {
     pub(crate) out: Output,
     pub(crate) global: Global,
 }
@@ -24,7 +24,7 @@ pub(crate) struct Farm {
     pub(crate) embedded: Option<Arc<Embedded>>,
 }
 
-impl Context {
+impl Cli {
     pub(crate) fn new(global: &Global, out: Output) -> Self {
         Self { out, global: global.clone() }
     }
