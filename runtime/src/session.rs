@@ -2,7 +2,7 @@ use std::ffi::{CStr, c_void};
 use std::fmt;
 use std::ptr;
 
-use aotfarm_protocol::{DType, Port, Target};
+use aotfarm_protocol::{DType, MAX_THREADS, Port, Target};
 
 use crate::ffi::{self, DlDevice, DlTensor, Options, RawSession};
 use crate::{DeviceTensor, Gpu, GpuError, Model, Tensor, TensorRef};
@@ -61,7 +61,7 @@ impl Session {
     pub fn with(model: &Model, SessionOptions { threads, device }: SessionOptions) -> Result<Self, RunError> {
         let threads = match threads {
             // Unlike the artifact's own count this one respects CPU quotas of containers.
-            0 => std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX)).min(1024),
+            0 => std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX)).min(MAX_THREADS),
             n => n,
         };
         let options = Options {

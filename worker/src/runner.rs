@@ -16,7 +16,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::exec::ExecError;
 use crate::farm::{Farm, FarmError};
-use crate::turns::{Turns, is_exclusive};
+use crate::sandbox::chain;
+use crate::turns::Turns;
 
 /// The first pause after the coordinator was away; it doubles up to [`MAX_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -323,7 +324,7 @@ impl<E: Execute> Runner<E> {
     fn begin(&self, worker: WorkerId, lease: Lease, shared: &Arc<Shared>, jobs: &mut JoinSet<()>) {
         let cancel = CancellationToken::new();
         let kind = lease.spec.kind();
-        let held = Held { generation: lease.generation, exclusive: is_exclusive(kind), cancel: cancel.clone() };
+        let held = Held { generation: lease.generation, exclusive: kind.is_exclusive(), cancel: cancel.clone() };
         shared.leases().insert(lease.item, held);
         let holding = Holding { shared: shared.clone(), item: lease.item, generation: lease.generation };
         let (farm, executor, give_up) = (self.farm.clone(), self.executor.clone(), self.give_up);
@@ -335,7 +336,7 @@ impl<E: Execute> Runner<E> {
             if cancel.is_cancelled() || matches!(result, Err(ExecError::Cancelled)) {
                 return tracing::info!(item.id = %lease.item, item.kind = ?kind, "the lease was lost; dropped");
             }
-            let result = result.map_err(|e| e.chain());
+            let result = result.map_err(|e| chain(&e));
             if let Err(reason) = &result {
                 tracing::warn!(item.id = %lease.item, item.kind = ?kind, reason, "could not be done here");
             }
@@ -510,7 +511,7 @@ mod tests {
             cancel: &'a CancellationToken,
         ) -> BoxFuture<'a, (Result<WorkResult, ExecError>, Duration)> {
             async move {
-                let count = if is_exclusive(spec.kind()) { &self.exclusive } else { &self.shared };
+                let count = if spec.kind().is_exclusive() { &self.exclusive } else { &self.shared };
                 count.fetch_add(1, Ordering::AcqRel);
                 let (shared, exclusive) = (self.shared.load(Ordering::Acquire), self.exclusive.load(Ordering::Acquire));
                 if exclusive > 1 || exclusive == 1 && shared > 0 {

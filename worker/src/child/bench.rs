@@ -5,7 +5,7 @@ use std::ffi::c_void;
 use std::path::Path;
 use std::time::Duration;
 
-use aotfarm_protocol::{KernelCall, MeasureSpec, Operand, OperandRole};
+use aotfarm_protocol::{KernelCall, MAX_THREADS, MeasureSpec, Operand, OperandRole};
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 
 use super::buffer::Buffer;
@@ -81,7 +81,7 @@ struct Run<'b> {
 impl<'a> Bench<'a> {
     /// Fills the operands.
     pub(super) fn new(spec: &'a MeasureSpec, watch: Watch) -> std::io::Result<Self> {
-        let threads = spec.protocol.threads.clamp(1, 1024) as usize;
+        let threads = spec.protocol.threads.clamp(1, MAX_THREADS) as usize;
         let empty = || Buffer::new(0);
         let mut bench = Self {
             spec,

@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use aotfarm_abi::kernel::Pack;
 use aotfarm_protocol::{CopyStep, PackStep};
 use serde::{Deserialize, Serialize};
 
 use super::bench::load;
 use super::buffer::Buffer;
-use super::{read_job, say};
-use aotfarm_abi::kernel::Pack;
+use super::talk::{read_job, say};
 
 /// What to assemble; offsets have been checked against both sizes.
 #[derive(Debug, Serialize, Deserialize)]

@@ -6,9 +6,10 @@ use std::time::Duration;
 use aotfarm_protocol::{RehearseSpec, WorkResult};
 use tokio_util::sync::CancellationToken;
 
-use super::{Context, ExecError, GRACE};
+use super::error::ExecError;
+use super::executor::Executor;
 use crate::child::rehearse::{RehearseEvent, RehearseJob};
-use crate::process::Limits;
+use crate::sandbox::{GRACE, Limits};
 
 /// Loading and the least number of runs may take this long, besides what is asked for.
 const LOAD_TIME: Duration = Duration::from_secs(60);
@@ -16,7 +17,7 @@ const LOAD_TIME: Duration = Duration::from_secs(60);
 const MAX_ANSWER: usize = 64 << 20;
 
 pub(super) async fn rehearse(
-    cx: &Context,
+    cx: &Executor,
     spec: &RehearseSpec,
     dir: &Path,
     cancel: &CancellationToken,

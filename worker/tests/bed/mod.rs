@@ -24,7 +24,7 @@ pub type Test<B> = (&'static str, fn(&B) -> BoxFuture<'_, ()>);
 /// missing: then they are skipped.
 pub fn run<B>(tests: &[Test<B>], bed: impl AsyncFnOnce() -> Result<B, String>) -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().skip(1).collect();
-    if args.first().is_some_and(|a| a == "__child") {
+    if args.first().is_some_and(|a| a == ChildProgram::SUBCOMMAND) {
         return aotfarm_worker::child::main(args.into_iter().skip(1));
     }
     let args: Vec<String> = args.into_iter().filter_map(|a| a.into_string().ok()).collect();
@@ -60,7 +60,8 @@ pub fn run<B>(tests: &[Test<B>], bed: impl AsyncFnOnce() -> Result<B, String>) -
 pub fn config() -> (WorkerConfig, TempDir) {
     let dir = tempfile::tempdir().unwrap();
     let mut config = WorkerConfig::new(dir.path().to_owned()).unwrap();
-    config.child = ChildProgram { program: std::env::current_exe().unwrap(), args: vec!["__child".into()], env: Vec::new() };
+    config.child =
+        ChildProgram { program: std::env::current_exe().unwrap(), args: vec![ChildProgram::SUBCOMMAND.into()], env: Vec::new() };
     (config, dir)
 }
 
