@@ -8,14 +8,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use aotfarm_protocol::Digest;
+use backon::Retryable;
 use tokio_util::sync::CancellationToken;
 
-use crate::farm::{Farm, FarmError};
+use crate::farm::{Farm, FarmError, PAUSES};
 
-/// The first pause before a transfer is tried again; it doubles up to [`MAX_PAUSE`].
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-/// The longest pause between two tries.
-const MAX_PAUSE: Duration = Duration::from_secs(5);
 /// A transfer that does not get through for this long is given up: the item goes to another worker.
 const PATIENCE: Duration = Duration::from_secs(300);
 
@@ -142,23 +139,12 @@ pub(crate) fn digest_of_file(path: &Path) -> io::Result<(Digest, u64)> {
 }
 
 /// Repeats a transfer while the coordinator is away, until it is done, refused or cancelled.
-async fn retrying<F>(cancel: &CancellationToken, digest: Digest, transfer: impl Fn() -> F) -> Result<(), BlobError>
+async fn retrying<F>(cancel: &CancellationToken, digest: Digest, transfer: impl FnMut() -> F) -> Result<(), BlobError>
 where
     F: Future<Output = Result<(), FarmError>>,
 {
-    let (mut pause, start) = (FIRST_PAUSE, tokio::time::Instant::now());
-    loop {
-        let tried = tokio::select! {
-            () = cancel.cancelled() => return Err(BlobError::Cancelled),
-            tried = transfer() => tried,
-        };
-        match tried {
-            Err(FarmError::Away(_)) if start.elapsed() < PATIENCE => {}
-            done => return done.map_err(|source| BlobError::Transfer { digest, source }),
-        }
-        tokio::select! {
-            () = cancel.cancelled() => return Err(BlobError::Cancelled),
-            () = tokio::time::sleep(pause) => pause = (pause * 2).min(MAX_PAUSE),
-        }
-    }
+    let start = tokio::time::Instant::now();
+    let again = |error: &FarmError| matches!(error, FarmError::Away(_)) && start.elapsed() < PATIENCE;
+    let done = cancel.run_until_cancelled(transfer.retry(PAUSES).when(again)).await.ok_or(BlobError::Cancelled)?;
+    done.map_err(|source| BlobError::Transfer { digest, source })
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use aotfarm_protocol::{
     Capabilities, ClaimRequest, ErrorCode, Heartbeat, Lease, Registered, Report, WorkItemId, WorkResult, WorkSpec, WorkerId,
 };
+use backon::{BackoffBuilder, ExponentialBuilder};
 use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -15,13 +16,9 @@ use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::exec::ExecError;
-use crate::farm::{Farm, FarmError};
+use crate::farm::{FIRST_PAUSE, Farm, FarmError, PAUSES};
 use crate::sandbox::chain;
 use crate::turns::Turns;
-
-/// The first pause after the coordinator was away; it doubles up to [`MAX_PAUSE`].
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const MAX_PAUSE: Duration = Duration::from_secs(5);
 
 /// Does work items; the edge at which tests of the loop put a fake.
 pub(crate) trait Execute: Send + Sync + 'static {
@@ -169,13 +166,13 @@ impl Drop for Holding {
 /// Waits that grow while the coordinator is away, and end after a while.
 struct Patience {
     since: Option<Instant>,
-    pause: Duration,
+    pauses: <ExponentialBuilder as BackoffBuilder>::Backoff,
     limit: Duration,
 }
 
 impl Patience {
     fn new(limit: Duration) -> Self {
-        Self { since: None, pause: FIRST_PAUSE, limit }
+        Self { since: None, pauses: PAUSES.build(), limit }
     }
 
     fn reset(&mut self) {
@@ -185,11 +182,8 @@ impl Patience {
     /// The next pause, or the end of patience.
     fn pause(&mut self, reason: &str) -> Result<Duration, GaveUp> {
         let waited = self.since.get_or_insert_with(Instant::now).elapsed();
-        if waited >= self.limit {
-            return Err(GaveUp { after: waited, reason: reason.to_owned() });
-        }
-        let pause = self.pause;
-        self.pause = (pause * 2).min(MAX_PAUSE);
+        let pause = self.pauses.next().filter(|_| waited < self.limit);
+        let pause = pause.ok_or_else(|| GaveUp { after: waited, reason: reason.to_owned() })?;
         tracing::warn!(retry_in_ms = pause.as_millis() as u64, reason, "the coordinator does not answer; trying again");
         Ok(pause)
     }

@@ -20,17 +20,13 @@ use super::launch::Shape;
 use super::nvml::Nvml;
 use super::tools::{Grid, SEEN_WORDS, Tools};
 use super::vendor::{Libraries, Operands, Plan};
-use crate::child::measuring::Measuring;
+use crate::child::measuring::{CANARY, Measuring, REFERENCE_LIMIT, STALE};
 use crate::child::messages::{Event, MeasureJob};
 use crate::child::operand::{self, Seen};
 use crate::child::watch::Watch;
 
 /// Alignment of every buffer, and bytes of canary on each side.
 const BORDER: u64 = 256;
-/// What the bytes around a buffer hold.
-const CANARY: u8 = 0xC5;
-/// What workspace holds on entry: a NaN in every format, so that one who relies on zeros is found out; not that of unwritten outputs.
-const STALE: u32 = 0x7FFF_FFFF;
 /// Copies of the operands at most.
 const MAX_COPIES: u64 = 256;
 /// Bytes of copies that no last-level cache holds: more make no difference.
@@ -45,8 +41,6 @@ const LONG_SAMPLE: f64 = 2e-3;
 const MAX_LAUNCHES: u64 = 512;
 /// How long the device is kept busy before a timed run, and in addition for each launch: until the host has handed all in.
 const SPIN: (u64, u64) = (20_000, 200);
-/// The reference may take this long.
-const REFERENCE_LIMIT: Duration = Duration::from_secs(120);
 /// Conditions are told no more often than this.
 const CONDITIONS_EVERY: Duration = Duration::from_millis(200);
 
