@@ -1,7 +1,8 @@
 //! The team of CPU artifacts has no data race: `team_race.c` drives it under ThreadSanitizer.
 //!
-//! The C runtime of artifacts cannot be seen by Rust's tools, and a race in it shows as a wrong result once in a
-//! million runs. Skipped where there is no `gcc`, or one without the sanitizer's runtime.
+//! The C runtime of artifacts cannot be seen by Rust's tools, and a race in it shows as a wrong
+//! result once in a million runs. Skipped where there is no `gcc`, or one without the sanitizer's
+//! runtime.
 
 use std::process::{Command, Output};
 

@@ -23,7 +23,7 @@ static inline void rt_pause(void) {
 
 static _Atomic int wrong;
 
-/* A small model: in every step each thread writes its own cell from all cells of the step before. */
+/* A small model: in every step each thread writes its own cell from all of the step before. */
 typedef struct model {
     rt_team *team;
     int64_t cell[STEPS + 1][MOST];

@@ -1,9 +1,9 @@
-//! The embedded farm: coordinator and workers (one for each device) inside this command, over the data folder.
-//! They speak HTTP on the loopback interface, so that there is one code path.
+//! The embedded farm: coordinator and workers (one for each device) inside this command, over the
+//! data folder. They speak HTTP on the loopback interface, so that there is one code path.
 //!
-//! One process at a time drives the jobs of a data folder: the one that holds the lock on `farm.lock`, which also
-//! holds the URL of its farm. A second `submit` reads the URL there and uses that farm, which stays until no job
-//! is active.
+//! One process at a time drives the jobs of a data folder: the one that holds the lock on
+//! `farm.lock`, which also holds the URL of its farm. A second `submit` reads the URL there and
+//! uses that farm, which stays until no job is active.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};

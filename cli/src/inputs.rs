@@ -7,7 +7,8 @@ use aotfarm_runtime::Tensor;
 
 use crate::failure::Failure;
 
-/// Inputs of the artifact at the given sizes: normal numbers for floats, small counting numbers for integers.
+/// Inputs of the artifact at the given sizes: normal numbers for floats, small counting numbers for
+/// integers.
 pub(crate) fn random_inputs(metadata: &ArtifactMetadata, sizes: &BTreeMap<String, i64>) -> anyhow::Result<Vec<Tensor>> {
     let mut state = 0x9E37_79B9_7F4A_7C15u64;
     metadata

@@ -13,7 +13,8 @@ pub(crate) struct Global {
     /// The coordinator to talk to, as in http://farm:7070; none: run embedded
     #[arg(long, global = true, env = "AOTFARM_COORDINATOR", value_name = "URL")]
     pub(crate) coordinator: Option<String>,
-    /// Where the embedded coordinator and registry keep their files [default: the XDG data folder/aotfarm]
+    /// Where the embedded coordinator and registry keep their files [default: the XDG data
+    /// folder/aotfarm]
     #[arg(long, global = true, env = "AOTFARM_DATA_DIR", value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
     /// Print results as JSON

@@ -19,7 +19,8 @@ pub(crate) fn stop_on_signal(stop: CancellationToken) {
     });
 }
 
-/// Roles end their own way on a signal (see [`stop_on_signal`]); for every other verb Ctrl-C is the end.
+/// Roles end their own way on a signal (see [`stop_on_signal`]); for every other verb Ctrl-C is the
+/// end.
 pub(crate) async fn interrupted() {
     if tokio::signal::ctrl_c().await.is_err() {
         std::future::pending::<()>().await;

@@ -1,10 +1,10 @@
 //! Who gets which work: a pure function from a snapshot of the queue and of one claiming worker to assignments.
 //!
 //! **Measuring on a CPU is exclusive on a host.** Two workers on one machine share its caches, its memory bus and its
-//! clock, whether or not they share a core. So an exclusive item ([`WorkKind::is_exclusive`]) for a CPU is given out
-//! only while *no* worker of that host has a lease of any kind, and while one runs, no worker of that host gets
-//! anything. One for a GPU needs only that its own worker measures nothing else: builds go on beside it. Hosts are
-//! told apart by [`Capabilities::host`].
+//! clock, whether or not they share a core. So an exclusive item ([`WorkKind::is_exclusive`]) for a
+//! CPU is given out only while *no* worker of that host has a lease of any kind, and while one
+//! runs, no worker of that host gets anything. One for a GPU needs only that its own worker
+//! measures nothing else: builds go on beside it. Hosts are told apart by [`Capabilities::host`].
 //!
 //! **Builds do not starve measuring.** A host with a free slot would take one more Build for ever. So an exclusive item that
 //! has waited for [`PATIENCE_MS`] closes the hosts that could run it for shared work: they drain, run it, and open again.

@@ -33,8 +33,8 @@ pub enum WorkKind {
 }
 
 impl WorkKind {
-    /// Whether such an item needs its device for itself. On a CPU, that is the whole host: whatever else runs there
-    /// shares caches, memory bus and clock with what is measured.
+    /// Whether such an item needs its device for itself. On a CPU, that is the whole host: whatever
+    /// else runs there shares caches, memory bus and clock with what is measured.
     pub const fn is_exclusive(self) -> bool {
         matches!(self, Self::Measure | Self::Rehearse | Self::Profile)
     }

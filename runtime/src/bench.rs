@@ -10,9 +10,10 @@ use crate::tensor::TensorRef;
 /// Runs whose times are kept, at least and at most.
 const RUNS: std::ops::RangeInclusive<usize> = 3..=1_000_000;
 
-/// Runs the model `warmup` times, and then again and again until `budget` has passed, but at least three times. Gives
-/// the wall time of each timed run in seconds, in order. Output memory is allocated once, and with the feature `cuda`
-/// inputs and outputs of an artifact for a GPU lie there, so that what is timed is the model.
+/// Runs the model `warmup` times, and then again and again until `budget` has passed, but at least
+/// three times. Gives the wall time of each timed run in seconds, in order. Output memory is
+/// allocated once, and with the feature `cuda` inputs and outputs of an artifact for a GPU lie
+/// there, so that what is timed is the model.
 pub fn bench(session: &mut Session, inputs: &[TensorRef<'_>], warmup: u32, budget: Duration) -> Result<Vec<f64>, RunError> {
     #[cfg(feature = "cuda")]
     if let Some(gpu) = session.gpu().map_err(|e| refused(&e))? {

@@ -146,7 +146,8 @@ impl DeviceMemory {
     fn write(&mut self, bytes: &[u8]) -> Result<(), GpuError> {
         assert_eq!(bytes.len(), self.len, "what is written fills the memory");
         self.gpu.bind()?;
-        // SAFETY: both have this length, and the GPU's context is current; the call returns when the bytes are copied.
+        // SAFETY: both have this length, and the GPU's context is current; the call returns when
+        // the bytes are copied.
         unsafe { result::memcpy_htod_sync(self.address, bytes) }
             .map_err(refused(format!("copy {} bytes to GPU {}", self.len, self.gpu.index)))
     }
@@ -164,8 +165,8 @@ impl DeviceMemory {
 impl Drop for DeviceMemory {
     fn drop(&mut self) {
         if self.gpu.bind().is_ok() {
-            // SAFETY: allocated by this, and not used any more: runs have returned, and the driver waits for what it
-            // has started itself.
+            // SAFETY: allocated by this, and not used any more: runs have returned, and the driver
+            // waits for what it has started itself.
             let _ = unsafe { result::free_sync(self.address) };
         }
     }
@@ -191,8 +192,8 @@ impl DeviceTensor {
         Ok(copy)
     }
 
-    /// A copy on the host, made when all that was started on the GPU's default stream, and all runs that have returned,
-    /// are done.
+    /// A copy on the host, made when all that was started on the GPU's default stream, and all runs
+    /// that have returned, are done.
     pub fn to_host(&self) -> Result<Tensor, GpuError> {
         let mut tensor = Tensor::zeros(self.dtype, self.shape.clone())?;
         self.memory.read(tensor.bytes_mut())?;

@@ -12,7 +12,8 @@
 //! # }
 //! ```
 //!
-//! The feature `cuda` adds what the host itself knows of its GPUs: which there are, and tensors in their memory.
+//! The feature `cuda` adds what the host itself knows of its GPUs: which there are, and tensors in
+//! their memory.
 
 mod bench;
 mod ffi;

@@ -13,8 +13,8 @@ use futures_util::future::BoxFuture;
 /// The first pause after the coordinator was away.
 pub(crate) const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
-/// Pauses while the coordinator is away: each is twice as long as the one before, up to five seconds. Whoever waits
-/// says when patience ends.
+/// Pauses while the coordinator is away: each is twice as long as the one before, up to five
+/// seconds. Whoever waits says when patience ends.
 pub(crate) const PAUSES: ExponentialBuilder = ExponentialBuilder::new()
     .with_min_delay(FIRST_PAUSE)
     .with_max_delay(Duration::from_secs(5))

@@ -1,7 +1,8 @@
 //! Who is run next while candidates race: pure successive halving over interleaved rounds.
 //!
-//! On a shared host the same kernel can be a third slower for seconds, so candidates are never timed one after the other:
-//! every round runs each candidate of the field once, in an order that rotates, and the field shrinks between phases.
+//! On a shared host the same kernel can be a third slower for seconds, so candidates are never
+//! timed one after the other: every round runs each candidate of the field once, in an order that
+//! rotates, and the field shrinks between phases.
 //!
 //! 1. **Check**: each candidate once, in the order of the spec. The run is timed, and one that is hopeless already then
 //!    (more than twice `drop_factor` times the best) is never run again.
@@ -11,8 +12,8 @@
 //!    without any rival left need not run on.
 //! 5. **Recheck**: the last ones must still be right, which a kernel with a data race often is not.
 //!
-//! Phases are ranked by the 20th percentile, whose error on a noisy host is the smallest for few samples. The clock is an
-//! argument, so that tests can simulate it.
+//! Phases are ranked by the 20th percentile, whose error on a noisy host is the smallest for few
+//! samples. The clock is an argument, so that tests can simulate it.
 
 use std::time::Duration;
 

@@ -10,7 +10,8 @@ use crate::gpu::{DeviceTensor, Gpu, GpuError};
 use crate::tensor::TensorRef;
 
 impl Session {
-    /// Runs the model on tensors of the session's GPU; the outputs have the shapes that [`Session::device_outputs_for`] gives.
+    /// Runs the model on tensors of the session's GPU; the outputs have the shapes that
+    /// [`Session::device_outputs_for`] gives.
     pub fn run_on_device(&mut self, inputs: &[DeviceTensor], outputs: &mut [DeviceTensor]) -> Result<(), RunError> {
         let (ins, outs) = (Tensors::new(inputs.iter().map(on_device)), Tensors::new(outputs.iter().map(on_device)));
         self.call(&ins, &outs, None)

@@ -6,10 +6,11 @@ use super::messages::{Event, Order};
 
 /// The reference may take this long.
 pub(super) const REFERENCE_LIMIT: Duration = Duration::from_secs(120);
-/// What the bytes around a buffer hold. No float of any width that a kernel writes by accident looks like it.
+/// What the bytes around a buffer hold. No float of any width that a kernel writes by accident
+/// looks like it.
 pub(super) const CANARY: u8 = 0xC5;
-/// What each word of a workspace holds on entry: a NaN in every format, so that one who relies on zeros is found out.
-/// It is not the NaN that unwritten outputs hold.
+/// What each word of a workspace holds on entry: a NaN in every format, so that one who relies on
+/// zeros is found out. It is not the NaN that unwritten outputs hold.
 pub(super) const STALE: u32 = 0x7FFF_FFFF;
 
 /// What checks and times candidates: a team of threads, or a GPU.

@@ -1,4 +1,5 @@
-//! Measure: every candidate checked against the reference, then raced, in child processes that may die (`measuring_child`).
+//! Measure: every candidate checked against the reference, then raced, in child processes that may
+//! die (`measuring_child`).
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::OsString;

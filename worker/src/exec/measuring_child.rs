@@ -1,4 +1,5 @@
-//! The child that checks and times candidates, as the worker sees it: it may die with any of them and is replaced then.
+//! The child that checks and times candidates, as the worker sees it: it may die with any of them
+//! and is replaced then.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -72,8 +73,8 @@ pub(super) struct MeasuringChild<'a> {
 }
 
 impl<'a> MeasuringChild<'a> {
-    /// A child that is started when it is first needed. `idle` is given for one that outlives the item; `job` and
-    /// `progress` are its files.
+    /// A child that is started when it is first needed. `idle` is given for one that outlives the
+    /// item; `job` and `progress` are its files.
     pub(super) fn new(
         program: &'a ChildProgram,
         idle: Option<&'a Mutex<Option<ServingChild>>>,
@@ -132,7 +133,8 @@ impl<'a> MeasuringChild<'a> {
         let fresh = candidates.len() == 1 && self.tried.iter().all(|i| candidates.contains(i));
         self.tried.extend(candidates);
         self.tell(order).await?;
-        // The child's own alarm ends a run that takes too long; this is for a kernel that has turned the alarm off.
+        // The child's own alarm ends a run that takes too long; this is for a kernel that has
+        // turned the alarm off.
         let runs = candidates.len().saturating_add(2) as u32;
         let patience = Duration::from_millis(self.spec.protocol.run_limit_ms).saturating_mul(runs).saturating_add(2 * GRACE);
         if let Some(event) = self.listen(patience).await? {
@@ -179,7 +181,8 @@ impl<'a> MeasuringChild<'a> {
             () = self.cancel.cancelled() => return Err(ExecError::Cancelled.into()),
             line = tokio::time::timeout(patience, child.line()) => line,
         };
-        // A line that is no event was printed by a kernel, or the child was cut off in the middle of one: it is of no use.
+        // A line that is no event was printed by a kernel, or the child was cut off in the middle
+        // of one: it is of no use.
         Ok(line.ok().flatten().and_then(|line| serde_json::from_str(&line).ok()))
     }
 

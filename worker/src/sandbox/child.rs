@@ -64,8 +64,9 @@ impl ChildProgram {
         self.env.iter().fold(program, |program, (name, value)| program.env(name, value))
     }
 
-    /// Runs a child job that answers with one JSON line; the job file lies in `dir`. The outer error is the worker's;
-    /// the inner one says how the child died, which for code under test is the item's.
+    /// Runs a child job that answers with one JSON line; the job file lies in `dir`. The outer
+    /// error is the worker's; the inner one says how the child died, which for code under test is
+    /// the item's.
     pub(crate) async fn run<J, E>(
         &self,
         kind: &'static str,

@@ -1,5 +1,5 @@
-//! Every process that the worker starts begins here: compilers, and the children in which code runs that nobody
-//! vouches for.
+//! Every process that the worker starts begins here: compilers, and the children in which code runs
+//! that nobody vouches for.
 //!
 //! | part | what |
 //! |---|---|
@@ -7,8 +7,8 @@
 //! | `child` | this program started again with a hidden subcommand, see [`crate::child`]: what it is told and answers |
 //! | `report` | what is told of failures, in few words |
 //!
-//! Invariant: nothing else in the worker starts a process (`clippy.toml` names this room), so that whatever is to
-//! confine children has one place.
+//! Invariant: nothing else in the worker starts a process (`clippy.toml` names this room), so that
+//! whatever is to confine children has one place.
 
 mod child;
 mod process;

@@ -13,7 +13,8 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio_util::sync::CancellationToken;
 
-/// What to start: a program, its arguments, its environment and its folder. Only this room can start it.
+/// What to start: a program, its arguments, its environment and its folder. Only this room can
+/// start it.
 #[derive(Debug)]
 pub(crate) struct Program(Command);
 
@@ -161,7 +162,8 @@ impl Process {
 
     fn kill_group(&self) {
         if let Some(group) = self.group {
-            // SAFETY: a system call on numbers alone. The leader has not been waited for, so the number cannot have been reused.
+            // SAFETY: a system call on numbers alone. The leader has not been waited for, so the
+            // number cannot have been reused.
             unsafe { libc::kill(-group, libc::SIGKILL) };
         }
     }
@@ -195,10 +197,10 @@ fn starter() -> &'static mpsc::Sender<Start> {
 
 /// Starts a program under `limits`.
 ///
-/// They are set from outside right after the start, not between fork and exec: a fork would copy the page tables of
-/// a process that may hold gigabytes of weights, tens of milliseconds for each child, while a spawn shares them.
-/// What matters to the microseconds that lie between (code that nobody vouches for) limits itself before it begins,
-/// see [`crate::child`].
+/// They are set from outside right after the start, not between fork and exec: a fork would copy
+/// the page tables of a process that may hold gigabytes of weights, tens of milliseconds for each
+/// child, while a spawn shares them. What matters to the microseconds that lie between (code that
+/// nobody vouches for) limits itself before it begins, see [`crate::child`].
 async fn start(program: Program, limits: Limits) -> Result<Process, ProcessError> {
     let name = program.name();
     let mut command = program.0;
@@ -236,7 +238,8 @@ fn limit(child: Option<Pid>, limits: Limits) -> rustix::io::Result<()> {
     Ok(())
 }
 
-/// Starts a program that reads what is written to it and whose output is read; what it says to stderr is lost.
+/// Starts a program that reads what is written to it and whose output is read; what it says to
+/// stderr is lost.
 pub(super) async fn start_with_pipes(
     mut program: Program,
     limits: Limits,

@@ -23,8 +23,8 @@ pub type Test<B> = (&'static str, fn(&B) -> BoxFuture<'_, ()>);
 /// Makes what tests need, or says what is missing.
 pub type MakeBed<B> = fn() -> BoxFuture<'static, Result<B, String>>;
 
-/// Runs the tests that the command line names, one at a time, or the child process that it asks for. They are skipped
-/// where something that they need is missing.
+/// Runs the tests that the command line names, one at a time, or the child process that it asks
+/// for. They are skipped where something that they need is missing.
 pub fn run<B: Send + Sync + 'static>(tests: &'static [Test<B>], make: MakeBed<B>) -> ExitCode {
     let mut words = std::env::args_os().skip(1);
     if words.next().is_some_and(|word| word == ChildProgram::SUBCOMMAND) {

@@ -380,9 +380,10 @@ impl<'h> Bench<'h> {
         match &loaded.code {
             Code::Kernel { function, shape, .. } => {
                 let mut words = self.words(self.call(i), set);
-                // SAFETY: the one parameter of a kernel is an array of words, of as many as the call has operands and
-                // sizes; they name parts of the arena, which outlives the job. What the kernel does with them is what
-                // is being found out, in a process made for it.
+                // SAFETY: the one parameter of a kernel is an array of words, of as many as the
+                // call has operands and sizes; they name parts of the arena, which outlives the
+                // job. What the kernel does with them is what is being found out, in a process made
+                // for it.
                 unsafe { self.gpu.launch(function, shape, &mut [words.as_mut_ptr().cast::<c_void>()]) }
             }
             Code::Vendor(plan) => {
@@ -576,7 +577,8 @@ impl<'h> Bench<'h> {
     fn replay(&self, graph: &Graph, launches: u64) -> Result<f64, Fault> {
         self.tools.spin(self.gpu, SPIN.0 + launches * SPIN.1)?;
         self.gpu.mark(false)?;
-        // SAFETY: graphs are recorded from `launch`, with parts of the arena and code that is loaded for the whole job.
+        // SAFETY: graphs are recorded from `launch`, with parts of the arena and code that is
+        // loaded for the whole job.
         unsafe { self.gpu.replay(graph)? };
         self.gpu.mark(true)?;
         self.gpu.wait()?;

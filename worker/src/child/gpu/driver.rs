@@ -201,7 +201,8 @@ impl Gpu {
 
     /// Sets bytes, in order with everything else on the stream; so do all methods below.
     pub(super) fn set(&self, region: Region<'_>, byte: u8) -> Done {
-        // SAFETY: the region is memory of the device that is allocated, and freeing it waits for the stream.
+        // SAFETY: the region is memory of the device that is allocated, and freeing it waits for
+        // the stream.
         let set = unsafe { sys::cuMemsetD8Async(region.at, byte, region.bytes as usize, self.stream) };
         check("set memory on the GPU", set)
     }
@@ -229,7 +230,8 @@ impl Gpu {
     /// Writes bytes that fill the region, and waits until they are there.
     pub(super) fn write(&self, to: Region<'_>, bytes: &[u8]) -> Done {
         assert_eq!(to.bytes, bytes.len() as u64, "what is written fills the region");
-        // SAFETY: as in `set`; both have this length, and the slice lives until the stream has been waited for.
+        // SAFETY: as in `set`; both have this length, and the slice lives until the stream has been
+        // waited for.
         let copied = unsafe { sys::cuMemcpyHtoDAsync_v2(to.at, bytes.as_ptr().cast(), bytes.len(), self.stream) };
         let waited = self.wait();
         check("write to the GPU", copied).and(waited)
@@ -238,7 +240,8 @@ impl Gpu {
     /// Reads a region back, after everything that was asked for before.
     pub(super) fn read(&self, from: Region<'_>) -> Done<Vec<u8>> {
         let mut bytes = vec![0u8; from.bytes as usize];
-        // SAFETY: as in `set`; both have this length, and the vector lives until the stream has been waited for.
+        // SAFETY: as in `set`; both have this length, and the vector lives until the stream has
+        // been waited for.
         let copied = unsafe { sys::cuMemcpyDtoHAsync_v2(bytes.as_mut_ptr().cast(), from.at, bytes.len(), self.stream) };
         let waited = self.wait();
         check("read from the GPU", copied).and(waited).map(|()| bytes)
@@ -267,8 +270,8 @@ impl Gpu {
     /// Puts a kernel with its `parameters` (a pointer to each) on the stream.
     ///
     /// # Safety
-    /// The pointers are to values of the types that the kernel's parameters have. The memory that these values name
-    /// is allocated until the stream has been waited for.
+    /// The pointers are to values of the types that the kernel's parameters have. The memory that
+    /// these values name is allocated until the stream has been waited for.
     pub(super) unsafe fn launch(&self, function: &Function, shape: &Shape, parameters: &mut [*mut c_void]) -> Done {
         let mut attributes = Vec::with_capacity(2);
         let mut add = |id, set: &dyn Fn(&mut CUlaunchAttributeValue)| {
@@ -328,7 +331,8 @@ impl Gpu {
     /// Puts what a graph recorded on the stream.
     ///
     /// # Safety
-    /// The memory that was named to what it recorded, and its code, are there until the stream has been waited for.
+    /// The memory that was named to what it recorded, and its code, are there until the stream has
+    /// been waited for.
     pub(super) unsafe fn replay(&self, graph: &Graph) -> Done {
         // SAFETY: promised by the caller; the graph is executable and not being destroyed.
         check("run a graph", unsafe { sys::cuGraphLaunch(graph.0, self.stream) })
@@ -391,8 +395,8 @@ impl Region<'_> {
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        // SAFETY: allocated by `Gpu::allocate`, and no region of it is left. A lost context cannot free it any more,
-        // which matters to nobody.
+        // SAFETY: allocated by `Gpu::allocate`, and no region of it is left. A lost context cannot
+        // free it any more, which matters to nobody.
         let _ = unsafe { sys::cuMemFree_v2(self.at) };
     }
 }

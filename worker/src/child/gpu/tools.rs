@@ -110,7 +110,8 @@ impl Tools {
         let (at, dtype, mut first) = (operand.address(), grid.code(), 0u64);
         for places in &grid.places {
             let parameters = parameters![at, dtype, *places, seed, first, normal, a, b];
-            // SAFETY: the parameters of `aotk_tools_fill`; lattices lie within their operand (`operand::validate`).
+            // SAFETY: the parameters of `aotk_tools_fill`; lattices lie within their operand
+            // (`operand::validate`).
             unsafe { gpu.launch(&self.fill, &shape(places.places as u64), parameters)? };
             first += places.places as u64;
         }
@@ -123,7 +124,8 @@ impl Tools {
         let (at, size, byte) = (output.address(), grid.size(), i32::from(operand::poison_byte(grid.dtype, salt)));
         for places in &grid.places {
             let parameters = parameters![at, size, byte, *places];
-            // SAFETY: the parameters of `aotk_tools_poison`; lattices lie within their operand (`operand::validate`).
+            // SAFETY: the parameters of `aotk_tools_poison`; lattices lie within their operand
+            // (`operand::validate`).
             unsafe { gpu.launch(&self.poison, &shape(places.places as u64), parameters)? };
         }
         Ok(())
@@ -142,8 +144,8 @@ impl Tools {
         let (dtype, size) = (grid.code(), grid.size());
         for places in &grid.places {
             let parameters = parameters![got, reference, dtype, size, *places, seen];
-            // SAFETY: the parameters of `aotk_tools_compare`; lattices lie within their operand (`operand::validate`),
-            // of which both regions are copies.
+            // SAFETY: the parameters of `aotk_tools_compare`; lattices lie within their operand
+            // (`operand::validate`), of which both regions are copies.
             unsafe { gpu.launch(&self.compare, &shape(places.places as u64), parameters)? };
         }
         Ok(())
@@ -152,14 +154,16 @@ impl Tools {
     /// Adds a checksum of a buffer to the word at `sum`.
     pub(super) fn checksum(&self, gpu: &Gpu, buffer: Region<'_>, sum: Region<'_>) -> Result<(), Error> {
         let (at, bytes, sum) = (buffer.address(), buffer.bytes(), sum.address());
-        // SAFETY: the parameters of `aotk_tools_checksum`, which reads `bytes` bytes and writes one word.
+        // SAFETY: the parameters of `aotk_tools_checksum`, which reads `bytes` bytes and writes one
+        // word.
         unsafe { gpu.launch(&self.checksum, &shape(bytes / 8), parameters![at, bytes, sum]) }
     }
 
     /// Lowers the word at `first` to the number of the first byte that is not `value`.
     pub(super) fn differs(&self, gpu: &Gpu, buffer: Region<'_>, value: u8, first: Region<'_>) -> Result<(), Error> {
         let (at, bytes, value, first) = (buffer.address(), buffer.bytes(), i32::from(value), first.address());
-        // SAFETY: the parameters of `aotk_tools_differs`, which reads `bytes` bytes and writes one word.
+        // SAFETY: the parameters of `aotk_tools_differs`, which reads `bytes` bytes and writes one
+        // word.
         unsafe { gpu.launch(&self.differs, &shape(bytes / 8), parameters![at, bytes, value, first]) }
     }
 

@@ -208,9 +208,10 @@ impl Described<'_> {
     fn run(&self, algorithm: c_int, workspace: &Memory, at: Operands<'_>) -> Result<(), String> {
         let (one, z_scale) = (1f32, if at.residual.is_some() { 1f32 } else { 0f32 });
         let api = &self.cudnn.api;
-        // SAFETY: descriptors and handle live as long as `self`, and the workspace has as many bytes as are told. The
-        // operands are memory of the device until the run is over; whether they have the shape that is described is
-        // the work item's promise, and a wrong one an error of the device, in a process made for that.
+        // SAFETY: descriptors and handle live as long as `self`, and the workspace has as many
+        // bytes as are told. The operands are memory of the device until the run is over; whether
+        // they have the shape that is described is the work item's promise, and a wrong one an
+        // error of the device, in a process made for that.
         let run = unsafe {
             (api.forward)(
                 self.cudnn.handle,

@@ -16,7 +16,8 @@ pub(super) type Status = c_int;
 /// Runs by which an algorithm is timed.
 const ATTEMPTS: u32 = 10;
 
-/// Declares the functions of a library that are used, and `open`, which finds them. `text` puts a status into words.
+/// Declares the functions of a library that are used, and `open`, which finds them. `text` puts a
+/// status into words.
 macro_rules! api {
     ($library:ident: text = $text:literal; $($field:ident = $name:literal: fn($($arg:ty),* $(,)?);)*) => {
         struct Api {
@@ -82,7 +83,8 @@ pub(super) struct Way<A> {
     pub(super) seconds: f64,
 }
 
-/// The fastest of some algorithms, given with the bytes of workspace that each asks for; `None` if `run` works with none of them.
+/// The fastest of some algorithms, given with the bytes of workspace that each asks for; `None` if
+/// `run` works with none of them.
 pub(super) fn fastest<A>(
     gpu: &Gpu,
     algorithms: impl IntoIterator<Item = (A, u64)>,
@@ -108,8 +110,8 @@ fn time(gpu: &Gpu, run: impl Fn() -> Result<(), String>) -> Result<f64, String> 
     if let Some(reason) = failed {
         return Err(reason);
     }
-    // SAFETY: `run` holds what it named to the graph, and the stream is waited for below, also after an error: the
-    // memory is freed then, which waits.
+    // SAFETY: `run` holds what it named to the graph, and the stream is waited for below, also
+    // after an error: the memory is freed then, which waits.
     let replay = || unsafe { gpu.replay(&graph) }.map_err(told);
     replay()?;
     gpu.mark(false).map_err(told)?;
