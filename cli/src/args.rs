@@ -1,10 +1,8 @@
 //! The command line.
 
-use std::path::PathBuf;
+use clap::Parser;
 
-use aotfarm_protocol::Precision;
-use clap::{Args, Parser, ValueEnum};
-
+use crate::options::Global;
 use crate::verbs::Verb;
 
 /// Ahead-of-time compile farm for ML models, with an artifact registry.
@@ -23,62 +21,6 @@ pub(crate) struct Arguments {
     pub(crate) global: Global,
     #[command(subcommand)]
     pub(crate) verb: Verb,
-}
-
-/// Options of every verb.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct Global {
-    /// The coordinator to talk to, as in http://farm:7070; none: run embedded
-    #[arg(long, global = true, env = "AOTFARM_COORDINATOR", value_name = "URL")]
-    pub(crate) coordinator: Option<String>,
-    /// Where the embedded coordinator and registry keep their files [default: the XDG data folder/aotfarm]
-    #[arg(long, global = true, env = "AOTFARM_DATA_DIR", value_name = "DIR")]
-    pub(crate) data_dir: Option<PathBuf>,
-    /// Print results as JSON
-    #[arg(long, global = true)]
-    pub(crate) json: bool,
-    /// When to colour
-    #[arg(long, global = true, value_enum, default_value_t = Color::Auto, value_name = "WHEN")]
-    pub(crate) color: Color,
-    /// Log more (-v: info, -vv: debug); AOTFARM_LOG takes a tracing filter
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
-    pub(crate) verbose: u8,
-}
-
-/// When to colour.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Color {
-    /// On a terminal, unless NO_COLOR is set.
-    Auto,
-    /// Always.
-    Always,
-    /// Never.
-    Never,
-}
-
-/// What a GPU computes in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
-pub(crate) enum Dtype {
-    /// f32 throughout.
-    #[default]
-    Fp32,
-    /// Stored as f32, multiplied with 10 bits of mantissa on tensor cores.
-    Tf32,
-    /// Stored and multiplied as bfloat16, summed in f32.
-    Bf16,
-    /// Stored and multiplied as IEEE half, summed in f32.
-    Fp16,
-}
-
-impl From<Dtype> for Precision {
-    fn from(dtype: Dtype) -> Self {
-        match dtype {
-            Dtype::Fp32 => Self::Fp32,
-            Dtype::Tf32 => Self::Tf32,
-            Dtype::Bf16 => Self::Bf16,
-            Dtype::Fp16 => Self::Fp16,
-        }
-    }
 }
 
 /// Parses the command line; prints usage errors and exits with 2, as clap does.

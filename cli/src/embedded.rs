@@ -1,8 +1,9 @@
-//! The embedded farm: coordinator and workers (one for each device) inside this command, over the data folder, speaking HTTP on the loopback
-//! interface, so that there is one code path.
+//! The embedded farm: coordinator and workers (one for each device) inside this command, over the
+//! data folder. They speak HTTP on the loopback interface, so that there is one code path.
 //!
-//! One process at a time drives the jobs of a data folder: the one that holds `farm.lock`. A second `submit` finds its URL in
-//! `farm.url` and uses that farm, which stays until no job is active.
+//! One process at a time drives the jobs of a data folder: the one that holds the lock on
+//! `farm.lock`, which also holds the URL of its farm. A second `submit` reads the URL there and
+//! uses that farm, which stays until no job is active.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
@@ -21,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::failure::{DATA_DIR_HINT, Failure, opening};
 use crate::output::Output;
+use crate::shutdown;
 
 /// What the embedded coordinator is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,7 +105,7 @@ impl Embedded {
         self.stop.cancel();
         for task in self.tasks.drain(..) {
             // A task that does not end in time is ended with the process.
-            let _ = tokio::time::timeout(crate::context::SHUTDOWN_GRACE, task).await;
+            let _ = tokio::time::timeout(shutdown::GRACE, task).await;
         }
         Ok(())
     }
@@ -134,7 +136,7 @@ enum Claim {
     Theirs(String),
 }
 
-/// Takes the folder's lock, or finds the farm that has it. The lock file holds the URL of the farm.
+/// Takes the folder's lock, or finds the farm that has it.
 async fn claim(dir: &Path) -> anyhow::Result<Claim> {
     let path: PathBuf = dir.join("farm.lock");
     for _ in 0..50 {

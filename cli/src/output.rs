@@ -3,9 +3,19 @@
 use std::fmt::Display;
 use std::io::{IsTerminal, Write};
 
+use clap::ValueEnum;
 use serde::Serialize;
 
-use crate::args::Color;
+/// When to colour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Color {
+    /// On a terminal, unless NO_COLOR is set.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
 
 /// Where and how to print.
 #[derive(Debug, Clone, Copy)]

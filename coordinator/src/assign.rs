@@ -1,8 +1,10 @@
 //! Who gets which work: a pure function from a snapshot of the queue and of one claiming worker to assignments.
 //!
-//! **Measuring is exclusive on a host.** Two workers on one machine share its caches, its memory bus and its clock, whether or
-//! not they share a core; so a Measure or Profile is given out only while *no* worker of that host has a lease of any kind,
-//! and while one runs, no worker of that host gets anything. Hosts are told apart by [`Capabilities::host`].
+//! **Measuring on a CPU is exclusive on a host.** Two workers on one machine share its caches, its memory bus and its
+//! clock, whether or not they share a core. So an exclusive item ([`WorkKind::is_exclusive`]) for a
+//! CPU is given out only while *no* worker of that host has a lease of any kind, and while one
+//! runs, no worker of that host gets anything. One for a GPU needs only that its own worker
+//! measures nothing else: builds go on beside it. Hosts are told apart by [`Capabilities::host`].
 //!
 //! **Builds do not starve measuring.** A host with a free slot would take one more Build for ever. So an exclusive item that
 //! has waited for [`PATIENCE_MS`] closes the hosts that could run it for shared work: they drain, run it, and open again.
@@ -19,11 +21,6 @@ use aotfarm_store::QueuedItem;
 
 /// How long an exclusive item waits before hosts stop taking shared work for its sake.
 pub const PATIENCE_MS: i64 = 6_000;
-
-/// Whether `kind` must be alone on its host.
-pub const fn is_exclusive(kind: WorkKind) -> bool {
-    matches!(kind, WorkKind::Measure | WorkKind::ModelRace | WorkKind::Profile)
-}
 
 /// Whether something with these compilers and this device can do an item.
 pub fn suits(item: &QueuedItem, toolchains: &[Toolchain], device: Option<Digest>) -> bool {
@@ -50,7 +47,7 @@ pub struct HostLease {
 impl HostLease {
     /// It needs the host's cores for itself.
     const fn is_alone(self) -> bool {
-        is_exclusive(self.kind) && !self.gpu
+        self.kind.is_exclusive() && !self.gpu
     }
 }
 
@@ -97,15 +94,15 @@ pub fn assign(problem: &AssignmentProblem, now: i64) -> Vec<Assignment> {
         return Vec::new();
     }
     let idle = problem.host_leases.is_empty();
-    let device_is_free = !problem.host_leases.iter().any(|lease| lease.own && is_exclusive(lease.kind));
+    let device_is_free = !problem.host_leases.iter().any(|lease| lease.own && lease.kind.is_exclusive());
     let closed = problem.queued.iter().any(|item| {
-        is_exclusive(item.kind)
+        item.kind.is_exclusive()
             && item.device.is_some_and(|device| problem.host_devices.contains(&device))
             && now - item.queued_at >= PATIENCE_MS
     });
     let eligible = |exclusive: bool| -> Vec<&QueuedItem> {
         let is_eligible = |item: &&QueuedItem| {
-            is_exclusive(item.kind) == exclusive
+            item.kind.is_exclusive() == exclusive
                 && problem.kinds.contains(&item.kind)
                 && suits(item, &problem.toolchains, problem.device)
         };
@@ -171,7 +168,7 @@ mod tests {
     }
 
     fn item(seq: i64, kind: WorkKind, job_no: u128) -> QueuedItem {
-        let exclusive = is_exclusive(kind);
+        let exclusive = kind.is_exclusive();
         QueuedItem {
             id: WorkItemId(Digest::of(seq.to_le_bytes())),
             kind,
@@ -319,7 +316,7 @@ mod tests {
             let kinds: Vec<_> = given.iter().map(|a| p.queued.iter().find(|i| i.id == a.item).unwrap().kind).collect();
             prop_assert!(given.len() <= max as usize);
             prop_assert_eq!(given.iter().map(|a| a.item).collect::<BTreeSet<_>>().len(), given.len());
-            if kinds.iter().any(|k| is_exclusive(*k)) {
+            if kinds.iter().any(|k| k.is_exclusive()) {
                 prop_assert_eq!(given.len(), 1);
                 prop_assert!(p.host_leases.is_empty());
             }

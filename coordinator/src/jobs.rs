@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 
 use aotfarm_protocol::endpoints::registry;
-use aotfarm_protocol::{ApiError, ErrorCode, JobEvent, JobId, JobRequest, JobState, JobStatus, KeyHasher, Published, Reference};
+use aotfarm_protocol::{
+    ApiError, ErrorCode, JobEvent, JobId, JobRequest, JobState, JobStatus, KeyHasher, MAX_THREADS, Published, Reference,
+};
 use aotfarm_store::{Ending, JobRow, Pins, Snapshot};
 use uuid::Uuid;
 
@@ -14,7 +16,6 @@ use crate::pipeline::{JobStep, next};
 /// Bounds of a request: far above what makes sense, so that no request makes the coordinator do unbounded work.
 const MAX_TARGETS: usize = 16;
 const MAX_DIMS: usize = 64;
-const MAX_THREADS: u32 = 1024;
 const MAX_BUDGET_S: u32 = 24 * 3600;
 
 /// Checks what can be checked without the graph.

@@ -4,6 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{CandidateId, DType, Digest, Launch, TaskKey, VendorCall};
 
+/// Threads of a team, at most: what artifacts take (`RT_THREADS_MAX` of their C runtime).
+pub const MAX_THREADS: u32 = 1024;
+
 /// The measuring protocol: a value, so that a stored Measurement says how it came about.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]

@@ -34,6 +34,14 @@ pub enum WorkKind {
     Profile,
 }
 
+impl WorkKind {
+    /// Whether such an item needs its device for itself. On a CPU, that is the whole host: whatever
+    /// else runs there shares caches, memory bus and clock with what is measured.
+    pub const fn is_exclusive(self) -> bool {
+        matches!(self, Self::Measure | Self::ModelRace | Self::Profile)
+    }
+}
+
 /// Compile one translation unit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]

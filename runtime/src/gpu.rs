@@ -7,8 +7,7 @@ use aotfarm_protocol::{DType, Target};
 use cudarc::driver::sys::CUdevice_attribute as Attribute;
 use cudarc::driver::{CudaContext, DriverError, result, sys};
 
-use crate::tensor::byte_len;
-use crate::{Tensor, TensorError, TensorRef};
+use crate::tensor::{Tensor, TensorError, TensorRef, byte_len};
 
 /// Kernels may read, not write, this many bytes past the end of a tensor.
 const PAST: usize = 64;
@@ -122,52 +121,88 @@ pub(crate) fn why_not(sm: u32) -> Option<String> {
     }
 }
 
+/// Bytes in the memory of a GPU, and [`PAST`] more.
+struct DeviceMemory {
+    gpu: Gpu,
+    address: sys::CUdeviceptr,
+    len: usize,
+}
+
+impl DeviceMemory {
+    /// So many bytes of zeros.
+    fn zeros(gpu: &Gpu, len: usize) -> Result<Self, GpuError> {
+        gpu.bind()?;
+        // SAFETY: the GPU's context is current.
+        let address = unsafe { result::malloc_sync(len + PAST) };
+        let address = address.map_err(refused(format!("allocate {len} bytes on GPU {}", gpu.index)))?;
+        let memory = Self { gpu: gpu.clone(), address, len };
+        // SAFETY: the memory was just allocated, and has this length; the GPU's context is current.
+        unsafe { result::memset_d8_sync(address, 0, len + PAST) }
+            .map_err(refused(format!("clear memory of GPU {}", gpu.index)))?;
+        Ok(memory)
+    }
+
+    /// Writes all of it.
+    fn write(&mut self, bytes: &[u8]) -> Result<(), GpuError> {
+        assert_eq!(bytes.len(), self.len, "what is written fills the memory");
+        self.gpu.bind()?;
+        // SAFETY: both have this length, and the GPU's context is current; the call returns when
+        // the bytes are copied.
+        unsafe { result::memcpy_htod_sync(self.address, bytes) }
+            .map_err(refused(format!("copy {} bytes to GPU {}", self.len, self.gpu.index)))
+    }
+
+    /// Reads all of it.
+    fn read(&self, bytes: &mut [u8]) -> Result<(), GpuError> {
+        assert_eq!(bytes.len(), self.len, "what is read is all of the memory");
+        self.gpu.bind()?;
+        // SAFETY: as in `write`.
+        unsafe { result::memcpy_dtoh_sync(bytes, self.address) }
+            .map_err(refused(format!("copy {} bytes from GPU {}", self.len, self.gpu.index)))
+    }
+}
+
+impl Drop for DeviceMemory {
+    fn drop(&mut self) {
+        if self.gpu.bind().is_ok() {
+            // SAFETY: allocated by this, and not used any more: runs have returned, and the driver
+            // waits for what it has started itself.
+            let _ = unsafe { result::free_sync(self.address) };
+        }
+    }
+}
+
 /// An owned tensor in the memory of a GPU: row-major and contiguous.
 pub struct DeviceTensor {
-    gpu: Gpu,
+    memory: DeviceMemory,
     dtype: DType,
     shape: Vec<i64>,
-    len: usize,
-    address: sys::CUdeviceptr,
 }
 
 impl DeviceTensor {
     /// A tensor of zeros.
     pub fn zeros(gpu: &Gpu, dtype: DType, shape: Vec<i64>) -> Result<Self, GpuError> {
-        let len = byte_len(dtype, &shape)?;
-        gpu.bind()?;
-        // SAFETY: the context is current.
-        let address = unsafe { result::malloc_sync(len + PAST) };
-        let address = address.map_err(refused(format!("allocate {len} bytes on GPU {}", gpu.index)))?;
-        let tensor = Self { gpu: gpu.clone(), dtype, shape, len, address };
-        // SAFETY: the memory was just allocated, and has this length.
-        unsafe { result::memset_d8_sync(address, 0, len + PAST) }
-            .map_err(refused(format!("clear memory of GPU {}", gpu.index)))?;
-        Ok(tensor)
+        Ok(Self { memory: DeviceMemory::zeros(gpu, byte_len(dtype, &shape)?)?, dtype, shape })
     }
 
     /// A copy of a tensor of the host.
     pub fn new(gpu: &Gpu, tensor: TensorRef<'_>) -> Result<Self, GpuError> {
-        let copy = Self::zeros(gpu, tensor.dtype(), tensor.shape().to_vec())?;
-        // SAFETY: both have this length, and the context is current.
-        unsafe { result::memcpy_htod_sync(copy.address, tensor.bytes()) }
-            .map_err(refused(format!("copy {} bytes to GPU {}", copy.len, gpu.index)))?;
+        let mut copy = Self::zeros(gpu, tensor.dtype(), tensor.shape().to_vec())?;
+        copy.memory.write(tensor.bytes())?;
         Ok(copy)
     }
 
-    /// A copy on the host, made when all that was started on the GPU's default stream, and all runs that have returned, are done.
+    /// A copy on the host, made when all that was started on the GPU's default stream, and all runs
+    /// that have returned, are done.
     pub fn to_host(&self) -> Result<Tensor, GpuError> {
         let mut tensor = Tensor::zeros(self.dtype, self.shape.clone())?;
-        self.gpu.bind()?;
-        // SAFETY: both have this length, and the context is current.
-        unsafe { result::memcpy_dtoh_sync(tensor.bytes_mut(), self.address) }
-            .map_err(refused(format!("copy {} bytes from GPU {}", self.len, self.gpu.index)))?;
+        self.memory.read(tensor.bytes_mut())?;
         Ok(tensor)
     }
 
     /// The GPU.
     pub fn gpu(&self) -> &Gpu {
-        &self.gpu
+        &self.memory.gpu
     }
 
     /// Element type.
@@ -180,23 +215,15 @@ impl DeviceTensor {
         &self.shape
     }
 
+    /// Where the elements begin, for the artifact's DLPack tensors: valid as long as the tensor.
     pub(crate) fn address(&self) -> u64 {
-        self.address
-    }
-}
-
-impl Drop for DeviceTensor {
-    fn drop(&mut self) {
-        if self.gpu.bind().is_ok() {
-            // SAFETY: allocated by this, and not used any more: runs have returned, and the driver waits for what it has started itself.
-            let _ = unsafe { result::free_sync(self.address) };
-        }
+        self.memory.address
     }
 }
 
 impl fmt::Debug for DeviceTensor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{:?} on {:?}", self.dtype, self.shape, self.gpu)
+        write!(f, "{}{:?} on {:?}", self.dtype, self.shape, self.memory.gpu)
     }
 }
 

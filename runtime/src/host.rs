@@ -1,5 +1,10 @@
 use aotfarm_protocol::{CpuIsa, Target};
 
+#[cfg(feature = "cuda")]
+use crate::gpu as gpus;
+#[cfg(not(feature = "cuda"))]
+use crate::no_gpu as gpus;
+
 /// The CPU targets whose code this host can run, best first.
 pub fn host_targets() -> Vec<Target> {
     Target::CPUS.into_iter().rev().filter(|&target| why_not(target).is_none()).collect()
@@ -7,14 +12,14 @@ pub fn host_targets() -> Vec<Target> {
 
 /// All targets whose code this host can run, those of its GPUs first, best first.
 pub fn all_targets() -> Vec<Target> {
-    [crate::gpu_targets(), host_targets()].concat()
+    [gpus::gpu_targets(), host_targets()].concat()
 }
 
 /// Why this host cannot run code made for `target`, as a fragment that completes "this host …", or `None` if it can.
 pub fn why_not(target: Target) -> Option<String> {
     let isa = match target {
         Target::Cpu(isa) => isa,
-        Target::Cuda { sm } => return crate::gpu::why_not(sm),
+        Target::Cuda { sm } => return gpus::why_not(sm),
     };
     let here = std::env::consts::ARCH;
     let architecture = target.architecture().unwrap_or_default();

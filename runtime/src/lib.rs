@@ -11,18 +11,28 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! The feature `cuda` adds what the host itself knows of its GPUs: which there are, and tensors in
+//! their memory.
+
 mod bench;
 mod ffi;
+#[cfg(feature = "cuda")]
 mod gpu;
 mod host;
 mod model;
+#[cfg(not(feature = "cuda"))]
+mod no_gpu;
 mod session;
 mod tensor;
 
 pub use bench::bench;
+#[cfg(feature = "cuda")]
 pub use gpu::{DeviceTensor, Gpu, GpuError, gpu_architectures, gpu_targets};
 pub use host::{all_targets, host_targets, why_not};
 pub use model::{LoadError, Model};
+#[cfg(not(feature = "cuda"))]
+pub use no_gpu::gpu_targets;
 pub use session::{RunError, RunErrorKind, Session, SessionOptions};
 pub use tensor::{Tensor, TensorError, TensorRef};
 

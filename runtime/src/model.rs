@@ -10,6 +10,7 @@ use object::read::elf::{ElfFile64, FileHeader as _, ProgramHeader as _};
 use object::{Architecture, Endianness, Object as _, ObjectSymbol as _, ReadCache, elf};
 
 use crate::ffi::{ABI_VERSION, Api, ModelFn};
+use crate::host::why_not;
 
 /// The symbol that every artifact exports.
 const ENTRY: &str = "aotfarm_model";
@@ -101,7 +102,7 @@ impl Model {
             serde_json::from_slice(json.to_bytes()).map_err(|e| not_artifact(format!("its metadata does not parse: {e}")))?;
         // What an artifact for a GPU says about itself can be read anywhere; a session names what is missing.
         if matches!(metadata.target, Target::Cpu(_))
-            && let Some(why) = crate::why_not(metadata.target)
+            && let Some(why) = why_not(metadata.target)
         {
             return Err(LoadError::Host { path, made_for: metadata.target.to_string(), why });
         }

@@ -8,14 +8,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use aotfarm_protocol::Digest;
+use backon::BackoffBuilder as _;
 use tokio_util::sync::CancellationToken;
 
-use crate::farm::{Farm, FarmError};
+use crate::farm::{Farm, FarmError, PAUSES};
 
-/// The first pause before a transfer is tried again; it doubles up to [`MAX_PAUSE`].
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-/// The longest pause between two tries.
-const MAX_PAUSE: Duration = Duration::from_secs(5);
 /// A transfer that does not get through for this long is given up: the item goes to another worker.
 const PATIENCE: Duration = Duration::from_secs(300);
 
@@ -146,19 +143,15 @@ async fn retrying<F>(cancel: &CancellationToken, digest: Digest, transfer: impl 
 where
     F: Future<Output = Result<(), FarmError>>,
 {
-    let (mut pause, start) = (FIRST_PAUSE, tokio::time::Instant::now());
+    let start = tokio::time::Instant::now();
+    let mut pauses = PAUSES.build();
     loop {
-        let tried = tokio::select! {
-            () = cancel.cancelled() => return Err(BlobError::Cancelled),
-            tried = transfer() => tried,
-        };
-        match tried {
-            Err(FarmError::Away(_)) if start.elapsed() < PATIENCE => {}
-            done => return done.map_err(|source| BlobError::Transfer { digest, source }),
-        }
-        tokio::select! {
-            () = cancel.cancelled() => return Err(BlobError::Cancelled),
-            () = tokio::time::sleep(pause) => pause = (pause * 2).min(MAX_PAUSE),
+        let tried = cancel.run_until_cancelled(transfer()).await.ok_or(BlobError::Cancelled)?;
+        match (tried, pauses.next()) {
+            (Err(FarmError::Away(_)), Some(pause)) if start.elapsed() < PATIENCE => {
+                cancel.run_until_cancelled(tokio::time::sleep(pause)).await.ok_or(BlobError::Cancelled)?;
+            }
+            (done, _) => return done.map_err(|source| BlobError::Transfer { digest, source }),
         }
     }
 }

@@ -1,12 +1,25 @@
 //! The coordinator as a worker sees it: the edge at which tests put a fake.
 
 use std::path::Path;
+use std::time::Duration;
 
 use aotfarm_protocol::{
     ApiError, Capabilities, ClaimRequest, ClaimResponse, Digest, Heartbeat, HeartbeatResponse, Registered, Report, WorkItemId,
     WorkerId,
 };
+use backon::ExponentialBuilder;
 use futures_util::future::BoxFuture;
+
+/// The first pause after the coordinator was away.
+pub(crate) const FIRST_PAUSE: Duration = Duration::from_millis(100);
+
+/// Pauses while the coordinator is away: each is twice as long as the one before, up to five
+/// seconds. Whoever waits says when patience ends.
+pub(crate) const PAUSES: ExponentialBuilder = ExponentialBuilder::new()
+    .with_min_delay(FIRST_PAUSE)
+    .with_max_delay(Duration::from_secs(5))
+    .with_factor(2.0)
+    .without_max_times();
 
 /// Why the coordinator did not do what it was asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -5,8 +5,7 @@ use std::time::Duration;
 use aotfarm_protocol::Device;
 
 use crate::child::gpu::devices::DevicesEvent;
-use crate::exec::ChildProgram;
-use crate::process::Limits;
+use crate::sandbox::{ChildProgram, Limits, chain};
 
 /// A first look at sleeping devices can take some seconds.
 const LIMITS: Limits = Limits { time: Duration::from_secs(60), memory: None, file: 1 << 20, output: 256 << 10 };
@@ -54,7 +53,7 @@ pub async fn probe_gpus(child: &ChildProgram) -> Result<Gpus, String> {
         }
         Ok(Ok(DevicesEvent::None { reason })) => Err(reason),
         Ok(Err(death)) => Err(format!("the NVIDIA driver failed while it was asked for its devices: {death}")),
-        Err(error) => Err(error.chain()),
+        Err(error) => Err(chain(&error)),
     }
 }
 

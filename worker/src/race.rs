@@ -1,18 +1,19 @@
 //! Who is run next while candidates race: pure successive halving over interleaved rounds.
 //!
-//! On a shared host the same kernel can be a third slower for seconds, so candidates are never timed one after the other:
-//! every round runs each candidate of the field once, in an order that rotates, and the field shrinks between stages.
+//! On a shared host the same kernel can be a third slower for seconds, so candidates are never
+//! timed one after the other: every round runs each candidate of the field once, in an order that
+//! rotates, and the field shrinks between phases.
 //!
 //! 1. **Check**: each candidate once, in the order of the spec. The run is timed, and one that is hopeless already then
 //!    (more than twice `drop_factor` times the best) is never run again.
 //! 2. **Screen**, if there are more than `race_width`: `screen_runs` rounds; after the first, whoever is slower than `drop_factor` times the best is dropped.
-//! 3. **Halve**: keep the best third, twice the rounds of the stage before, until `race_width` are left.
+//! 3. **Halve**: keep the best third, twice the rounds of the phase before, until `race_width` are left.
 //! 4. **Race**: `race_runs` rounds of the last ones; whoever is far behind after the first of them leaves, and a candidate
 //!    without any rival left need not run on.
 //! 5. **Recheck**: the last ones must still be right, which a kernel with a data race often is not.
 //!
-//! Stages are ranked by the 20th percentile, whose error on a noisy host is the smallest for few samples. The clock is an
-//! argument, so that tests can simulate it.
+//! Phases are ranked by the 20th percentile, whose error on a noisy host is the smallest for few
+//! samples. The clock is an argument, so that tests can simulate it.
 
 use std::time::Duration;
 
@@ -64,7 +65,7 @@ impl Lane {
 }
 
 #[derive(Debug)]
-enum Stage {
+enum Phase {
     Check {
         next: usize,
     },
@@ -87,25 +88,25 @@ enum Stage {
 pub(crate) struct Race {
     protocol: MeasureProtocol,
     lanes: Vec<Lane>,
-    stage: Stage,
+    phase: Phase,
     rounds_run: usize,
 }
 
 impl Race {
     /// A race of `candidates` candidates, the most promising first.
     pub(crate) fn new(protocol: MeasureProtocol, candidates: usize) -> Self {
-        Self { protocol, lanes: vec![Lane::default(); candidates], stage: Stage::Check { next: 0 }, rounds_run: 0 }
+        Self { protocol, lanes: vec![Lane::default(); candidates], phase: Phase::Check { next: 0 }, rounds_run: 0 }
     }
 
     /// The next step when `elapsed` has passed since the first, or `None` when the race is over.
     pub(crate) fn next(&mut self, elapsed: Duration) -> Option<Step> {
         let spent = |share: f64| elapsed.as_secs_f64() * 1e3 > self.protocol.budget_ms as f64 * share;
         loop {
-            match &mut self.stage {
-                Stage::Check { next } => {
+            match &mut self.phase {
+                Phase::Check { next } => {
                     let i = *next;
                     if i < self.lanes.len() && (i < self.width() || !spent(CHECK_SHARE)) {
-                        self.stage = Stage::Check { next: i + 1 };
+                        self.phase = Phase::Check { next: i + 1 };
                         return Some(Step::Check(i));
                     }
                     for lane in &mut self.lanes[i..] {
@@ -115,9 +116,9 @@ impl Race {
                     }
                     let best = self.lanes.iter().filter_map(|l| l.check).fold(f64::INFINITY, f64::min);
                     let field = self.alive(|l| l.check.is_some_and(|c| c <= 2.0 * self.protocol.drop_factor * best));
-                    self.stage = self.rounds(field, self.protocol.screen_runs.max(1));
+                    self.phase = self.rounds(field, self.protocol.screen_runs.max(1));
                 }
-                Stage::Rounds { field, left, done, rounds, last } => {
+                Phase::Rounds { field, left, done, rounds, last } => {
                     field.retain(|&i| self.lanes[i].outcome.is_none());
                     if *last && *done >= SURE_RACE {
                         let best = field.iter().map(|&i| self.lanes[i].race_median()).fold(f64::INFINITY, f64::min);
@@ -128,7 +129,7 @@ impl Race {
                     }
                     let enough = if *last { MIN_RACE.min(*rounds) } else { 1 };
                     if field.is_empty() && left.is_empty() {
-                        self.stage = Stage::Over;
+                        self.phase = Phase::Over;
                     } else if !field.is_empty() && *done < *rounds && (*done < enough || !spent(1.0)) {
                         if *done == 1 && !*last {
                             // The first round is in: drop those that cannot win whatever the noise.
@@ -143,23 +144,23 @@ impl Race {
                     } else if *last {
                         // Who has left is checked as well: its times are kept, so it had better be right.
                         left.append(field);
-                        self.stage = Stage::Recheck { field: std::mem::take(left) };
+                        self.phase = Phase::Recheck { field: std::mem::take(left) };
                     } else {
-                        // A spent budget skips the stages in between, not the final race.
+                        // A spent budget skips the phases in between, not the final race.
                         let third = if spent(1.0) { 0 } else { field.len().div_ceil(3) };
                         let (mut field, rounds) = (std::mem::take(field), rounds.saturating_mul(2));
                         field.sort_by(|&a, &b| self.lanes[a].rank().total_cmp(&self.lanes[b].rank()));
                         field.truncate(third.max(self.width()));
                         field.sort_unstable();
-                        self.stage = self.rounds(field, rounds);
+                        self.phase = self.rounds(field, rounds);
                     }
                 }
-                Stage::Recheck { field } => match field.pop() {
+                Phase::Recheck { field } => match field.pop() {
                     Some(i) if self.lanes[i].outcome.is_none() => return Some(Step::Check(i)),
                     Some(_) => {}
-                    None => self.stage = Stage::Over,
+                    None => self.phase = Phase::Over,
                 },
-                Stage::Over => return None,
+                Phase::Over => return None,
             }
         }
     }
@@ -178,7 +179,7 @@ impl Race {
 
     /// A timed run of candidate `i` took so many seconds.
     pub(crate) fn ran(&mut self, i: usize, seconds: f64) {
-        let last = matches!(self.stage, Stage::Rounds { last: true, .. });
+        let last = matches!(self.phase, Phase::Rounds { last: true, .. });
         let lane = &mut self.lanes[i];
         lane.samples.push(seconds);
         lane.raced += u32::from(last);
@@ -216,10 +217,10 @@ impl Race {
         (0..self.lanes.len()).filter(|&i| self.lanes[i].outcome.is_none() && keep(&self.lanes[i])).collect()
     }
 
-    fn rounds(&self, field: Vec<usize>, rounds: u32) -> Stage {
+    fn rounds(&self, field: Vec<usize>, rounds: u32) -> Phase {
         // Where there is anything to screen, the first round is what hopeless candidates are dropped by.
         let last = field.len() <= self.width() && (self.rounds_run > 0 || self.lanes.len() <= self.width());
-        Stage::Rounds {
+        Phase::Rounds {
             field,
             left: Vec::new(),
             done: 0,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use aotfarm_protocol::{
     Capabilities, ClaimRequest, ErrorCode, Heartbeat, Lease, Registered, Report, WorkItemId, WorkResult, WorkSpec, WorkerId,
 };
+use backon::{BackoffBuilder, ExponentialBuilder};
 use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -15,12 +16,9 @@ use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::exec::ExecError;
-use crate::farm::{Farm, FarmError};
-use crate::turns::{Turns, is_exclusive};
-
-/// The first pause after the coordinator was away; it doubles up to [`MAX_PAUSE`].
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const MAX_PAUSE: Duration = Duration::from_secs(5);
+use crate::farm::{FIRST_PAUSE, Farm, FarmError, PAUSES};
+use crate::sandbox::chain;
+use crate::turns::Turns;
 
 /// Does work items; the edge at which tests of the loop put a fake.
 pub(crate) trait Execute: Send + Sync + 'static {
@@ -168,13 +166,13 @@ impl Drop for Holding {
 /// Waits that grow while the coordinator is away, and end after a while.
 struct Patience {
     since: Option<Instant>,
-    pause: Duration,
+    pauses: <ExponentialBuilder as BackoffBuilder>::Backoff,
     limit: Duration,
 }
 
 impl Patience {
     fn new(limit: Duration) -> Self {
-        Self { since: None, pause: FIRST_PAUSE, limit }
+        Self { since: None, pauses: PAUSES.build(), limit }
     }
 
     fn reset(&mut self) {
@@ -184,11 +182,8 @@ impl Patience {
     /// The next pause, or the end of patience.
     fn pause(&mut self, reason: &str) -> Result<Duration, GaveUp> {
         let waited = self.since.get_or_insert_with(Instant::now).elapsed();
-        if waited >= self.limit {
-            return Err(GaveUp { after: waited, reason: reason.to_owned() });
-        }
-        let pause = self.pause;
-        self.pause = (pause * 2).min(MAX_PAUSE);
+        let pause = self.pauses.next().filter(|_| waited < self.limit);
+        let pause = pause.ok_or_else(|| GaveUp { after: waited, reason: reason.to_owned() })?;
         tracing::warn!(retry_in_ms = pause.as_millis() as u64, reason, "the coordinator does not answer; trying again");
         Ok(pause)
     }
@@ -323,7 +318,7 @@ impl<E: Execute> Runner<E> {
     fn begin(&self, worker: WorkerId, lease: Lease, shared: &Arc<Shared>, jobs: &mut JoinSet<()>) {
         let cancel = CancellationToken::new();
         let kind = lease.spec.kind();
-        let held = Held { generation: lease.generation, exclusive: is_exclusive(kind), cancel: cancel.clone() };
+        let held = Held { generation: lease.generation, exclusive: kind.is_exclusive(), cancel: cancel.clone() };
         shared.leases().insert(lease.item, held);
         let holding = Holding { shared: shared.clone(), item: lease.item, generation: lease.generation };
         let (farm, executor, give_up) = (self.farm.clone(), self.executor.clone(), self.give_up);
@@ -335,7 +330,7 @@ impl<E: Execute> Runner<E> {
             if cancel.is_cancelled() || matches!(result, Err(ExecError::Cancelled)) {
                 return tracing::info!(item.id = %lease.item, item.kind = ?kind, "the lease was lost; dropped");
             }
-            let result = result.map_err(|e| e.chain());
+            let result = result.map_err(|e| chain(&e));
             if let Err(reason) = &result {
                 tracing::warn!(item.id = %lease.item, item.kind = ?kind, reason, "could not be done here");
             }
@@ -510,7 +505,7 @@ mod tests {
             cancel: &'a CancellationToken,
         ) -> BoxFuture<'a, (Result<WorkResult, ExecError>, Duration)> {
             async move {
-                let count = if is_exclusive(spec.kind()) { &self.exclusive } else { &self.shared };
+                let count = if spec.kind().is_exclusive() { &self.exclusive } else { &self.shared };
                 count.fetch_add(1, Ordering::AcqRel);
                 let (shared, exclusive) = (self.shared.load(Ordering::Acquire), self.exclusive.load(Ordering::Acquire));
                 if exclusive > 1 || exclusive == 1 && shared > 0 {

@@ -14,11 +14,6 @@ const BUSY_WAIT: Duration = Duration::from_millis(50);
 /// How long a claim waits when nothing runs.
 const IDLE_WAIT: Duration = Duration::from_secs(15);
 
-/// Whether an item needs the device for itself; on a CPU, that is the whole host.
-pub(crate) const fn is_exclusive(kind: WorkKind) -> bool {
-    matches!(kind, WorkKind::Measure | WorkKind::ModelRace | WorkKind::Profile)
-}
-
 /// A claim to make.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Ask {

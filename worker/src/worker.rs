@@ -15,13 +15,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cache::{BlobCache, BlobError};
 use crate::device;
-use crate::exec::{ChildProgram, Context, ExecError};
+use crate::exec::{ExecError, Executor};
 use crate::farm::Farm;
 use crate::gpu::{Gpu, probe_gpus};
 use crate::http::HttpFarm;
-use crate::nvrtc::NoNvrtc;
 use crate::runner::{Activity, Execute, Exit, GaveUp, Runner};
-use crate::toolchain::{NoCompiler, Search, Toolchains};
+use crate::sandbox::{ChildProgram, chain};
+use crate::toolchain::{NoCompiler, NoNvrtc, Search, Toolchains};
 use crate::turns::Turns;
 
 /// The name of the file by whose lock a worker's folder is known to be in use.
@@ -132,7 +132,7 @@ pub enum WorkerError {
 
 /// A worker that is ready to register.
 pub struct Worker {
-    runner: Runner<Context>,
+    runner: Runner<Executor>,
     _folder: Folder,
 }
 
@@ -200,10 +200,10 @@ impl Worker {
             // An artifact that calls a library, when it is profiled, finds the one that was measured.
             child.env.extend(vendors.iter().map(|(library, path)| (library.variable().into(), path.clone().into())));
         }
-        let context = Context { toolchains, cache, dir, child, device, vendors, gpu, idle: Mutex::default() };
+        let executor = Executor { toolchains, cache, dir, child, device, vendors, gpu, idle: Mutex::default() };
         let runner = Runner {
             farm,
-            executor: Arc::new(context),
+            executor: Arc::new(executor),
             turns: turns(shared, exclusive, capabilities.slots),
             capabilities,
             activity: config.activity,
@@ -237,11 +237,11 @@ impl Worker {
     /// # Errors
     /// In words, when this worker could not do it.
     pub async fn execute(&self, spec: &WorkSpec, cancel: &CancellationToken) -> Result<WorkResult, String> {
-        self.runner.executor.execute(spec, cancel).await.0.map_err(|e| e.chain())
+        self.runner.executor.execute(spec, cancel).await.0.map_err(|e| chain(&e))
     }
 }
 
-impl Execute for Context {
+impl Execute for Executor {
     fn execute<'a>(
         &'a self,
         spec: &'a WorkSpec,

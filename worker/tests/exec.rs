@@ -1,6 +1,7 @@
 //! Work items done for real, with the C compiler of this host and child processes that crash, hang and lie.
 //!
-//! This program starts itself as the measuring child, so it has a `main` of its own instead of the test harness.
+//! This program starts itself as the measuring child, so it has a `main` of its own, which runs the
+//! tests with libtest-mimic.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -38,7 +39,7 @@ const TESTS: &[Test<Bed>] = &[
 ];
 
 fn main() -> ExitCode {
-    bed::run(TESTS, Bed::new)
+    bed::run(TESTS, || Bed::new().boxed())
 }
 
 /// Two workers of one farm on this host.

@@ -1,6 +1,7 @@
 //! Measuring on a GPU, for real: kernels that are right, wrong, crash and hang. Skipped where there is no GPU or no NVRTC.
 //!
-//! This program starts itself as the measuring child, so it has a `main` of its own instead of the test harness.
+//! This program starts itself as the measuring child, so it has a `main` of its own, which runs the
+//! tests with libtest-mimic.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -33,7 +34,7 @@ const TESTS: &[Test<Bed>] = &[
 ];
 
 fn main() -> ExitCode {
-    bed::run(TESTS, Bed::new)
+    bed::run(TESTS, || Bed::new().boxed())
 }
 
 /// A worker that builds and measures on the first GPU.

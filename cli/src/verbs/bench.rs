@@ -3,12 +3,14 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use aotfarm_protocol::{ArtifactMetadata, DType, Dim, Quantiles};
+use aotfarm_protocol::{ArtifactMetadata, Quantiles};
 use aotfarm_runtime::{Model, Session, SessionOptions, Tensor, TensorRef};
 use clap::Args;
 
-use crate::context::Context;
+use crate::cli::Cli;
 use crate::failure::Failure;
+use crate::inputs::random_inputs;
+use crate::options::{SizeList, parse_sizes};
 use crate::output::{milliseconds, table};
 
 /// Time an artifact end to end
@@ -36,24 +38,8 @@ pub(crate) struct Bench {
     steps: bool,
 }
 
-/// `name=1,2,3`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct SizeList {
-    pub(crate) name: String,
-    pub(crate) sizes: Vec<i64>,
-}
-
-pub(crate) fn parse_sizes(text: &str) -> Result<SizeList, String> {
-    let parse = || {
-        let (name, list) = text.split_once('=')?;
-        let sizes: Option<Vec<i64>> = list.split(',').map(|n| n.trim().parse().ok().filter(|n| *n > 0)).collect();
-        Some(SizeList { name: name.to_owned(), sizes: sizes? })
-    };
-    parse().ok_or_else(|| "expected NAME=N or NAME=N,N…, as in batch=1,8".to_owned())
-}
-
 impl Bench {
-    pub(crate) fn run(self, cx: &Context) -> anyhow::Result<ExitCode> {
+    pub(crate) fn run(self, cx: &Cli) -> anyhow::Result<ExitCode> {
         let model = Model::load(&self.artifact)?;
         let metadata = model.metadata();
         let mut rows = Vec::new();
@@ -134,65 +120,4 @@ fn points(metadata: &ArtifactMetadata, at: &[SizeList]) -> anyhow::Result<Vec<BT
             .collect();
     }
     Ok(points)
-}
-
-/// Inputs of the artifact at the given sizes: normal numbers for floats, small counting numbers for integers.
-pub(crate) fn random_inputs(metadata: &ArtifactMetadata, sizes: &BTreeMap<String, i64>) -> anyhow::Result<Vec<Tensor>> {
-    let mut state = 0x9E37_79B9_7F4A_7C15u64;
-    metadata
-        .inputs
-        .iter()
-        .map(|port| {
-            let shape: Option<Vec<i64>> = port
-                .dims
-                .iter()
-                .map(|d| match d {
-                    Dim::Size(n) => Some(*n),
-                    Dim::Expr(name) => sizes.get(name).copied(),
-                })
-                .collect();
-            let shape = shape.ok_or_else(|| {
-                Failure::input(format!("input `{}` has a size that is an expression; give it with --input", port.name))
-            })?;
-            let count: i64 = shape.iter().product();
-            let bytes: Vec<u8> = (0..count).flat_map(|_| element(port.dtype, &mut state)).collect();
-            Ok(Tensor::new(port.dtype, shape, bytes)?)
-        })
-        .collect()
-}
-
-/// SplitMix64 (Steele, Lea and Flood, 2014): enough for inputs whose values do not matter.
-fn next(state: &mut u64) -> u64 {
-    *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-    let mut z = *state;
-    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    z ^ (z >> 31)
-}
-
-fn element(dtype: DType, state: &mut u64) -> Vec<u8> {
-    // The sum of twelve uniform numbers less six is close to normal.
-    let mut normal = || (0..12).map(|_| (next(state) >> 11) as f64 / (1u64 << 53) as f64).sum::<f64>() - 6.0;
-    match dtype {
-        DType::F32 => (normal() as f32).to_le_bytes().to_vec(),
-        DType::F64 => normal().to_le_bytes().to_vec(),
-        DType::F16 => half::f16::from_f64(normal()).to_le_bytes().to_vec(),
-        DType::Bf16 => half::bf16::from_f64(normal()).to_le_bytes().to_vec(),
-        DType::Bool => vec![(next(state) & 1) as u8],
-        // Integers are mostly indices; small ones are inside every table.
-        DType::I8 | DType::U8 | DType::I16 | DType::I32 | DType::I64 => (next(state) % 16).to_le_bytes()[..dtype.size()].to_vec(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_parse() {
-        assert_eq!(parse_sizes("batch=1,8"), Ok(SizeList { name: "batch".into(), sizes: vec![1, 8] }));
-        for bad in ["batch", "batch=", "batch=0", "batch=a", "batch=1,,2"] {
-            assert!(parse_sizes(bad).is_err(), "{bad}");
-        }
-    }
 }

@@ -4,7 +4,7 @@ use aotfarm_protocol::JobId;
 use aotfarm_protocol::endpoints::client;
 use clap::Args;
 
-use crate::context::Context;
+use crate::cli::Cli;
 
 /// Cancel a job
 #[derive(Debug, Args)]
@@ -14,7 +14,7 @@ pub(crate) struct Cancel {
 }
 
 impl Cancel {
-    pub(crate) async fn run(self, cx: &Context) -> anyhow::Result<ExitCode> {
+    pub(crate) async fn run(self, cx: &Cli) -> anyhow::Result<ExitCode> {
         let farm = cx.farm().await?;
         let job = farm.client.call(client::CANCEL.request(self.id)).await?;
         if cx.out.json {

@@ -4,7 +4,7 @@ use aotfarm_protocol::{HistoryEntry, Reference};
 use aotfarm_registry::compare::{self, Verdict};
 use clap::Args;
 
-use crate::context::{Context, Farm};
+use crate::cli::{Cli, Farm};
 use crate::failure::Failure;
 use crate::output::{milliseconds, table};
 use crate::watch::sizes;
@@ -22,7 +22,7 @@ pub(crate) struct Compare {
 }
 
 impl Compare {
-    pub(crate) async fn run(self, cx: &Context) -> anyhow::Result<ExitCode> {
+    pub(crate) async fn run(self, cx: &Cli) -> anyhow::Result<ExitCode> {
         let farm = cx.farm().await?;
         let before = entry(&farm, &self.before).await?;
         let after = entry(&farm, &self.after).await?;

@@ -6,8 +6,9 @@ use clap::Args;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::context::Context;
+use crate::cli::Cli;
 use crate::failure::{Failure, opening};
+use crate::shutdown::stop_on_signal;
 
 /// Run the coordinator and registry as a service
 #[derive(Debug, Args)]
@@ -19,7 +20,7 @@ pub(crate) struct Serve {
 }
 
 impl Serve {
-    pub(crate) async fn run(self, cx: &Context) -> anyhow::Result<ExitCode> {
+    pub(crate) async fn run(self, cx: &Cli) -> anyhow::Result<ExitCode> {
         let data_dir = cx.data_dir()?;
         let listener = TcpListener::bind(self.listen).await.map_err(|e| {
             let failure = Failure::failed(format!("failed to listen on {}: {e}", self.listen));
@@ -47,16 +48,4 @@ impl Serve {
         cx.out.say("coordinator stopped");
         Ok(ExitCode::SUCCESS)
     }
-}
-
-/// Cancels `stop` on SIGINT or SIGTERM.
-pub(crate) fn stop_on_signal(stop: CancellationToken) {
-    tokio::spawn(async move {
-        let Ok(mut terminate) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) else { return };
-        tokio::select! {
-            _ = tokio::signal::ctrl_c() => {}
-            _ = terminate.recv() => {}
-        }
-        stop.cancel();
-    });
 }

@@ -8,10 +8,10 @@ use aotfarm_protocol::{Precision, Quantiles, Reference};
 use aotfarm_runtime::{Model, Session, Tensor, TensorRef};
 use clap::{Args, builder::PossibleValuesParser};
 
-use crate::context::{Context, Farm};
+use crate::cli::{Cli, Farm};
 use crate::failure::Failure;
+use crate::inputs::random_inputs;
 use crate::output::{bytes, milliseconds, table};
-use crate::verbs::bench::random_inputs;
 use crate::verbs::example::{self, EXAMPLES};
 use crate::verbs::pull;
 use crate::verbs::submit::Submit;
@@ -29,7 +29,7 @@ pub(crate) struct Demo {
 }
 
 impl Demo {
-    pub(crate) async fn run(self, cx: &Context) -> anyhow::Result<ExitCode> {
+    pub(crate) async fn run(self, cx: &Cli) -> anyhow::Result<ExitCode> {
         let farm = cx.working_farm().await?;
         let done = self.steps(cx, &farm).await;
         if let Some(embedded) = farm.embedded.and_then(Arc::into_inner) {
@@ -38,7 +38,7 @@ impl Demo {
         done
     }
 
-    async fn steps(&self, cx: &Context, farm: &Farm) -> anyhow::Result<ExitCode> {
+    async fn steps(&self, cx: &Cli, farm: &Farm) -> anyhow::Result<ExitCode> {
         let folder = tempfile::Builder::new().prefix("aotfarm-demo-").tempdir()?;
         let out = &cx.out;
         let title = |n: u32, text: &str| out.say(format!("\n{}", out.bold(format!("{n}. {text}"))));

@@ -7,7 +7,7 @@ use aotfarm_worker::{Gpus, Search, Toolchains, WorkerConfig, probe_cpu, probe_gp
 use clap::Args;
 use serde::Serialize;
 
-use crate::context::Context;
+use crate::cli::Cli;
 use crate::output::table;
 
 /// Say what this host can build and measure, and what is missing
@@ -53,7 +53,7 @@ struct Report {
 }
 
 impl Doctor {
-    pub(crate) async fn run(self, cx: &Context) -> anyhow::Result<ExitCode> {
+    pub(crate) async fn run(self, cx: &Cli) -> anyhow::Result<ExitCode> {
         let config = WorkerConfig::new(std::env::temp_dir())?;
         let (toolchains, gpus) = tokio::join!(Toolchains::detect(&config.search, &config.child), probe_gpus(&config.child));
         let cpu = probe_cpu();
@@ -144,7 +144,7 @@ fn vendor(search: &Search, library: VendorLibrary) -> Check {
     }
 }
 
-fn data_folder(cx: &Context) -> Check {
+fn data_folder(cx: &Cli) -> Check {
     let written = cx.data_dir().and_then(|dir| {
         std::fs::create_dir_all(&dir)?;
         tempfile::tempfile_in(&dir)?;
@@ -156,7 +156,7 @@ fn data_folder(cx: &Context) -> Check {
     }
 }
 
-async fn coordinator(cx: &Context) -> Check {
+async fn coordinator(cx: &Cli) -> Check {
     let Some(url) = &cx.global.coordinator else {
         return Check::new("coordinator", State::Ok, "none is set: jobs run embedded");
     };
@@ -175,7 +175,7 @@ fn list(targets: &[Target]) -> String {
     targets.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
-fn print(report: &Report, cx: &Context) {
+fn print(report: &Report, cx: &Cli) {
     let word = |state| match state {
         State::Ok => "ok",
         State::Missing => "missing",

@@ -3,7 +3,7 @@ use std::process::ExitCode;
 
 use clap::{Args, builder::PossibleValuesParser};
 
-use crate::context::Context;
+use crate::cli::Cli;
 use crate::output::bytes;
 use crate::tensors;
 
@@ -22,7 +22,7 @@ pub(crate) struct Example {
 }
 
 impl Example {
-    pub(crate) fn run(self, cx: &Context) -> anyhow::Result<ExitCode> {
+    pub(crate) fn run(self, cx: &Cli) -> anyhow::Result<ExitCode> {
         let output = self.output.unwrap_or_else(|| format!("{}.graph", self.model).into());
         let size = write(&self.model, &output)?;
         if cx.out.json {

@@ -3,7 +3,7 @@ use std::process::ExitCode;
 use aotfarm_protocol::{Reference, Selector};
 use clap::Args;
 
-use crate::context::Context;
+use crate::cli::Cli;
 use crate::failure::Failure;
 use crate::output::{milliseconds, table, when};
 use crate::watch::point;
@@ -16,7 +16,7 @@ pub(crate) struct History {
 }
 
 impl History {
-    pub(crate) async fn run(self, cx: &Context) -> anyhow::Result<ExitCode> {
+    pub(crate) async fn run(self, cx: &Cli) -> anyhow::Result<ExitCode> {
         if self.name.selector != Selector::Latest {
             return Err(Failure::input(format!("history is of a model, not of one version: `{}`", self.name))
                 .hint(format!("try `aotfarm history {0}` or `aotfarm show {1}`", self.name.name, self.name))

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use aotfarm_compiler::ir;
 use clap::Args;
 
-use crate::context::Context;
+use crate::cli::Cli;
 use crate::output::bytes;
 use crate::tensors;
 
@@ -19,7 +19,7 @@ pub(crate) struct Import {
 }
 
 impl Import {
-    pub(crate) fn run(self, cx: &Context) -> anyhow::Result<ExitCode> {
+    pub(crate) fn run(self, cx: &Cli) -> anyhow::Result<ExitCode> {
         let graph = tensors::load_graph(&self.file)?;
         let output = self.output.unwrap_or_else(|| self.file.with_extension("graph"));
         let file = aotfarm_compiler::import::graph::write(&graph);

@@ -4,9 +4,9 @@ use std::process::ExitCode;
 use aotfarm_compiler::{ir, passes};
 use clap::Args;
 
-use crate::args::Dtype;
-use crate::context::Context;
+use crate::cli::Cli;
 use crate::failure::Failure;
+use crate::options::Dtype;
 use crate::tensors;
 
 /// Print a model: IR, inputs with ranges, parameters, FLOPs
@@ -29,7 +29,7 @@ pub(crate) struct Inspect {
 }
 
 impl Inspect {
-    pub(crate) fn run(self, cx: &Context) -> anyhow::Result<ExitCode> {
+    pub(crate) fn run(self, cx: &Cli) -> anyhow::Result<ExitCode> {
         if self.stop_after.as_deref() == Some("list") {
             passes::PASSES.iter().for_each(|p| cx.out.data(p.name));
             return Ok(ExitCode::SUCCESS);

@@ -4,7 +4,7 @@ use aotfarm_protocol::JobId;
 use aotfarm_protocol::endpoints::client;
 use clap::Args;
 
-use crate::context::Context;
+use crate::cli::Cli;
 use crate::output::when;
 use crate::watch;
 
@@ -19,7 +19,7 @@ pub(crate) struct Job {
 }
 
 impl Job {
-    pub(crate) async fn run(self, cx: &Context) -> anyhow::Result<ExitCode> {
+    pub(crate) async fn run(self, cx: &Cli) -> anyhow::Result<ExitCode> {
         let farm = cx.farm().await?;
         let job = farm.client.call(client::JOB.request(self.id)).await?;
         if self.follow && !job.state.is_final() {

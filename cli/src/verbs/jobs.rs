@@ -4,7 +4,7 @@ use aotfarm_protocol::JobsQuery;
 use aotfarm_protocol::endpoints::client;
 use clap::Args;
 
-use crate::context::Context;
+use crate::cli::Cli;
 use crate::output::{table, when};
 
 /// List jobs, newest first
@@ -16,7 +16,7 @@ pub(crate) struct Jobs {
 }
 
 impl Jobs {
-    pub(crate) async fn run(self, cx: &Context) -> anyhow::Result<ExitCode> {
+    pub(crate) async fn run(self, cx: &Cli) -> anyhow::Result<ExitCode> {
         let farm = cx.farm().await?;
         let jobs = farm.client.call(client::JOBS.request(&JobsQuery { limit: Some(self.limit) })).await?;
         if cx.out.json {

@@ -4,7 +4,7 @@ use aotfarm_protocol::endpoints::client;
 use aotfarm_protocol::{EventsQuery, ItemInfo, ItemState, JobEvent, JobId};
 use clap::Args;
 
-use crate::context::Context;
+use crate::cli::Cli;
 use crate::output::table;
 use crate::watch::autotune;
 
@@ -19,7 +19,7 @@ pub(crate) struct Logs {
 }
 
 impl Logs {
-    pub(crate) async fn run(self, cx: &Context) -> anyhow::Result<ExitCode> {
+    pub(crate) async fn run(self, cx: &Cli) -> anyhow::Result<ExitCode> {
         let farm = cx.farm().await?;
         if self.items {
             let items = farm.client.call(client::ITEMS.request(self.id)).await?;
@@ -50,7 +50,7 @@ impl Logs {
     }
 }
 
-fn print_items(cx: &Context, items: &[ItemInfo]) {
+fn print_items(cx: &Cli, items: &[ItemInfo]) {
     if cx.out.json {
         items.iter().for_each(|i| cx.out.json_line(i));
         return;

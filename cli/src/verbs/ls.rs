@@ -3,7 +3,7 @@ use std::process::ExitCode;
 use aotfarm_protocol::endpoints::registry;
 use clap::Args;
 
-use crate::context::Context;
+use crate::cli::Cli;
 use crate::output::{bytes, table, when};
 
 /// List the models in the registry
@@ -11,7 +11,7 @@ use crate::output::{bytes, table, when};
 pub(crate) struct Ls {}
 
 impl Ls {
-    pub(crate) async fn run(self, cx: &Context) -> anyhow::Result<ExitCode> {
+    pub(crate) async fn run(self, cx: &Cli) -> anyhow::Result<ExitCode> {
         let farm = cx.farm().await?;
         let models = farm.client.call(registry::MODELS.request()).await?;
         if cx.out.json {

@@ -5,9 +5,10 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::Subcommand;
 
-use crate::args::Arguments;
-use crate::context::Context;
+use crate::cli::Cli;
+use crate::options::Global;
 use crate::output::Output;
+use crate::shutdown::interrupted;
 
 mod bench;
 mod cancel;
@@ -58,14 +59,14 @@ pub(crate) enum Verb {
 }
 
 /// Runs the verb.
-pub(crate) fn run(args: Arguments, out: &Output) -> anyhow::Result<ExitCode> {
-    start_logging(args.global.verbose, matches!(args.verb, Verb::Coordinator(_) | Verb::Worker(_)));
+pub(crate) fn run(verb: Verb, global: &Global, out: &Output) -> anyhow::Result<ExitCode> {
+    start_logging(global.verbose, matches!(verb, Verb::Coordinator(_) | Verb::Worker(_)));
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("failed to start the async runtime")?;
     let done = runtime.block_on(async {
-        let cx = Context::new(&args.global, *out);
+        let cx = Cli::new(global, *out);
         tokio::select! {
-            done = dispatch(args.verb, &cx) => done,
+            done = dispatch(verb, &cx) => done,
             () = interrupted() => Ok(ExitCode::from(130)),
         }
     });
@@ -74,7 +75,7 @@ pub(crate) fn run(args: Arguments, out: &Output) -> anyhow::Result<ExitCode> {
     done
 }
 
-async fn dispatch(verb: Verb, cx: &Context) -> anyhow::Result<ExitCode> {
+async fn dispatch(verb: Verb, cx: &Cli) -> anyhow::Result<ExitCode> {
     match verb {
         Verb::Import(v) => v.run(cx),
         Verb::Inspect(v) => v.run(cx),
@@ -98,15 +99,6 @@ async fn dispatch(verb: Verb, cx: &Context) -> anyhow::Result<ExitCode> {
         Verb::Demo(v) => v.run(cx).await,
         Verb::Doctor(v) => v.run(cx).await,
     }
-}
-
-/// Roles end their own way on a signal (see `coordinator` and `worker`); for every other verb Ctrl-C is the end.
-async fn interrupted() {
-    if tokio::signal::ctrl_c().await.is_err() {
-        std::future::pending::<()>().await;
-    }
-    // A role that shuts down in order gets the time to do so.
-    tokio::time::sleep(crate::context::SHUTDOWN_GRACE).await;
 }
 
 /// `role`: the process is a coordinator or a worker, whose log is its only voice.

@@ -5,7 +5,7 @@ use aotfarm_client::pull::{self, PullError, PullOptions, Pulled};
 use aotfarm_protocol::{ApiError, Reference};
 use clap::Args;
 
-use crate::context::{Context, Farm};
+use crate::cli::{Cli, Farm};
 use crate::output::bytes;
 
 /// Fetch the best variant that this host can run
@@ -22,7 +22,7 @@ pub(crate) struct Pull {
 }
 
 impl Pull {
-    pub(crate) async fn run(self, cx: &Context) -> anyhow::Result<ExitCode> {
+    pub(crate) async fn run(self, cx: &Cli) -> anyhow::Result<ExitCode> {
         let farm = cx.farm().await?;
         let pulled = fetch(&farm, &self.reference, &self.output, self.any_host).await?;
         if cx.out.json {

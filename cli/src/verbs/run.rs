@@ -4,11 +4,12 @@ use std::process::ExitCode;
 use aotfarm_runtime::{Model, Session, SessionOptions, Tensor, TensorRef};
 use clap::Args;
 
-use crate::context::Context;
+use crate::cli::Cli;
 use crate::failure::Failure;
+use crate::inputs::random_inputs;
+use crate::options::{SizeList, parse_sizes};
 use crate::output::milliseconds;
 use crate::tensors;
-use crate::verbs::bench::{SizeList, parse_sizes, random_inputs};
 
 /// Run an artifact
 #[derive(Debug, Args)]
@@ -36,7 +37,7 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    pub(crate) fn run(self, cx: &Context) -> anyhow::Result<ExitCode> {
+    pub(crate) fn run(self, cx: &Cli) -> anyhow::Result<ExitCode> {
         let model = Model::load(&self.artifact)?;
         let mut session = Session::with(&model, SessionOptions { threads: self.threads, device: self.device })?;
         let metadata = model.metadata();

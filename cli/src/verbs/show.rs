@@ -4,7 +4,7 @@ use anyhow::Context as _;
 use aotfarm_protocol::{HistoryEntry, LIBRARIES_ANNOTATION, Manifest, PRECISION_ANNOTATION, Reference, UNTESTED_ANNOTATION};
 use clap::Args;
 
-use crate::context::Context;
+use crate::cli::Cli;
 use crate::output::{bytes, milliseconds, when};
 use crate::watch::{point, threads};
 
@@ -16,7 +16,7 @@ pub(crate) struct Show {
 }
 
 impl Show {
-    pub(crate) async fn run(self, cx: &Context) -> anyhow::Result<ExitCode> {
+    pub(crate) async fn run(self, cx: &Cli) -> anyhow::Result<ExitCode> {
         let farm = cx.farm().await?;
         let version = farm.resolve(&self.reference).await?;
         let history = farm.history(&version.name).await?;

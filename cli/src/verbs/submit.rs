@@ -9,9 +9,9 @@ use aotfarm_protocol::endpoints::client;
 use aotfarm_protocol::{Accuracy, DeviceKind, DimRange, JobRequest, Precision, Reference, Target, TuneMode, WorkerState};
 use clap::{Args, ValueEnum};
 
-use crate::args::Dtype;
-use crate::context::{Context, Farm};
+use crate::cli::{Cli, Farm};
 use crate::failure::Failure;
+use crate::options::Dtype;
 use crate::{tensors, watch};
 
 /// How long `--device cuda` waits for a worker with a GPU to register.
@@ -108,7 +108,7 @@ impl Submit {
         }
     }
 
-    pub(crate) async fn run(self, cx: &Context) -> anyhow::Result<ExitCode> {
+    pub(crate) async fn run(self, cx: &Cli) -> anyhow::Result<ExitCode> {
         if self.detach && cx.global.coordinator.is_none() {
             return Err(Failure::input("--detach needs a coordinator that outlives this command")
                 .hint("start `aotfarm coordinator` and a worker, and pass --coordinator URL")
@@ -186,7 +186,7 @@ impl Submit {
     /// Sends the job and follows it.
     pub(crate) async fn submit(
         &self,
-        cx: &Context,
+        cx: &Cli,
         farm: &Farm,
         (mut request, file): (JobRequest, Vec<u8>),
     ) -> anyhow::Result<ExitCode> {

@@ -4,7 +4,7 @@ use aotfarm_protocol::endpoints::registry;
 use aotfarm_protocol::{Reference, TagRequest};
 use clap::Args;
 
-use crate::context::Context;
+use crate::cli::Cli;
 use crate::failure::Failure;
 
 /// Point a tag at a version, as in `aotfarm tag resnet18@v3 prod`
@@ -20,7 +20,7 @@ pub(crate) struct Tag {
 }
 
 impl Tag {
-    pub(crate) async fn run(self, cx: &Context) -> anyhow::Result<ExitCode> {
+    pub(crate) async fn run(self, cx: &Cli) -> anyhow::Result<ExitCode> {
         if !Reference::is_tag(&self.tag) {
             return Err(Failure::input(format!(
                 "`{}` cannot be a tag (a-z, 0-9, `.`, `_`, `-`, and not like a version)",

@@ -8,9 +8,9 @@ use clap::Args;
 use futures_util::future::try_join_all;
 use tokio_util::sync::CancellationToken;
 
-use crate::context::Context;
+use crate::cli::Cli;
 use crate::failure::Failure;
-use crate::verbs::coordinator::stop_on_signal;
+use crate::shutdown::stop_on_signal;
 
 /// Run a worker: builds for any target its compilers know, measures on this host
 #[derive(Debug, Args)]
@@ -37,7 +37,7 @@ pub(crate) struct Work {
 }
 
 impl Work {
-    pub(crate) async fn run(self, cx: &Context) -> anyhow::Result<ExitCode> {
+    pub(crate) async fn run(self, cx: &Cli) -> anyhow::Result<ExitCode> {
         let Some(url) = &cx.global.coordinator else {
             return Err(Failure::input("a worker needs a coordinator")
                 .hint("pass --coordinator URL or set AOTFARM_COORDINATOR")

@@ -3,7 +3,7 @@ use std::process::ExitCode;
 use aotfarm_protocol::endpoints::client;
 use clap::Args;
 
-use crate::context::Context;
+use crate::cli::Cli;
 use crate::output::table;
 
 /// List the workers of the farm
@@ -11,7 +11,7 @@ use crate::output::table;
 pub(crate) struct Workers {}
 
 impl Workers {
-    pub(crate) async fn run(self, cx: &Context) -> anyhow::Result<ExitCode> {
+    pub(crate) async fn run(self, cx: &Cli) -> anyhow::Result<ExitCode> {
         let farm = cx.farm().await?;
         let workers = farm.client.call(client::WORKERS.request()).await?;
         if cx.out.json {

@@ -5,14 +5,15 @@ use std::ffi::c_void;
 use std::path::Path;
 use std::time::Duration;
 
-use aotfarm_protocol::{KernelCall, MeasureSpec, Operand, OperandRole};
+use aotfarm_abi::kernel::{Call, Kernel, PACK_SUFFIX, Pack};
+use aotfarm_protocol::{KernelCall, MAX_THREADS, MeasureSpec, Operand, OperandRole};
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 
 use super::buffer::Buffer;
+use super::measuring::{REFERENCE_LIMIT, STALE};
 use super::operand::{self, Random};
 use super::team::Team;
 use super::watch::Watch;
-use aotfarm_abi::kernel::{Call, Kernel, Pack};
 
 /// Copies of one set of weights that are made at most: below 256 KB a set stays in some cache whatever is done.
 const MAX_COPIES: u64 = 256;
@@ -81,7 +82,7 @@ struct Run<'b> {
 impl<'a> Bench<'a> {
     /// Fills the operands.
     pub(super) fn new(spec: &'a MeasureSpec, watch: Watch) -> std::io::Result<Self> {
-        let threads = spec.protocol.threads.clamp(1, 1024) as usize;
+        let threads = spec.protocol.threads.clamp(1, MAX_THREADS) as usize;
         let empty = || Buffer::new(0);
         let mut bench = Self {
             spec,
@@ -129,7 +130,7 @@ impl<'a> Bench<'a> {
     /// Runs the reference and keeps what it writes; returns its time.
     pub(super) fn make_reference(&mut self, code: Code) -> Result<f64, Fault> {
         let call = &self.spec.reference;
-        let seconds = self.run_checked(None, call, code, Duration::from_secs(120))?;
+        let seconds = self.run_checked(None, call, code, REFERENCE_LIMIT)?;
         let outputs = &mut self.activations[0].outputs;
         let mut kept = Vec::with_capacity(outputs.len());
         for (buffer, (k, o)) in
@@ -191,10 +192,9 @@ impl<'a> Bench<'a> {
         for _ in 0..self.scratch.len() {
             scratch.push(Buffer::new(call.thread_bytes).map_err(memory("its thread workspace"))?);
         }
-        // Workspace is undefined on entry: make it NaN in every format, so that one who relies on zeros is found out. It is
-        // not the NaN that unwritten outputs hold.
+        // Workspace is undefined on entry.
         for buffer in scratch.iter_mut().chain([&mut shared]) {
-            buffer.bytes_mut().chunks_exact_mut(4).for_each(|word| word.copy_from_slice(&0x7FFF_FFFFu32.to_ne_bytes()));
+            buffer.bytes_mut().chunks_exact_mut(4).for_each(|word| word.copy_from_slice(&STALE.to_ne_bytes()));
         }
         let packed = match code.pack.filter(|_| call.packed_bytes > 0) {
             Some(pack) => Some(self.pack(i, call, pack).map_err(memory("its packed weights"))?),
@@ -472,14 +472,18 @@ pub(super) fn load(path: &Path) -> Result<Library, String> {
 /// Finds the kernel and its pack function.
 pub(super) fn find(library: &Library, call: &KernelCall) -> Result<Code, String> {
     let name = std::ffi::CString::new(call.symbol.as_str()).map_err(|_| "its symbol holds a zero byte".to_owned())?;
-    let pack = std::ffi::CString::new(format!("{}_pack", call.symbol)).map_err(|_| "its symbol holds a zero byte".to_owned())?;
+    let pack =
+        std::ffi::CString::new(format!("{}{PACK_SUFFIX}", call.symbol)).map_err(|_| "its symbol holds a zero byte".to_owned())?;
     // SAFETY: the object promises the types of the kernel ABI under these names.
     let (kernel, pack) =
         unsafe { (library.get::<Kernel>(name.to_bytes_with_nul()), library.get::<Pack>(pack.to_bytes_with_nul())) };
     let kernel = *kernel.map_err(|_| format!("the object defines no symbol `{}`", call.symbol))?;
     let pack = pack.ok().map(|p| *p);
     if call.packed_bytes > 0 && pack.is_none() {
-        return Err(format!("the object defines no symbol `{}_pack`, though the kernel takes packed weights", call.symbol));
+        return Err(format!(
+            "the object defines no symbol `{}{PACK_SUFFIX}`, though the kernel takes packed weights",
+            call.symbol
+        ));
     }
     Ok(Code { kernel, pack })
 }

@@ -4,10 +4,10 @@ use std::io;
 
 use aotfarm_abi::link::HUGE_PAGE;
 
+use super::measuring::CANARY;
+
 /// Alignment of every kernel buffer, and how far past its end a kernel may read.
 const SLACK: usize = 64;
-/// What the bytes around a buffer hold. No float of any width that a kernel writes by accident looks like it.
-const CANARY: u8 = 0xC5;
 
 /// A 64-byte aligned, zeroed buffer with canaries on both sides and an unmapped page after the readable slack, so that
 /// an overrun is either seen afterwards or a fault at once.

@@ -5,13 +5,16 @@ use std::fs;
 use std::io::BufRead;
 use std::path::{Path, PathBuf};
 
-use aotfarm_protocol::OperandRole;
+use aotfarm_protocol::{MAX_THREADS, OperandRole};
 use libloading::os::unix::Library;
 
 use super::bench::{Bench, Code, Fault, KEEP_PACKED, find, load};
+use super::limit::limit_memory;
+use super::measuring::{Measuring, obey};
 use super::messages::{Event, MeasureJob, Order};
+use super::operand;
+use super::talk::{read_job, say};
 use super::watch::Watch;
-use super::{limit_memory, operand, read_job, say};
 
 /// Copies of activations and borders of buffers, over what the operands take.
 const OPERAND_COPIES: u64 = 10;
@@ -64,26 +67,6 @@ pub(super) fn run(job: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// What checks and times candidates: a team of threads, or a GPU.
-pub(super) trait Measuring {
-    /// How many candidates there are.
-    fn candidates(&self) -> usize;
-    /// Carries out [`Order::Check`].
-    fn check(&mut self, candidate: usize) -> Event;
-    /// Carries out [`Order::Round`].
-    fn round(&mut self, order: &[usize], rounds: u32) -> Event;
-}
-
-/// Carries out an order within a job. Fails when it makes no sense.
-pub(super) fn obey(measuring: &mut impl Measuring, order: &Order) -> Result<Event, String> {
-    let known = |i: &usize| *i < measuring.candidates();
-    match order {
-        Order::Check { candidate } if known(candidate) => Ok(measuring.check(*candidate)),
-        Order::Round { order, rounds } if order.iter().all(known) => Ok(measuring.round(order, *rounds)),
-        other => Err(format!("an order that cannot be carried out: {other:?}")),
-    }
-}
-
 /// Bytes that operands, packed weights and their copies take, and what the protocol grants beyond.
 fn allowance(job: &MeasureJob) -> u64 {
     let spec = &job.spec;
@@ -93,7 +76,7 @@ fn allowance(job: &MeasureJob) -> u64 {
     let threads = u64::from(spec.protocol.threads);
     let own = operands.saturating_mul(OPERAND_COPIES).saturating_add(2 * outputs).saturating_add(packed);
     own.saturating_add(spec.protocol.rotate_bytes.saturating_mul(4))
-        .saturating_add(HEADROOM + threads.min(1024) * THREAD)
+        .saturating_add(HEADROOM + threads.min(MAX_THREADS.into()) * THREAD)
         .saturating_add(spec.protocol.memory_limit)
 }
 

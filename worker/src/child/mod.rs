@@ -6,13 +6,16 @@
 mod bench;
 mod buffer;
 pub(crate) mod gpu;
+mod limit;
 mod measure;
+mod measuring;
 pub(crate) mod messages;
 pub(crate) mod model_race;
 pub(crate) mod nvrtc;
 pub(crate) mod operand;
 pub(crate) mod pack;
 pub(crate) mod profile;
+mod talk;
 mod team;
 mod watch;
 
@@ -55,32 +58,4 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             ExitCode::from(2)
         }
     }
-}
-
-/// Reads a job file.
-fn read_job<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, String> {
-    let text = std::fs::read(path).map_err(|e| format!("could not read {}: {e}", path.display()))?;
-    serde_json::from_slice(&text).map_err(|e| format!("{} is no job: {e}", path.display()))
-}
-
-/// Prints one JSON line.
-fn say(what: &impl serde::Serialize) -> Result<(), String> {
-    use std::io::Write;
-    let mut line = serde_json::to_vec(what).map_err(|e| format!("could not encode an event: {e}"))?;
-    line.push(b'\n');
-    let mut out = std::io::stdout().lock();
-    out.write_all(&line).and_then(|()| out.flush()).map_err(|e| format!("could not write to the worker: {e}"))
-}
-
-/// Bounds this process's address space to what it has now plus `bytes`.
-fn limit_memory(bytes: u64) -> Result<(), String> {
-    let statm = std::fs::read_to_string("/proc/self/statm").map_err(|e| format!("could not read /proc/self/statm: {e}"))?;
-    let pages: u64 = statm.split(' ').next().and_then(|n| n.parse().ok()).ok_or("/proc/self/statm is not as expected")?;
-    let limit = (pages * buffer::page_size() as u64).saturating_add(bytes);
-    let limit = libc::rlimit { rlim_cur: limit as libc::rlim_t, rlim_max: limit as libc::rlim_t };
-    // SAFETY: a plain system call on a local value.
-    if unsafe { libc::setrlimit(libc::RLIMIT_AS, &raw const limit) } != 0 {
-        return Err(format!("could not limit memory: {}", std::io::Error::last_os_error()));
-    }
-    Ok(())
 }

@@ -9,7 +9,7 @@ use aotfarm_protocol::{ModelRaceSpec, RANK_QUANTILE, quantile};
 use aotfarm_runtime::{Model, Session, Tensor, TensorRef};
 use serde::{Deserialize, Serialize};
 
-use super::{read_job, say};
+use super::talk::{read_job, say};
 use crate::dims;
 
 /// Timed runs of each artifact, at least and at most.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 use serde::{Deserialize, Serialize};
 
-use super::{read_job, say};
+use super::talk::{read_job, say};
 use crate::cache::digest_of_file;
 
 /// What to do with which library: a path, or a name for the loader to find.

@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use aotfarm_abi::kernel::{PACK_SUFFIX, Pack};
 use aotfarm_protocol::{CopyStep, PackStep};
 use serde::{Deserialize, Serialize};
 
 use super::bench::load;
 use super::buffer::Buffer;
-use super::{read_job, say};
-use aotfarm_abi::kernel::Pack;
+use super::talk::{read_job, say};
 
 /// What to assemble; offsets have been checked against both sizes.
 #[derive(Debug, Serialize, Deserialize)]
@@ -109,7 +109,7 @@ fn pack<'w>(
     step: &PackStep,
     slice: &impl Fn(u64, u64) -> Result<&'w [u8], Failure>,
 ) -> Result<Buffer, Failure> {
-    let symbol = format!("{}_pack", step.symbol);
+    let symbol = format!("{}{PACK_SUFFIX}", step.symbol);
     let name = CString::new(symbol.as_str()).map_err(|_| Failure::Step("a symbol holds a zero byte".to_owned()))?;
     // SAFETY: the object promises the type of the kernel ABI under this name.
     let function = unsafe { library.get::<Pack>(name.to_bytes_with_nul()) };

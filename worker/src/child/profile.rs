@@ -10,7 +10,7 @@ use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 
 use super::operand::{self, Random};
-use super::{read_job, say};
+use super::talk::{read_job, say};
 use crate::dims;
 
 /// Runs before the clock starts.

@@ -5,12 +5,13 @@ use std::path::Path;
 use aotfarm_protocol::{BuildSpec, Target, WorkResult};
 use tokio_util::sync::CancellationToken;
 
-use super::{Context, ExecError};
-use crate::nvrtc::{self, Unit};
-use crate::toolchain::{self, Invocation};
+use super::error::ExecError;
+use super::executor::Executor;
+use crate::toolchain::cc::{self, Invocation};
+use crate::toolchain::nvrtc::{self, Unit};
 
 pub(super) async fn build(
-    cx: &Context,
+    cx: &Executor,
     spec: &BuildSpec,
     dir: &Path,
     cancel: &CancellationToken,
@@ -18,7 +19,7 @@ pub(super) async fn build(
     let (object, built) = match spec.target {
         Target::Cpu(_) => {
             let compiler = cx.compiler(&spec.toolchain, spec.target)?;
-            if let Some(refused) = refuse(&spec.flags, toolchain::flag_is_allowed) {
+            if let Some(refused) = refuse(&spec.flags, cc::flag_is_allowed) {
                 return Ok(refused);
             }
             cx.cache.fetch(spec.source, &dir.join("kernel.c"), cancel).await?;

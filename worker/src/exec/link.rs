@@ -12,17 +12,23 @@ use futures_util::future::try_join_all;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio_util::sync::CancellationToken;
 
-use super::{Context, ExecError};
+use super::error::ExecError;
+use super::executor::Executor;
 use crate::child::pack::{PackEvent, PackJob};
-use crate::process::Limits;
-use crate::toolchain::{Compiler, Invocation};
+use crate::sandbox::Limits;
+use crate::toolchain::cc::{Compiler, Invocation};
 
 /// A weight section may have this many bytes: what 32-bit relocations reach.
 const MAX_SECTION: u64 = 1 << 31;
 /// Packing may take this long.
 const PACK_TIME: Duration = Duration::from_secs(300);
 
-pub(super) async fn link(cx: &Context, spec: &LinkSpec, dir: &Path, cancel: &CancellationToken) -> Result<WorkResult, ExecError> {
+pub(super) async fn link(
+    cx: &Executor,
+    spec: &LinkSpec,
+    dir: &Path,
+    cancel: &CancellationToken,
+) -> Result<WorkResult, ExecError> {
     // The artifact of a GPU is for this host's architecture; the weakest CPU of it will do for what runs there.
     let target = match spec.target {
         Target::Cpu(_) => spec.target,
@@ -97,7 +103,7 @@ fn check_steps(spec: &LinkSpec, raw_bytes: u64) -> Result<(), String> {
 
 /// Builds `pack.so` with all pack functions for this host; `false` if there are none.
 async fn pack_functions(
-    cx: &Context,
+    cx: &Executor,
     spec: &LinkSpec,
     dir: &Path,
     cancel: &CancellationToken,
@@ -134,7 +140,7 @@ async fn pack_functions(
 
 /// Compiles the glue and links everything; the inner error is what the tools printed. `target` is that of the CPU.
 async fn assemble(
-    cx: &Context,
+    cx: &Executor,
     compiler: &Compiler,
     spec: &LinkSpec,
     target: Target,

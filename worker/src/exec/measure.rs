@@ -1,37 +1,31 @@
-//! Measure: every candidate checked against the reference, then raced, in child processes that may die.
+//! Measure: every candidate checked against the reference, then raced, in child processes that may
+//! die (`measuring_child`).
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::OsString;
-use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
-use std::sync::PoisonError;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use aotfarm_protocol::{DeviceKind, Digest, KernelCall, MeasureSpec, OperandRole, Outcome, WorkResult};
+use aotfarm_protocol::{DeviceKind, Digest, KernelCall, MAX_THREADS, MeasureSpec, OperandRole, Outcome, Target, WorkResult};
 use futures_util::{StreamExt, TryStreamExt, stream};
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
-use tokio::process::{ChildStdin, ChildStdout, Command};
 use tokio_util::sync::CancellationToken;
 
-use super::{Context, ExecError, GRACE, write_job};
-use crate::child::messages::{AT_CANDIDATE, AT_NOTHING, AT_REFERENCE, Event, MeasureJob, Order};
+use super::error::ExecError;
+use super::executor::Executor;
+use super::measuring_child::{Answer, MeasuringChild, Stop};
+use crate::child::messages::{Event, MeasureJob, Order};
 use crate::child::operand;
-use crate::process::{self, Ending, Limits, Process};
 use crate::race::{Race, Step};
-use crate::toolchain::{Compiler, Invocation};
+use crate::sandbox::{Ending, write_job};
+use crate::toolchain::cc::{Compiler, Invocation};
 
-/// Children that may die of themselves, with no candidate to blame, before the worker gives up.
-const MAX_CHILD_FAILURES: u32 = 3;
 /// Candidates of one item.
 const MAX_CANDIDATES: usize = 10_000;
 /// Cubins that are fetched at once.
 const FETCHES: usize = 16;
-/// Threads of a team.
-const MAX_THREADS: u32 = 1024;
 
 pub(super) async fn measure(
-    cx: &Context,
+    cx: &Executor,
     spec: &MeasureSpec,
     dir: &Path,
     cancel: &CancellationToken,
@@ -87,27 +81,17 @@ pub(super) async fn measure(
     };
     let job_path = dir.join("measure.json");
     write_job(&job_path, &job)?;
-    let mut host = Host {
-        cx,
-        spec,
-        job: &job_path,
-        progress: &job.progress,
-        cancel,
-        lasting: gpu,
-        child: None,
-        tried: BTreeSet::new(),
-        failures: 0,
-        reference: None,
-    };
-    let mut driver = Driver { spec, race, suspects: HashSet::new(), waiting: HashSet::new(), start: None, conditions: None };
-    let result = driver.run(&mut host).await;
-    host.release(result.is_ok()).await;
+    let idle = gpu.then_some(&cx.idle);
+    let mut child = MeasuringChild::new(&cx.child, idle, spec, [&job_path, &job.progress], cancel);
+    let mut runner = RaceRunner { spec, race, suspects: HashSet::new(), waiting: HashSet::new(), start: None, conditions: None };
+    let result = runner.run(&mut child).await;
+    child.release(result.is_ok()).await;
     match result {
         Ok(()) => {
-            if let Some(conditions) = &driver.conditions {
+            if let Some(conditions) = &runner.conditions {
                 tracing::info!(task = %spec.title, conditions, "measured");
             }
-            let outcomes = driver.race.finish(driver.conditions.as_deref());
+            let outcomes = runner.race.finish(runner.conditions.as_deref());
             let outcomes = spec.candidates.iter().map(|c| c.candidate).zip(outcomes).collect();
             Ok(WorkResult::Measured { outcomes })
         }
@@ -145,9 +129,9 @@ fn validate(spec: &MeasureSpec) -> Result<(), String> {
 /// Makes shared objects of the spec's objects: one of all if they link together, else one of each. Returns for each object
 /// where its code is, or why it does not link.
 async fn link_objects(
-    cx: &Context,
+    cx: &Executor,
     compiler: &Compiler,
-    target: aotfarm_protocol::Target,
+    target: Target,
     spec: &MeasureSpec,
     dir: &Path,
     cancel: &CancellationToken,
@@ -178,7 +162,7 @@ async fn link_objects(
 
 /// Brings the cubins of a GPU's candidates; there is nothing to link.
 async fn fetch_cubins(
-    cx: &Context,
+    cx: &Executor,
     spec: &MeasureSpec,
     dir: &Path,
     cancel: &CancellationToken,
@@ -192,22 +176,8 @@ async fn fetch_cubins(
     fetched.buffer_unordered(FETCHES).try_collect().await
 }
 
-/// Why the race stopped before its end.
-enum Stop {
-    /// The item cannot be measured by anyone.
-    Item(String),
-    /// This worker cannot.
-    Worker(ExecError),
-}
-
-impl<E: Into<ExecError>> From<E> for Stop {
-    fn from(error: E) -> Self {
-        Self::Worker(error.into())
-    }
-}
-
 /// Carries out the race's steps.
-struct Driver<'a> {
+struct RaceRunner<'a> {
     spec: &'a MeasureSpec,
     race: Race,
     /// Candidates during whose run a child died that had run others before: each gets one more chance, alone in a fresh child.
@@ -220,30 +190,30 @@ struct Driver<'a> {
     conditions: Option<String>,
 }
 
-impl Driver<'_> {
-    async fn run(&mut self, host: &mut Host<'_>) -> Result<(), Stop> {
-        host.ready().await?;
+impl RaceRunner<'_> {
+    async fn run(&mut self, child: &mut MeasuringChild<'_>) -> Result<(), Stop> {
+        child.ready().await?;
         let start = *self.start.get_or_insert_with(Instant::now);
         while let Some(step) = self.race.next(start.elapsed()) {
             match step {
                 Step::Check(i) if self.race.is_out(i) => {}
-                Step::Check(i) => self.check(host, i).await?,
-                Step::Round { order, rounds } => self.round(host, order, rounds).await?,
+                Step::Check(i) => self.check(child, i).await?,
+                Step::Round { order, rounds } => self.round(child, order, rounds).await?,
             }
         }
         Ok(())
     }
 
-    async fn check(&mut self, host: &mut Host<'_>, i: usize) -> Result<(), Stop> {
+    async fn check(&mut self, child: &mut MeasuringChild<'_>, i: usize) -> Result<(), Stop> {
         if same_code(&self.spec.candidates[i], &self.spec.reference)
-            && let Some(seconds) = host.reference
+            && let Some(seconds) = child.reference()
         {
             // The reference agrees with itself, and was checked for what it writes when it was run.
             self.race.checked(i, 0.0, seconds);
             return Ok(());
         }
         loop {
-            match host.ask(&Order::Check { candidate: i }, &[i]).await? {
+            match child.ask(&Order::Check { candidate: i }, &[i]).await? {
                 Answer::Event(Event::Checked { candidate, seconds, error, wrong, algorithm }) if candidate == i => match wrong {
                     None => {
                         self.race.checked(i, error.unwrap_or(0.0), seconds);
@@ -251,7 +221,7 @@ impl Driver<'_> {
                     }
                     Some(reason) => self.race.out(i, Outcome::WrongResult { error, reason }),
                 },
-                Answer::Event(event) => self.refused(host, event).await?,
+                Answer::Event(event) => self.refused(child, event).await?,
                 Answer::Died { at, ending, fresh } => {
                     if !self.died(at.unwrap_or(i), ending, fresh) {
                         continue;
@@ -262,12 +232,12 @@ impl Driver<'_> {
         }
     }
 
-    async fn round(&mut self, host: &mut Host<'_>, mut order: Vec<usize>, rounds: u32) -> Result<(), Stop> {
+    async fn round(&mut self, child: &mut MeasuringChild<'_>, mut order: Vec<usize>, rounds: u32) -> Result<(), Stop> {
         while !order.is_empty() {
             // One that is suspected goes alone into a fresh child, so that its guilt or innocence is certain.
             let alone = order.iter().position(|i| self.waiting.contains(i));
             let now = alone.map_or_else(|| order.clone(), |k| vec![order[k]]);
-            match host.ask(&Order::Round { order: now.clone(), rounds }, &now).await? {
+            match child.ask(&Order::Round { order: now.clone(), rounds }, &now).await? {
                 Answer::Event(Event::Ran { samples, conditions }) => {
                     self.conditions = conditions.or(self.conditions.take());
                     for (i, seconds) in samples.into_iter().filter(|(i, _)| now.contains(i)) {
@@ -276,7 +246,7 @@ impl Driver<'_> {
                     }
                     order.retain(|i| !now.contains(i));
                 }
-                Answer::Event(event) => self.refused(host, event).await?,
+                Answer::Event(event) => self.refused(child, event).await?,
                 // Which of the order it was is known, else the death counts as the child's own.
                 Answer::Died { at: Some(i), ending, fresh } => {
                     self.died(i, ending, fresh);
@@ -289,7 +259,7 @@ impl Driver<'_> {
     }
 
     /// An answer that puts a candidate out, or none at all.
-    async fn refused(&mut self, host: &mut Host<'_>, event: Event) -> Result<(), Stop> {
+    async fn refused(&mut self, child: &mut MeasuringChild<'_>, event: Event) -> Result<(), Stop> {
         let known = |i: usize| i < self.spec.candidates.len();
         match event {
             Event::Unsupported { candidate, reason } if known(candidate) => {
@@ -300,9 +270,9 @@ impl Driver<'_> {
             }
             Event::Crashed { candidate, reason } if known(candidate) => {
                 self.race.out(candidate, Outcome::Crashed { reason });
-                host.kill().await;
+                child.kill().await;
             }
-            other => host.failed(format!("an answer out of turn: {other:?}")).await?,
+            other => child.failed(format!("an answer out of turn: {other:?}")).await?,
         }
         Ok(())
     }
@@ -326,166 +296,4 @@ fn same_code(a: &KernelCall, b: &KernelCall) -> bool {
     (a.object, &a.symbol, &a.dims, &a.tune) == (b.object, &b.symbol, &b.dims, &b.tune)
         && (a.packed_bytes, a.shared_bytes, a.thread_bytes, &a.vendor)
             == (b.packed_bytes, b.shared_bytes, b.thread_bytes, &b.vendor)
-}
-
-/// What came of an order.
-enum Answer {
-    Event(Event),
-    /// The child died, running `at` if that is known; `fresh` if it had run no other candidate.
-    Died {
-        at: Option<usize>,
-        ending: Ending,
-        fresh: bool,
-    },
-}
-
-pub(crate) struct Running {
-    process: Process,
-    orders: ChildStdin,
-    events: Lines<BufReader<ChildStdout>>,
-}
-
-impl Running {
-    async fn start(mut command: Command) -> Result<Self, ExecError> {
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-        let limits = Limits { time: Duration::MAX, memory: None, file: 4 << 30, output: 0 };
-        let mut process = process::start(command, limits).await?;
-        let (Some(orders), Some(events)) = (process.child.stdin.take(), process.child.stdout.take()) else {
-            return Err(ExecError::Child { kind: "measure", reason: "its pipes are missing".to_owned() });
-        };
-        Ok(Self { process, orders, events: BufReader::new(events).lines() })
-    }
-}
-
-/// The child at hand, which is replaced when it dies.
-struct Host<'a> {
-    cx: &'a Context,
-    spec: &'a MeasureSpec,
-    job: &'a Path,
-    progress: &'a Path,
-    cancel: &'a CancellationToken,
-    /// Whether the child outlives the item, as that of a GPU does.
-    lasting: bool,
-    child: Option<Running>,
-    /// Candidates that the child at hand has been asked to run.
-    tried: BTreeSet<usize>,
-    failures: u32,
-    /// Seconds of the reference.
-    reference: Option<f64>,
-}
-
-impl Host<'_> {
-    /// Makes sure that there is a child and that it is ready.
-    async fn ready(&mut self) -> Result<(), Stop> {
-        while self.child.is_none() {
-            fs::write(self.progress, AT_NOTHING.to_ne_bytes()).map_err(ExecError::disk("write the progress file"))?;
-            self.tried.clear();
-            if self.lasting {
-                let idle = self.cx.idle.lock().unwrap_or_else(PoisonError::into_inner).take();
-                self.child = Some(match idle {
-                    Some(child) => child,
-                    None => Running::start(self.cx.child.command("gpu", None)).await?,
-                });
-                self.tell(&Order::Open { job: self.job.to_owned() }).await?;
-            } else {
-                self.child = Some(Running::start(self.cx.child.command("measure", Some(self.job))).await?);
-            }
-            match self.listen(Duration::from_secs(180)).await? {
-                Some(Event::Ready { reference_seconds }) => self.reference = self.reference.or(reference_seconds),
-                Some(Event::BadReference { reason }) => {
-                    return Err(Stop::Item(format!("the reference kernel of `{}`: {reason}", self.spec.title)));
-                }
-                Some(Event::Broken { reason }) => self.failed(reason).await?,
-                Some(other) => self.failed(format!("an answer out of turn: {other:?}")).await?,
-                None => {
-                    let (ending, at) = self.bury().await;
-                    if at == AT_REFERENCE {
-                        let reason =
-                            if ending == Ending::Killed(libc::SIGALRM) { "time limit".to_owned() } else { ending.to_string() };
-                        return Err(Stop::Item(format!("the reference kernel of `{}` was ended by {reason}", self.spec.title)));
-                    }
-                    self.failed(format!("it ended while preparing: {ending}")).await?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Gives an order that runs `candidates` and waits for the answer.
-    async fn ask(&mut self, order: &Order, candidates: &[usize]) -> Result<Answer, Stop> {
-        self.ready().await?;
-        let fresh = candidates.len() == 1 && self.tried.iter().all(|i| candidates.contains(i));
-        self.tried.extend(candidates);
-        self.tell(order).await?;
-        // The child's own alarm ends a run that takes too long; this is for a kernel that has turned the alarm off.
-        let runs = candidates.len().saturating_add(2) as u32;
-        let patience = Duration::from_millis(self.spec.protocol.run_limit_ms).saturating_mul(runs).saturating_add(2 * GRACE);
-        if let Some(event) = self.listen(patience).await? {
-            return Ok(Answer::Event(event));
-        }
-        let (ending, at) = self.bury().await;
-        let at = at.checked_sub(AT_CANDIDATE).and_then(|i| usize::try_from(i).ok()).filter(|i| candidates.contains(i));
-        if at.is_none() {
-            self.failed(format!("it ended while busy with its own affairs: {ending}")).await?;
-        }
-        Ok(Answer::Died { at, ending, fresh })
-    }
-
-    /// Gives the child a line. One that is dead already is noticed when its answer is awaited.
-    async fn tell(&mut self, order: &Order) -> Result<(), Stop> {
-        let mut line = serde_json::to_vec(order).map_err(|e| ExecError::Child { kind: "measure", reason: e.to_string() })?;
-        line.push(b'\n');
-        if let Some(child) = &mut self.child {
-            drop(child.orders.write_all(&line).await);
-        }
-        Ok(())
-    }
-
-    /// Ends the item for the child: one that outlives it and is `well` waits for the next.
-    async fn release(&mut self, well: bool) {
-        if self.lasting && well && self.child.is_some() && self.tell(&Order::Close).await.is_ok() {
-            *self.cx.idle.lock().unwrap_or_else(PoisonError::into_inner) = self.child.take();
-        }
-        self.kill().await;
-    }
-
-    async fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            child.process.kill().await;
-        }
-    }
-
-    /// The child's next word, or `None` if it died or kept silent for longer than `patience`.
-    async fn listen(&mut self, patience: Duration) -> Result<Option<Event>, Stop> {
-        let Some(child) = &mut self.child else { return Ok(None) };
-        let line = tokio::select! {
-            () = self.cancel.cancelled() => return Err(ExecError::Cancelled.into()),
-            line = tokio::time::timeout(patience, child.events.next_line()) => line,
-        };
-        // A line that is no event was printed by a kernel, or the child was cut off in the middle of one: it is of no use.
-        Ok(line.ok().and_then(Result::ok).flatten().and_then(|line| serde_json::from_str(&line).ok()))
-    }
-
-    /// Ends the child: how it ended, and what it was doing.
-    async fn bury(&mut self) -> (Ending, u64) {
-        let Some(mut child) = self.child.take() else { return (Ending::Exited(0), AT_NOTHING) };
-        // It has closed its output, so it is dying, unless it has to be helped.
-        let ending = match tokio::time::timeout(Duration::from_secs(5), child.process.wait()).await {
-            Ok(ending) => ending,
-            Err(_) => {
-                child.process.kill().await;
-                Ending::TimedOut
-            }
-        };
-        let at = fs::read(self.progress).ok().and_then(|b| b.first_chunk().copied()).map_or(AT_NOTHING, u64::from_ne_bytes);
-        (ending, at)
-    }
-
-    /// Counts a failure that is no candidate's, and gives up after a few.
-    async fn failed(&mut self, reason: String) -> Result<(), Stop> {
-        self.kill().await;
-        self.failures += 1;
-        tracing::warn!(reason, failures = self.failures, "a measuring child failed");
-        if self.failures < MAX_CHILD_FAILURES { Ok(()) } else { Err(ExecError::Child { kind: "measure", reason }.into()) }
-    }
 }

@@ -7,9 +7,10 @@ use std::time::Duration;
 use aotfarm_protocol::{ModelRaceSpec, WorkResult};
 use tokio_util::sync::CancellationToken;
 
-use super::{Context, ExecError, GRACE};
+use super::error::ExecError;
+use super::executor::Executor;
 use crate::child::model_race::{ModelRaceEvent, ModelRaceJob};
-use crate::process::Limits;
+use crate::sandbox::{GRACE, Limits};
 
 /// Loading and the least number of runs may take this long, besides what is asked for.
 const LOAD_TIME: Duration = Duration::from_secs(60);
@@ -17,7 +18,7 @@ const LOAD_TIME: Duration = Duration::from_secs(60);
 const MAX_ANSWER: usize = 64 << 20;
 
 pub(super) async fn model_race(
-    cx: &Context,
+    cx: &Executor,
     spec: &ModelRaceSpec,
     dir: &Path,
     cancel: &CancellationToken,

@@ -7,9 +7,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use aotfarm_protocol::{Profile, ProfileSpec, Quantiles, WorkResult};
 use tokio_util::sync::CancellationToken;
 
-use super::{Context, ExecError, GRACE};
+use super::error::ExecError;
+use super::executor::Executor;
 use crate::child::profile::{ProfileEvent, ProfileJob};
-use crate::process::Limits;
+use crate::sandbox::{ChildError, GRACE, Limits};
 
 /// A check case and its runs may take this long before any point is timed.
 const CHECK_TIME: Duration = Duration::from_secs(120);
@@ -17,7 +18,7 @@ const CHECK_TIME: Duration = Duration::from_secs(120);
 const MAX_ANSWER: usize = 256 << 20;
 
 pub(super) async fn profile(
-    cx: &Context,
+    cx: &Executor,
     spec: &ProfileSpec,
     dir: &Path,
     cancel: &CancellationToken,
@@ -46,7 +47,8 @@ pub(super) async fn profile(
     let mut profiles = Vec::with_capacity(rows.len());
     for row in rows {
         let Some(latency) = Quantiles::of(&row.samples) else {
-            return Err(ExecError::Child { kind: "profile", reason: "it gave no samples".to_owned() });
+            let reason = "it gave no samples".to_owned();
+            return Err(ChildError::Failed { kind: "profile", reason }.into());
         };
         profiles.push(Profile {
             target: spec.target,

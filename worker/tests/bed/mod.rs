@@ -1,10 +1,9 @@
 //! What the tests of executing share: a farm that has blobs only, and a `main` that is also that of the child processes.
 
 use std::collections::HashMap;
-use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex, OnceLock};
 
 use aotfarm_protocol::{
     Capabilities, ClaimRequest, ClaimResponse, Digest, Heartbeat, HeartbeatResponse, Registered, Report, WorkItemId, WorkResult,
@@ -14,53 +13,48 @@ use aotfarm_worker::farm::{Farm, FarmError};
 use aotfarm_worker::{ChildProgram, Worker, WorkerConfig};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use libtest_mimic::{Arguments, Completion, Trial};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
 /// A test by name.
 pub type Test<B> = (&'static str, fn(&B) -> BoxFuture<'_, ()>);
 
-/// Runs the tests that the command line names, or the child process that it asks for. `bed` makes what they need, or says what is
-/// missing: then they are skipped.
-pub fn run<B>(tests: &[Test<B>], bed: impl AsyncFnOnce() -> Result<B, String>) -> ExitCode {
-    let args: Vec<OsString> = std::env::args_os().skip(1).collect();
-    if args.first().is_some_and(|a| a == "__child") {
-        return aotfarm_worker::child::main(args.into_iter().skip(1));
+/// Makes what tests need, or says what is missing.
+pub type MakeBed<B> = fn() -> BoxFuture<'static, Result<B, String>>;
+
+/// Runs the tests that the command line names, one at a time, or the child process that it asks
+/// for. They are skipped where something that they need is missing.
+pub fn run<B: Send + Sync + 'static>(tests: &'static [Test<B>], make: MakeBed<B>) -> ExitCode {
+    let mut words = std::env::args_os().skip(1);
+    if words.next().is_some_and(|word| word == ChildProgram::SUBCOMMAND) {
+        return aotfarm_worker::child::main(words);
     }
-    let args: Vec<String> = args.into_iter().filter_map(|a| a.into_string().ok()).collect();
-    let filters: Vec<&String> = args.iter().filter(|a| !a.starts_with('-')).collect();
-    let exact = args.iter().any(|a| a == "--exact");
-    let chosen =
-        |name: &str| filters.is_empty() || filters.iter().any(|f| if exact { name == *f } else { name.contains(f.as_str()) });
-    let tests: Vec<&Test<B>> = tests.iter().filter(|(name, _)| chosen(name)).collect();
-    if args.iter().any(|a| a == "--list") {
-        tests.iter().for_each(|(name, _)| println!("{name}: test"));
-        return ExitCode::SUCCESS;
-    }
+    let args = Arguments { test_threads: Some(1), ..Arguments::from_args() };
     let runtime = tokio::runtime::Runtime::new().expect("a runtime can be started");
-    let bed = match runtime.block_on(bed()) {
-        Ok(bed) => bed,
-        Err(missing) => {
-            eprintln!("skipped: {missing}");
-            return ExitCode::SUCCESS;
-        }
+    let shared = Arc::new((runtime, OnceLock::new()));
+    let trial = |(name, test): &'static Test<B>| {
+        let shared = shared.clone();
+        Trial::ignorable_test(*name, move || {
+            let (runtime, bed) = &*shared;
+            match bed.get_or_init(|| runtime.block_on(make())) {
+                Ok(bed) => {
+                    runtime.block_on(test(bed));
+                    Ok(Completion::Completed)
+                }
+                Err(missing) => Ok(Completion::ignored_with(format!("skipped: {missing}"))),
+            }
+        })
     };
-    let mut failed = 0;
-    for (name, test) in &tests {
-        let run = std::panic::AssertUnwindSafe(|| runtime.block_on(test(&bed)));
-        let passed = std::panic::catch_unwind(run).is_ok();
-        println!("test {name} ... {}", if passed { "ok" } else { "FAILED" });
-        failed += u32::from(!passed);
-    }
-    println!("{} passed; {failed} failed", tests.len() as u32 - failed);
-    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    libtest_mimic::run(&args, tests.iter().map(trial).collect()).exit_code()
 }
 
 /// A set-up whose children are this very program, and the folder that it needs.
 pub fn config() -> (WorkerConfig, TempDir) {
     let dir = tempfile::tempdir().unwrap();
     let mut config = WorkerConfig::new(dir.path().to_owned()).unwrap();
-    config.child = ChildProgram { program: std::env::current_exe().unwrap(), args: vec!["__child".into()], env: Vec::new() };
+    config.child =
+        ChildProgram { program: std::env::current_exe().unwrap(), args: vec![ChildProgram::SUBCOMMAND.into()], env: Vec::new() };
     (config, dir)
 }
 

@@ -14,23 +14,19 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use aotfarm_protocol::{KernelCall, OperandRole, VendorCall};
-use cudarc::driver::sys::CUdeviceptr;
 
-use super::driver::{Error, Function, Gpu, Graph, Memory, Module, Shape};
+use super::driver::{Error, Function, Gpu, Graph, Memory, Module, Region};
+use super::launch::Shape;
 use super::nvml::Nvml;
 use super::tools::{Grid, SEEN_WORDS, Tools};
 use super::vendor::{Libraries, Operands, Plan};
-use crate::child::measure::Measuring;
+use crate::child::measuring::{CANARY, Measuring, REFERENCE_LIMIT, STALE};
 use crate::child::messages::{Event, MeasureJob};
 use crate::child::operand::{self, Seen};
 use crate::child::watch::Watch;
 
 /// Alignment of every buffer, and bytes of canary on each side.
 const BORDER: u64 = 256;
-/// What the bytes around a buffer hold.
-const CANARY: u8 = 0xC5;
-/// What workspace holds on entry: a NaN in every format, so that one who relies on zeros is found out; not that of unwritten outputs.
-const STALE: u32 = 0x7FFF_FFFF;
 /// Copies of the operands at most.
 const MAX_COPIES: u64 = 256;
 /// Bytes of copies that no last-level cache holds: more make no difference.
@@ -45,26 +41,40 @@ const LONG_SAMPLE: f64 = 2e-3;
 const MAX_LAUNCHES: u64 = 512;
 /// How long the device is kept busy before a timed run, and in addition for each launch: until the host has handed all in.
 const SPIN: (u64, u64) = (20_000, 200);
-/// The reference may take this long.
-const REFERENCE_LIMIT: Duration = Duration::from_secs(120);
 /// Conditions are told no more often than this.
 const CONDITIONS_EVERY: Duration = Duration::from_millis(200);
 
-/// Part of the arena.
+/// Where something lies in the arena.
 #[derive(Clone, Copy)]
-struct Region {
-    at: CUdeviceptr,
+struct Place {
+    offset: u64,
     bytes: u64,
 }
 
-/// Hands out the arena from its start, each region between borders.
-struct Layout(CUdeviceptr);
+impl Place {
+    const fn end(self) -> u64 {
+        self.offset + self.bytes
+    }
+
+    /// The border before it.
+    const fn before(self) -> Self {
+        Self { offset: self.offset - BORDER, bytes: BORDER }
+    }
+
+    /// The same place of an operand in another set.
+    const fn shifted(self, by: u64) -> Self {
+        Self { offset: self.offset + by, ..self }
+    }
+}
+
+/// Hands out the arena from its start, each place between borders.
+struct Layout(u64);
 
 impl Layout {
-    fn place(&mut self, bytes: u64) -> Region {
-        let region = Region { at: self.0 + BORDER, bytes };
-        self.0 = (region.at + bytes).next_multiple_of(BORDER) + BORDER;
-        region
+    fn place(&mut self, bytes: u64) -> Place {
+        let place = Place { offset: self.0 + BORDER, bytes };
+        self.0 = place.end().next_multiple_of(BORDER) + BORDER;
+        place
     }
 }
 
@@ -131,14 +141,14 @@ pub(super) struct Bench<'h> {
     tools: Tools,
     grids: Vec<Grid>,
     /// The operands of set 0, in the order in which kernels take them.
-    operands: Vec<Region>,
+    operands: Vec<Place>,
     /// Bytes from one set to the next.
     stride: u64,
     sets: u64,
     /// The reference's outputs.
-    reference: Vec<Region>,
-    workspace: Region,
-    results: Region,
+    reference: Vec<Place>,
+    workspace: Place,
+    results: Place,
     /// Checksums of inputs, weights and the reference's outputs.
     sums: Vec<u64>,
     /// By candidate; `None` is the reference.
@@ -169,7 +179,7 @@ impl<'h> Bench<'h> {
         let tools = job.tools.as_deref().ok_or_else(|| broken("the job brings no tools for a GPU".to_owned()))?;
         let tools = Tools::load(gpu, &read(tools).map_err(broken)?).map_err(driver)?;
 
-        // The sizes first, in an arena that begins at 0.
+        // The sizes first, of one set.
         let outputs = || spec.operands.iter().filter(|o| o.role == OperandRole::Output);
         let bytes: u64 = spec.operands.iter().map(operand::bytes).sum();
         let mut layout = Layout(0);
@@ -182,7 +192,7 @@ impl<'h> Bench<'h> {
         }
         layout.place(8 * Slots::of(&spec.operands).words as u64);
         let fixed = layout.0 + 3 * BORDER;
-        let available = gpu.free().map_err(driver)? + spare.as_ref().map_or(0, |s| s.bytes);
+        let available = gpu.free().map_err(driver)? + spare.as_ref().map_or(0, Memory::bytes);
         let limit = (available as f64 * MEMORY_SHARE) as u64;
         let Some(room) = limit.checked_sub(fixed) else {
             return Err(broken(format!("the operands need {} MiB, but only {} are free", fixed >> 20, available >> 20)));
@@ -193,16 +203,16 @@ impl<'h> Bench<'h> {
         let copies = spec.protocol.rotate_bytes.min(COLD).div_ceil(bytes.max(1)).clamp(1, MAX_COPIES);
         let sets = copies.min(1 + (room - workspace) / stride);
         let total = fixed + (sets - 1) * stride + workspace.next_multiple_of(BORDER);
-        let arena = match spare.filter(|s| s.bytes >= total) {
+        let arena = match spare.filter(|s| s.bytes() >= total) {
             Some(spare) => spare,
             // The spare memory is given back before more is asked for.
             None => gpu.allocate(total.next_multiple_of(64 << 20).min(limit.max(total))).map_err(driver)?,
         };
 
-        let mut layout = Layout(arena.at);
-        let operands: Vec<Region> = spec.operands.iter().map(|o| layout.place(operand::bytes(o))).collect();
-        layout.0 = arena.at + sets * stride;
-        let reference: Vec<Region> = outputs().map(|o| layout.place(operand::bytes(o))).collect();
+        let mut layout = Layout(0);
+        let operands: Vec<Place> = spec.operands.iter().map(|o| layout.place(operand::bytes(o))).collect();
+        layout.0 = sets * stride;
+        let reference: Vec<Place> = outputs().map(|o| layout.place(operand::bytes(o))).collect();
         let workspace = layout.place(workspace);
         let results = layout.place(8 * Slots::of(&spec.operands).words as u64);
         let bench = Self {
@@ -233,6 +243,11 @@ impl<'h> Bench<'h> {
         self.arena
     }
 
+    /// What lies at a place of the arena.
+    fn region(&self, place: Place) -> Region<'_> {
+        self.arena.region().part(place.offset, place.bytes).expect("places are handed out within the arena")
+    }
+
     fn role(&self, k: usize) -> OperandRole {
         self.job.spec.operands[k].role
     }
@@ -245,16 +260,18 @@ impl<'h> Bench<'h> {
 
     /// Canaries, values and copies; what the reference wrote stays.
     fn fill(&self) -> Result<(), Error> {
-        self.gpu.set(self.arena.at, CANARY, self.stride)?;
-        self.gpu.set(self.workspace.at - BORDER, CANARY, BORDER)?;
-        for (k, (region, grid)) in self.operands.iter().zip(&self.grids).enumerate() {
-            self.gpu.set(region.at, 0, region.bytes)?;
+        let first = Place { offset: 0, bytes: self.stride };
+        self.gpu.set(self.region(first), CANARY)?;
+        self.gpu.set(self.region(self.workspace.before()), CANARY)?;
+        for (k, (place, grid)) in self.operands.iter().zip(&self.grids).enumerate() {
+            let region = self.region(*place);
+            self.gpu.set(region, 0)?;
             if self.role(k) != OperandRole::Output {
-                self.tools.fill(self.gpu, region.at, grid, operand::seed_of(self.job.spec.seed, k))?;
+                self.tools.fill(self.gpu, region, grid, operand::seed_of(self.job.spec.seed, k))?;
             }
         }
         for set in 1..self.sets {
-            self.gpu.copy(self.arena.at + set * self.stride, self.arena.at, self.stride)?;
+            self.gpu.copy(self.region(first.shifted(set * self.stride)), self.region(first))?;
         }
         self.gpu.wait()
     }
@@ -275,33 +292,39 @@ impl<'h> Bench<'h> {
     }
 
     /// The buffers that no candidate may change, with their names.
-    fn read_only(&self) -> impl Iterator<Item = (String, Region)> {
+    fn read_only(&self) -> impl Iterator<Item = (String, Place)> {
         let name = |k: usize| match self.role(k) {
             OperandRole::Input => format!("input {k}"),
             _ => format!("weight {}", k - self.job.spec.operands.iter().filter(|o| o.role == OperandRole::Input).count()),
         };
         let operands = (0..self.outputs().start).map(move |k| (name(k), self.operands[k]));
-        operands.chain(self.reference.iter().map(|region| ("the reference".to_owned(), *region)))
+        operands.chain(self.reference.iter().map(|place| ("the reference".to_owned(), *place)))
     }
 
     fn read_only_sums(&self) -> Result<Vec<u64>, Error> {
         let slots = Slots::of(&self.job.spec.operands);
-        self.gpu.set(self.results.at, 0, self.results.bytes)?;
+        self.gpu.set(self.region(self.results), 0)?;
         self.put_sums(&slots)?;
-        let mut words = vec![0; slots.read_only];
-        self.gpu.read(self.results.at, &mut words)?;
-        Ok(words)
+        self.results(slots.read_only)
+    }
+
+    /// The first words of the results.
+    fn results(&self, words: usize) -> Result<Vec<u64>, Error> {
+        let bytes = self.gpu.read(self.slots(0, words))?;
+        Ok(bytes.as_chunks::<8>().0.iter().map(|word| u64::from_ne_bytes(*word)).collect())
     }
 
     fn put_sums(&self, slots: &Slots) -> Result<(), Error> {
-        for (n, (_, region)) in self.read_only().enumerate() {
-            self.tools.checksum(self.gpu, region.at, region.bytes, self.slot(slots.sum(n)))?;
+        for (n, (_, place)) in self.read_only().enumerate() {
+            self.tools.checksum(self.gpu, self.region(place), self.slots(slots.sum(n), 1))?;
         }
         Ok(())
     }
 
-    fn slot(&self, word: usize) -> CUdeviceptr {
-        self.results.at + 8 * word as u64
+    /// Words of the results.
+    fn slots(&self, first: usize, words: usize) -> Region<'_> {
+        let (first, words) = (8 * first as u64, 8 * words as u64);
+        self.region(Place { offset: self.results.offset + first, bytes: words })
     }
 
     fn call(&self, i: Option<usize>) -> &KernelCall {
@@ -318,10 +341,14 @@ impl<'h> Bench<'h> {
             Some(i) => self.job.libraries[i].as_ref().ok_or_else(|| Fault::NoCode("it has no object".to_owned()))?,
         };
         let call = self.call(i);
+        if call.shared_bytes > self.workspace.bytes {
+            return Err(Fault::Unsupported(format!("its workspace of {} MiB does not fit", call.shared_bytes >> 20)));
+        }
         if let Some(vendor) = &call.vendor {
             let at = self.vendor_operands(vendor, 0)?;
             let missing = || Fault::NoCode("its bias does not exist".to_owned());
             let bias = vendor.bias().map(|k| self.weight(k).ok_or_else(missing)).transpose()?;
+            let bias = bias.map(|place| self.region(place));
             let plan = self.vendors.plan(self.gpu, vendor, &call.dims, at, bias).map_err(Fault::Unsupported)?;
             // A call takes the host longer than the spin before a checked run lasts, so that run's time would not be the GPU's.
             let seconds = Some(plan.seconds());
@@ -329,9 +356,6 @@ impl<'h> Bench<'h> {
             return Ok(());
         }
         let shape = Shape::of(call).map_err(Fault::Unsupported)?;
-        if call.shared_bytes > self.workspace.bytes {
-            return Err(Fault::Unsupported(format!("its workspace of {} MiB does not fit", call.shared_bytes >> 20)));
-        }
         let module = Module::load(self.gpu, &read(path).map_err(Fault::NoCode)?).map_err(|e| Fault::NoCode(e.to_string()))?;
         let function = module
             .function(&call.symbol)
@@ -344,15 +368,23 @@ impl<'h> Bench<'h> {
 
     /// The one parameter of a kernel: its operands in set number `set`, the workspace, the sizes.
     fn words(&self, call: &KernelCall, set: u64) -> Vec<u64> {
-        let operands = self.operands.iter().map(|region| region.at + set * self.stride);
-        operands.chain([self.workspace.at]).chain(call.dims.iter().map(|size| *size as u64)).collect()
+        let operands = self.operands.iter().map(|place| place.shifted(set * self.stride));
+        operands
+            .chain([self.workspace])
+            .map(|place| self.region(place).address())
+            .chain(call.dims.iter().map(|size| *size as u64))
+            .collect()
     }
 
     fn launch(&self, i: Option<usize>, loaded: &Loaded<'_>, set: u64) -> Result<(), Error> {
         match &loaded.code {
             Code::Kernel { function, shape, .. } => {
                 let mut words = self.words(self.call(i), set);
-                self.gpu.launch(function, shape, &mut [words.as_mut_ptr().cast::<c_void>()])
+                // SAFETY: the one parameter of a kernel is an array of words, of as many as the
+                // call has operands and sizes; they name parts of the arena, which outlives the
+                // job. What the kernel does with them is what is being found out, in a process made
+                // for it.
+                unsafe { self.gpu.launch(function, shape, &mut [words.as_mut_ptr().cast::<c_void>()]) }
             }
             Code::Vendor(plan) => {
                 let at = self.call(i).vendor.as_ref().and_then(|vendor| self.vendor_operands(vendor, set).ok());
@@ -363,22 +395,22 @@ impl<'h> Bench<'h> {
     }
 
     /// Where weight number `k` lies in set 0.
-    fn weight(&self, k: usize) -> Option<CUdeviceptr> {
+    fn weight(&self, k: usize) -> Option<Place> {
         let first = self.job.spec.operands.iter().take_while(|o| o.role == OperandRole::Input).count();
-        self.operands[..self.outputs().start].get(first + k).map(|region| region.at)
+        self.operands[..self.outputs().start].get(first + k).copied()
     }
 
     /// The operands of a vendor's call in set number `set`.
-    fn vendor_operands(&self, call: &VendorCall, set: u64) -> Result<Operands, Fault> {
+    fn vendor_operands(&self, call: &VendorCall, set: u64) -> Result<Operands<'_>, Fault> {
         let inputs = self.job.spec.operands.iter().take_while(|o| o.role == OperandRole::Input).count();
-        let shifted = |at: CUdeviceptr| at + set * self.stride;
-        let input = |k: usize| self.operands[..inputs].get(k).map(|region| shifted(region.at));
+        let shifted = |place: Place| self.region(place.shifted(set * self.stride));
+        let input = |k: usize| self.operands[..inputs].get(k).copied().map(shifted);
         let missing = || Fault::NoCode("it names an operand that does not exist".to_owned());
         Ok(Operands {
             left: input(0).ok_or_else(missing)?,
             right: if call.multiplies_weight() { self.weight(0).map(shifted) } else { input(1) }.ok_or_else(missing)?,
             residual: call.residual().map(|k| input(k).ok_or_else(missing)).transpose()?,
-            result: shifted(self.operands[self.outputs().start].at),
+            result: shifted(self.operands[self.outputs().start]),
         })
     }
 
@@ -390,13 +422,12 @@ impl<'h> Bench<'h> {
         let watched = watch.begin(i, limit);
         self.load(i)?;
         let slots = Slots::of(&self.job.spec.operands);
-        let mut words = vec![0; slots.words];
         self.prepare(i, &slots)?;
         self.gpu.mark(false)?;
         self.launch(i, &self.loaded[&i], 0)?;
         self.gpu.mark(true)?;
         self.inspect(i, &slots)?;
-        self.gpu.read(self.results.at, &mut words)?;
+        let words = self.results(slots.words)?;
         let elapsed = self.gpu.elapsed()?;
         drop(watched);
         let seconds = self.loaded.get_mut(&i).map_or(elapsed, |loaded| *loaded.seconds.get_or_insert(elapsed));
@@ -413,14 +444,13 @@ impl<'h> Bench<'h> {
     /// Puts on the stream what comes before a checked run.
     fn prepare(&self, i: Option<usize>, slots: &Slots) -> Result<(), Error> {
         for (n, k) in self.outputs().enumerate() {
-            let region = self.operands[k];
-            self.tools.poison(self.gpu, region.at, region.bytes, &self.grids[k], n as u8)?;
+            self.tools.poison(self.gpu, self.region(self.operands[k]), &self.grids[k], n as u8)?;
         }
-        let need = self.call(i).shared_bytes;
-        self.gpu.set_words(self.workspace.at, STALE, need / 4)?;
-        self.gpu.set(self.workspace.at + need, CANARY, BORDER)?;
-        self.gpu.set(self.results.at, 0, 8 * slots.firsts() as u64)?;
-        self.gpu.set(self.slot(slots.firsts()), 0xFF, 8 * (slots.words - slots.firsts()) as u64)?;
+        let workspace = Place { bytes: self.call(i).shared_bytes, ..self.workspace };
+        self.gpu.set_words(self.region(workspace), STALE)?;
+        self.gpu.set(self.region(Place { offset: workspace.end(), bytes: BORDER }), CANARY)?;
+        self.gpu.set(self.slots(0, slots.firsts()), 0)?;
+        self.gpu.set(self.slots(slots.firsts(), slots.words - slots.firsts()), 0xFF)?;
         self.tools.spin(self.gpu, SPIN.0)
     }
 
@@ -429,23 +459,24 @@ impl<'h> Bench<'h> {
     fn inspect(&self, i: Option<usize>, slots: &Slots) -> Result<(), Error> {
         if i.is_none() {
             for (kept, k) in self.reference.iter().zip(self.outputs()) {
-                self.gpu.copy(kept.at, self.operands[k].at, kept.bytes)?;
+                self.gpu.copy(self.region(*kept), self.region(self.operands[k]))?;
             }
         }
         self.put_sums(slots)?;
-        let workspace = Region { bytes: self.call(i).shared_bytes, ..self.workspace };
-        for (n, region) in self.operands.iter().chain([&workspace]).enumerate() {
-            let after = region.at + region.bytes;
+        let workspace = Place { bytes: self.call(i).shared_bytes, ..self.workspace };
+        for (n, place) in self.operands.iter().chain([&workspace]).enumerate() {
+            let end = place.end();
             // Up to where the next border may begin.
-            let bytes = after.next_multiple_of(BORDER) + BORDER - after;
+            let bytes = end.next_multiple_of(BORDER) + BORDER - end;
             let bytes = if n == self.operands.len() { BORDER } else { bytes };
-            self.tools.differs(self.gpu, region.at - BORDER, BORDER, CANARY, self.slot(slots.before(n)))?;
-            self.tools.differs(self.gpu, after, bytes, CANARY, self.slot(slots.after(n)))?;
+            let after = self.region(Place { offset: end, bytes });
+            self.tools.differs(self.gpu, self.region(place.before()), CANARY, self.slots(slots.before(n), 1))?;
+            self.tools.differs(self.gpu, after, CANARY, self.slots(slots.after(n), 1))?;
         }
         for (n, k) in self.outputs().enumerate() {
-            let (got, reference) = (self.operands[k], self.reference[n]);
-            self.tools.compare(self.gpu, got.at, reference.at, &self.grids[k], self.slot(slots.seen(n)))?;
-            self.tools.differs(self.gpu, got.at, got.bytes, 0, self.slot(slots.outside(n)))?;
+            let (got, reference) = (self.region(self.operands[k]), self.region(self.reference[n]));
+            self.tools.compare(self.gpu, got, reference, &self.grids[k], self.slots(slots.seen(n), SEEN_WORDS))?;
+            self.tools.differs(self.gpu, got, 0, self.slots(slots.outside(n), 1))?;
         }
         Ok(())
     }
@@ -546,7 +577,9 @@ impl<'h> Bench<'h> {
     fn replay(&self, graph: &Graph, launches: u64) -> Result<f64, Fault> {
         self.tools.spin(self.gpu, SPIN.0 + launches * SPIN.1)?;
         self.gpu.mark(false)?;
-        self.gpu.replay(graph)?;
+        // SAFETY: graphs are recorded from `launch`, with parts of the arena and code that is
+        // loaded for the whole job.
+        unsafe { self.gpu.replay(graph)? };
         self.gpu.mark(true)?;
         self.gpu.wait()?;
         Ok(self.gpu.elapsed()?)

@@ -4,9 +4,9 @@ use aotfarm_protocol::{Device, DeviceKind, Target};
 use cudarc::driver::sys::CUdevice_attribute as Attribute;
 use serde::{Deserialize, Serialize};
 
-use super::driver::{self, Driver};
+use super::driver::{self, CudaDriver};
 use super::nvml;
-use crate::child::say;
+use crate::child::talk::say;
 
 /// The answer.
 #[derive(Debug, Serialize, Deserialize)]
@@ -23,7 +23,7 @@ pub(crate) fn run() -> Result<(), String> {
 }
 
 fn find() -> Result<DevicesEvent, String> {
-    let started = Driver::start()?;
+    let started = CudaDriver::start()?;
     let cuda = started.version().map_err(|e| e.to_string())?;
     let driver = driver_version();
     let count = started.devices().map_err(|e| e.to_string())?;
@@ -37,7 +37,7 @@ fn driver_version() -> Option<String> {
     nvml::driver_version().or_else(module)
 }
 
-fn describe(device: driver::Device, cuda: i32, driver: Option<&str>) -> Result<(String, Device), driver::Error> {
+fn describe(device: driver::CudaDevice, cuda: i32, driver: Option<&str>) -> Result<(String, Device), driver::Error> {
     let sm = device.sm()?;
     let megahertz = |attribute| device.attribute(attribute).map(|khz| khz / 1000);
     let detail = format!(

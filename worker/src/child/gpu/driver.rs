@@ -4,11 +4,12 @@ use std::ffi::{CStr, CString, c_void};
 use std::fmt;
 use std::marker::PhantomData;
 
-use aotfarm_protocol::{KernelCall, Launch};
 use cudarc::driver::sys::{
     self, CUdevice, CUdevice_attribute, CUdeviceptr, CUevent, CUfunction, CUfunction_attribute, CUgraphExec, CUlaunchAttribute,
     CUlaunchAttributeID, CUlaunchAttributeValue, CUlaunchConfig, CUmodule, CUresult, CUstream,
 };
+
+use super::launch::Shape;
 
 /// Dynamic shared memory that a kernel gets without asking, in bytes.
 const SHARED_FOR_ALL: u32 = 48 << 10;
@@ -74,9 +75,9 @@ fn check(doing: &'static str, code: CUresult) -> Done {
 
 /// The driver, started.
 #[derive(Clone, Copy)]
-pub(super) struct Driver(());
+pub(super) struct CudaDriver(());
 
-impl Driver {
+impl CudaDriver {
     /// Loads and starts it. The error says why there is none, in words.
     pub(super) fn start() -> Result<Self, String> {
         // SAFETY: loading the system's driver library, in a process made for that.
@@ -103,18 +104,18 @@ impl Driver {
     }
 
     /// Device number `ordinal`.
-    pub(super) fn device(self, ordinal: i32) -> Done<Device> {
+    pub(super) fn device(self, ordinal: i32) -> Done<CudaDevice> {
         let mut device = 0;
         // SAFETY: an out-parameter on the stack.
-        check("find the GPU", unsafe { sys::cuDeviceGet(&raw mut device, ordinal) }).map(|()| Device(device))
+        check("find the GPU", unsafe { sys::cuDeviceGet(&raw mut device, ordinal) }).map(|()| CudaDevice(device))
     }
 }
 
 /// A device that nothing runs on yet.
 #[derive(Clone, Copy)]
-pub(super) struct Device(CUdevice);
+pub(super) struct CudaDevice(CUdevice);
 
-impl Device {
+impl CudaDevice {
     pub(super) fn attribute(self, attribute: CUdevice_attribute) -> Done<u32> {
         let mut value = 0;
         // SAFETY: an out-parameter on the stack.
@@ -164,7 +165,7 @@ pub(super) struct Gpu {
 }
 
 impl Gpu {
-    pub(super) fn open(driver: Driver, device: Device) -> Done<Self> {
+    pub(super) fn open(driver: CudaDriver, device: CudaDevice) -> Done<Self> {
         let (mut context, mut stream) = (std::ptr::null_mut(), std::ptr::null_mut());
         let (mut before, mut after) = (std::ptr::null_mut(), std::ptr::null_mut());
         let (stream_flags, event_flags) =
@@ -190,6 +191,7 @@ impl Gpu {
         Ok(free as u64)
     }
 
+    /// Memory of so many bytes.
     pub(super) fn allocate(&self, bytes: u64) -> Done<Memory> {
         let mut at = 0;
         // SAFETY: an out-parameter on the stack.
@@ -198,20 +200,26 @@ impl Gpu {
     }
 
     /// Sets bytes, in order with everything else on the stream; so do all methods below.
-    pub(super) fn set(&self, at: CUdeviceptr, byte: u8, bytes: u64) -> Done {
-        // SAFETY: whether the range is ours is the caller's affair, as with a kernel; a wrong one is an error of the device.
-        check("set memory on the GPU", unsafe { sys::cuMemsetD8Async(at, byte, bytes as usize, self.stream) })
+    pub(super) fn set(&self, region: Region<'_>, byte: u8) -> Done {
+        // SAFETY: the region is memory of the device that is allocated, and freeing it waits for
+        // the stream.
+        let set = unsafe { sys::cuMemsetD8Async(region.at, byte, region.bytes as usize, self.stream) };
+        check("set memory on the GPU", set)
     }
 
-    /// Sets words of 32 bits.
-    pub(super) fn set_words(&self, at: CUdeviceptr, word: u32, words: u64) -> Done {
-        // SAFETY: as in `set`.
-        check("set memory on the GPU", unsafe { sys::cuMemsetD32Async(at, word, words as usize, self.stream) })
+    /// Sets words of 32 bits; bytes at the end that make no word stay.
+    pub(super) fn set_words(&self, region: Region<'_>, word: u32) -> Done {
+        // SAFETY: as in `set`; the words lie within the region.
+        let set = unsafe { sys::cuMemsetD32Async(region.at, word, (region.bytes / 4) as usize, self.stream) };
+        check("set memory on the GPU", set)
     }
 
-    pub(super) fn copy(&self, to: CUdeviceptr, from: CUdeviceptr, bytes: u64) -> Done {
-        // SAFETY: as in `set`.
-        check("copy on the GPU", unsafe { sys::cuMemcpyDtoDAsync_v2(to, from, bytes as usize, self.stream) })
+    /// Copies a region to another one of the same length.
+    pub(super) fn copy(&self, to: Region<'_>, from: Region<'_>) -> Done {
+        assert_eq!(to.bytes, from.bytes, "a copy is as long as what is copied");
+        // SAFETY: as in `set`, for both regions, which have this length.
+        let copied = unsafe { sys::cuMemcpyDtoDAsync_v2(to.at, from.at, to.bytes as usize, self.stream) };
+        check("copy on the GPU", copied)
     }
 
     /// The stream, for a vendor's library.
@@ -219,21 +227,24 @@ impl Gpu {
         self.stream
     }
 
-    /// Writes bytes, and waits until they are there.
-    pub(super) fn write(&self, to: CUdeviceptr, bytes: &[u8]) -> Done {
-        // SAFETY: as in `set`; the slice lives until the stream has been waited for.
-        let copied = unsafe { sys::cuMemcpyHtoDAsync_v2(to, bytes.as_ptr().cast(), bytes.len(), self.stream) };
+    /// Writes bytes that fill the region, and waits until they are there.
+    pub(super) fn write(&self, to: Region<'_>, bytes: &[u8]) -> Done {
+        assert_eq!(to.bytes, bytes.len() as u64, "what is written fills the region");
+        // SAFETY: as in `set`; both have this length, and the slice lives until the stream has been
+        // waited for.
+        let copied = unsafe { sys::cuMemcpyHtoDAsync_v2(to.at, bytes.as_ptr().cast(), bytes.len(), self.stream) };
         let waited = self.wait();
         check("write to the GPU", copied).and(waited)
     }
 
-    /// Reads words back, after everything that was asked for before.
-    pub(super) fn read(&self, from: CUdeviceptr, words: &mut [u64]) -> Done {
-        let bytes = size_of_val(words);
-        // SAFETY: the slice is as long as is told, and lives until the stream has been waited for.
-        let copied = unsafe { sys::cuMemcpyDtoHAsync_v2(words.as_mut_ptr().cast(), from, bytes, self.stream) };
+    /// Reads a region back, after everything that was asked for before.
+    pub(super) fn read(&self, from: Region<'_>) -> Done<Vec<u8>> {
+        let mut bytes = vec![0u8; from.bytes as usize];
+        // SAFETY: as in `set`; both have this length, and the vector lives until the stream has
+        // been waited for.
+        let copied = unsafe { sys::cuMemcpyDtoHAsync_v2(bytes.as_mut_ptr().cast(), from.at, bytes.len(), self.stream) };
         let waited = self.wait();
-        check("read from the GPU", copied).and(waited)
+        check("read from the GPU", copied).and(waited).map(|()| bytes)
     }
 
     /// Waits for the stream. An error is that of a kernel, and the context is lost.
@@ -257,7 +268,11 @@ impl Gpu {
     }
 
     /// Puts a kernel with its `parameters` (a pointer to each) on the stream.
-    pub(super) fn launch(&self, function: &Function, shape: &Shape, parameters: &mut [*mut c_void]) -> Done {
+    ///
+    /// # Safety
+    /// The pointers are to values of the types that the kernel's parameters have. The memory that
+    /// these values name is allocated until the stream has been waited for.
+    pub(super) unsafe fn launch(&self, function: &Function, shape: &Shape, parameters: &mut [*mut c_void]) -> Done {
         let mut attributes = Vec::with_capacity(2);
         let mut add = |id, set: &dyn Fn(&mut CUlaunchAttributeValue)| {
             let mut value = CUlaunchAttributeValue { pad: [0; 64] };
@@ -287,7 +302,7 @@ impl Gpu {
             attrs: attributes.as_mut_ptr(),
             numAttrs: attributes.len() as u32,
         };
-        // SAFETY: the parameters are what the kernel's type says; what it does with them is what is being found out.
+        // SAFETY: promised by the caller; the driver copies the values before it returns.
         let launched =
             unsafe { sys::cuLaunchKernelEx(&raw const config, function.0, parameters.as_mut_ptr(), std::ptr::null_mut()) };
         check("launch the kernel", launched)
@@ -313,21 +328,75 @@ impl Gpu {
         Ok(Graph(exec))
     }
 
-    pub(super) fn replay(&self, graph: &Graph) -> Done {
-        // SAFETY: the graph lives, and so do the memory and the code that it uses.
+    /// Puts what a graph recorded on the stream.
+    ///
+    /// # Safety
+    /// The memory that was named to what it recorded, and its code, are there until the stream has
+    /// been waited for.
+    pub(super) unsafe fn replay(&self, graph: &Graph) -> Done {
+        // SAFETY: promised by the caller; the graph is executable and not being destroyed.
         check("run a graph", unsafe { sys::cuGraphLaunch(graph.0, self.stream) })
     }
 }
 
 /// Memory on the device.
 pub(super) struct Memory {
-    pub(super) at: CUdeviceptr,
-    pub(super) bytes: u64,
+    at: CUdeviceptr,
+    bytes: u64,
+}
+
+impl Memory {
+    /// Its length.
+    pub(super) const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// All of it.
+    pub(super) const fn region(&self) -> Region<'_> {
+        Region { at: self.at, bytes: self.bytes, memory: PhantomData }
+    }
+}
+
+/// Part of some [`Memory`], which lives at least as long.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Region<'m> {
+    at: CUdeviceptr,
+    bytes: u64,
+    memory: PhantomData<&'m Memory>,
+}
+
+impl Region<'_> {
+    /// Its length.
+    pub(super) const fn bytes(self) -> u64 {
+        self.bytes
+    }
+
+    /// `bytes` of it from `offset` on; `None` if it does not hold so many.
+    pub(super) fn part(self, offset: u64, bytes: u64) -> Option<Self> {
+        let end = offset.checked_add(bytes)?;
+        (end <= self.bytes).then(|| Self { at: self.at + offset, bytes, ..self })
+    }
+
+    /// Where it begins, as kernels take it.
+    pub(super) const fn address(self) -> CUdeviceptr {
+        self.at
+    }
+
+    /// Where it begins, as libraries of the host take it, which pass it on to kernels.
+    pub(super) const fn as_ptr(self) -> *const c_void {
+        std::ptr::without_provenance(self.at as usize)
+    }
+
+    /// [`Region::as_ptr`] of what is written.
+    pub(super) const fn as_mut_ptr(self) -> *mut c_void {
+        std::ptr::without_provenance_mut(self.at as usize)
+    }
 }
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        // SAFETY: it is ours; that a lost context cannot free it any more matters to nobody.
+        // SAFETY: allocated by `Gpu::allocate`, and no region of it is left. A lost context cannot
+        // free it any more, which matters to nobody.
         let _ = unsafe { sys::cuMemFree_v2(self.at) };
     }
 }
@@ -391,100 +460,5 @@ impl Drop for Graph {
     fn drop(&mut self) {
         // SAFETY: it is ours and does not run: every run is waited for.
         let _ = unsafe { sys::cuGraphExecDestroy(self.0) };
-    }
-}
-
-/// A launch at given sizes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Shape {
-    grid: [u32; 3],
-    cluster: [u32; 3],
-    threads: u32,
-    shared_bytes: u32,
-    /// Whether it may begin while the kernel before it still runs: the kernel waits itself.
-    programmatic: bool,
-}
-
-impl Shape {
-    /// Of a tool: blocks along x.
-    pub(super) fn plain(blocks: u32, threads: u32) -> Self {
-        Self { grid: [blocks, 1, 1], cluster: [1; 3], threads, shared_bytes: 0, programmatic: false }
-    }
-
-    /// Of a candidate. The error says what cannot be launched.
-    pub(super) fn of(call: &KernelCall) -> Result<Self, String> {
-        let launch = call.launch.as_ref().ok_or("it does not say how it is launched")?;
-        check_launch(launch, call.dims.len())?;
-        let grid = launch.grid_at(&call.dims);
-        let limits = [i64::from(i32::MAX), 65_535, 65_535];
-        for axis in 0..3 {
-            if !(1..=limits[axis]).contains(&grid[axis]) {
-                return Err(format!("a grid of {grid:?} blocks cannot be launched: axis {axis} allows 1 to {}", limits[axis]));
-            }
-            if grid[axis] % i64::from(launch.cluster[axis]) != 0 {
-                return Err(format!("a grid of {grid:?} blocks does not consist of clusters of {:?}", launch.cluster));
-            }
-        }
-        Ok(Self {
-            grid: grid.map(|n| n as u32),
-            cluster: launch.cluster,
-            threads: launch.threads,
-            shared_bytes: launch.shared_bytes,
-            programmatic: true,
-        })
-    }
-}
-
-/// A launch from a work item must not make its evaluation fail.
-fn check_launch(launch: &Launch, dims: usize) -> Result<(), String> {
-    for axis in &launch.grid {
-        if axis.div < 1 || axis.dims.iter().any(|k| *k >= dims) {
-            return Err(format!("the grid {axis:?} cannot be evaluated with {dims} sizes"));
-        }
-    }
-    match launch.cluster.contains(&0) {
-        true => Err("a cluster has no blocks along an axis".to_owned()),
-        false => Ok(()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use aotfarm_protocol::{CandidateId, Digest, GridAxis};
-
-    use super::*;
-
-    #[test]
-    fn launches_that_no_device_can_do_are_refused_in_words() {
-        let call = |launch: Launch| KernelCall {
-            candidate: CandidateId(Digest::of("c")),
-            label: String::new(),
-            object: Digest::of("o"),
-            symbol: "k".to_owned(),
-            dims: vec![3],
-            tune: vec![],
-            packed_bytes: 0,
-            shared_bytes: 0,
-            thread_bytes: 0,
-            launch: Some(launch),
-            vendor: None,
-        };
-        let axis = |times, dims, div| GridAxis { times, mul: 1, dims, div };
-        let launch = |axis| Launch::linear(axis, 128, 0);
-        assert_eq!(Shape::of(&call(launch(axis(2, vec![0], 2)))).unwrap().grid, [4, 1, 1]);
-        let refused = |launch, words: &str| {
-            let reason = Shape::of(&call(launch)).unwrap_err();
-            assert!(reason.contains(words), "{reason}");
-        };
-        refused(launch(axis(1, vec![1], 1)), "cannot be evaluated");
-        refused(launch(axis(1, vec![0], 0)), "cannot be evaluated");
-        refused(launch(axis(0, vec![0], 1)), "cannot be launched");
-        refused(Launch { cluster: [2, 1, 1], ..launch(axis(1, vec![0], 1)) }, "clusters of [2, 1, 1]");
-        refused(
-            Launch { grid: [axis(1, vec![], 1), axis(70_000, vec![], 1), axis(1, vec![], 1)], ..launch(axis(1, vec![], 1)) },
-            "axis 1",
-        );
-        let none = KernelCall { launch: None, ..call(launch(axis(1, vec![], 1))) };
-        assert!(Shape::of(&none).is_err());
     }
 }

@@ -4,6 +4,7 @@
 mod bench;
 pub(crate) mod devices;
 mod driver;
+mod launch;
 mod nvml;
 mod tools;
 mod vendor;
@@ -12,14 +13,14 @@ use std::io::BufRead;
 use std::path::Path;
 
 use bench::Bench;
-use driver::{Driver, Gpu, Memory};
+use driver::{CudaDriver, Gpu, Memory};
 use nvml::Nvml;
 use vendor::Libraries;
 
-use super::measure::obey;
+use super::measuring::obey;
 use super::messages::{Event, MeasureJob, Order};
+use super::talk::{read_job, say};
 use super::watch::Watch;
-use super::{read_job, say};
 
 /// Bytes of device memory that are kept between jobs.
 const KEEP: u64 = 2 << 30;
@@ -35,7 +36,7 @@ struct Host {
 impl Host {
     /// The only GPU that the worker lets this process see.
     fn new() -> Result<Self, String> {
-        let driver = Driver::start()?;
+        let driver = CudaDriver::start()?;
         let device = driver.device(0).map_err(|e| e.to_string())?;
         let gpu = Gpu::open(driver, device).map_err(|e| e.to_string())?;
         Ok(Self { gpu, nvml: device.uuid().ok().and_then(|uuid| Nvml::open(&uuid)), vendors: Libraries::default() })
@@ -59,7 +60,7 @@ pub(super) fn run() -> Result<(), String> {
                     Err(event) => say(&event)?,
                 }
             }
-            Order::Close => spare = bench.take().map(Bench::close).or(spare).filter(|memory| memory.bytes <= KEEP),
+            Order::Close => spare = bench.take().map(Bench::close).or(spare).filter(|memory| memory.bytes() <= KEEP),
             Order::Check { .. } | Order::Round { .. } => {
                 let bench = bench.as_mut().ok_or_else(|| format!("`{line}` comes before any job"))?;
                 let event = obey(bench, &order)?;

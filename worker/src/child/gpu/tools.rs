@@ -3,9 +3,9 @@
 use std::ffi::c_void;
 
 use aotfarm_protocol::{DType, Lattice, Operand, Values};
-use cudarc::driver::sys::CUdeviceptr;
 
-use super::driver::{Error, Function, Gpu, Module, Shape};
+use super::driver::{Error, Function, Gpu, Module, Region};
+use super::launch::Shape;
 use crate::child::operand;
 
 /// Dimensions that a lattice may have after those that lie behind each other have become one.
@@ -102,26 +102,31 @@ impl Tools {
     }
 
     /// Puts the values that belong to `seed` on the lattices.
-    pub(super) fn fill(&self, gpu: &Gpu, at: CUdeviceptr, grid: &Grid, seed: u64) -> Result<(), Error> {
+    pub(super) fn fill(&self, gpu: &Gpu, operand: Region<'_>, grid: &Grid, seed: u64) -> Result<(), Error> {
         let (normal, a, b) = match grid.values {
             Values::Normal { std } => (1i32, f64::from(std), 0.0),
             Values::Uniform { low, high } => (0i32, low, high),
         };
-        let (dtype, mut first) = (grid.code(), 0u64);
+        let (at, dtype, mut first) = (operand.address(), grid.code(), 0u64);
         for places in &grid.places {
             let parameters = parameters![at, dtype, *places, seed, first, normal, a, b];
-            gpu.launch(&self.fill, &shape(places.places as u64), parameters)?;
+            // SAFETY: the parameters of `aotk_tools_fill`; lattices lie within their operand
+            // (`operand::validate`).
+            unsafe { gpu.launch(&self.fill, &shape(places.places as u64), parameters)? };
             first += places.places as u64;
         }
         Ok(())
     }
 
     /// Makes an output what it never is after a run: a pattern on the lattices (NaN where there is one), zero elsewhere.
-    pub(super) fn poison(&self, gpu: &Gpu, at: CUdeviceptr, bytes: u64, grid: &Grid, salt: u8) -> Result<(), Error> {
-        gpu.set(at, 0, bytes)?;
-        let (size, byte) = (grid.size(), i32::from(operand::poison_byte(grid.dtype, salt)));
+    pub(super) fn poison(&self, gpu: &Gpu, output: Region<'_>, grid: &Grid, salt: u8) -> Result<(), Error> {
+        gpu.set(output, 0)?;
+        let (at, size, byte) = (output.address(), grid.size(), i32::from(operand::poison_byte(grid.dtype, salt)));
         for places in &grid.places {
-            gpu.launch(&self.poison, &shape(places.places as u64), parameters![at, size, byte, *places])?;
+            let parameters = parameters![at, size, byte, *places];
+            // SAFETY: the parameters of `aotk_tools_poison`; lattices lie within their operand
+            // (`operand::validate`).
+            unsafe { gpu.launch(&self.poison, &shape(places.places as u64), parameters)? };
         }
         Ok(())
     }
@@ -130,33 +135,42 @@ impl Tools {
     pub(super) fn compare(
         &self,
         gpu: &Gpu,
-        got: CUdeviceptr,
-        reference: CUdeviceptr,
+        got: Region<'_>,
+        reference: Region<'_>,
         grid: &Grid,
-        seen: CUdeviceptr,
+        seen: Region<'_>,
     ) -> Result<(), Error> {
+        let (got, reference, seen) = (got.address(), reference.address(), seen.address());
         let (dtype, size) = (grid.code(), grid.size());
         for places in &grid.places {
             let parameters = parameters![got, reference, dtype, size, *places, seen];
-            gpu.launch(&self.compare, &shape(places.places as u64), parameters)?;
+            // SAFETY: the parameters of `aotk_tools_compare`; lattices lie within their operand
+            // (`operand::validate`), of which both regions are copies.
+            unsafe { gpu.launch(&self.compare, &shape(places.places as u64), parameters)? };
         }
         Ok(())
     }
 
     /// Adds a checksum of a buffer to the word at `sum`.
-    pub(super) fn checksum(&self, gpu: &Gpu, at: CUdeviceptr, bytes: u64, sum: CUdeviceptr) -> Result<(), Error> {
-        gpu.launch(&self.checksum, &shape(bytes / 8), parameters![at, bytes, sum])
+    pub(super) fn checksum(&self, gpu: &Gpu, buffer: Region<'_>, sum: Region<'_>) -> Result<(), Error> {
+        let (at, bytes, sum) = (buffer.address(), buffer.bytes(), sum.address());
+        // SAFETY: the parameters of `aotk_tools_checksum`, which reads `bytes` bytes and writes one
+        // word.
+        unsafe { gpu.launch(&self.checksum, &shape(bytes / 8), parameters![at, bytes, sum]) }
     }
 
     /// Lowers the word at `first` to the number of the first byte that is not `value`.
-    pub(super) fn differs(&self, gpu: &Gpu, at: CUdeviceptr, bytes: u64, value: u8, first: CUdeviceptr) -> Result<(), Error> {
-        let value = i32::from(value);
-        gpu.launch(&self.differs, &shape(bytes / 8), parameters![at, bytes, value, first])
+    pub(super) fn differs(&self, gpu: &Gpu, buffer: Region<'_>, value: u8, first: Region<'_>) -> Result<(), Error> {
+        let (at, bytes, value, first) = (buffer.address(), buffer.bytes(), i32::from(value), first.address());
+        // SAFETY: the parameters of `aotk_tools_differs`, which reads `bytes` bytes and writes one
+        // word.
+        unsafe { gpu.launch(&self.differs, &shape(bytes / 8), parameters![at, bytes, value, first]) }
     }
 
     /// Keeps the device busy while the host hands in what follows.
     pub(super) fn spin(&self, gpu: &Gpu, nanoseconds: u64) -> Result<(), Error> {
-        gpu.launch(&self.spin, &Shape::plain(1, 32), parameters![nanoseconds])
+        // SAFETY: the parameter of `aotk_tools_spin`, which touches no memory.
+        unsafe { gpu.launch(&self.spin, &Shape::plain(1, 32), parameters![nanoseconds]) }
     }
 }
 

@@ -7,10 +7,10 @@ use std::path::Path;
 use std::ptr::{self, null_mut};
 
 use aotfarm_protocol::{Activation, DType, Extent, VendorMatMul};
-use cudarc::driver::sys::{CUdeviceptr, CUstream};
+use cudarc::driver::sys::CUstream;
 
-use super::{Descriptor, Handle, Operands, Status, Way, api, convert, fastest, pointer, pointer_mut};
-use crate::child::gpu::driver::{Gpu, Memory};
+use super::library::{Descriptor, Handle, Operands, Status, Way, api, convert, fastest};
+use crate::child::gpu::driver::{Gpu, Memory, Region};
 
 /// `cublasComputeType_t`.
 const COMPUTE_32F: c_int = 68;
@@ -131,7 +131,7 @@ impl Plan<'_> {
         self.best.seconds
     }
 
-    pub(super) fn run(&self, at: Operands) -> Result<(), String> {
+    pub(super) fn run(&self, at: Operands<'_>) -> Result<(), String> {
         self.described.run(&self.best.algorithm.1, &self.best.workspace, at)
     }
 }
@@ -152,8 +152,8 @@ impl CublasLt {
         gpu: &Gpu,
         product: &VendorMatMul,
         dims: &[i64],
-        at: Operands,
-        bias: Option<CUdeviceptr>,
+        at: Operands<'_>,
+        bias: Option<Region<'_>>,
     ) -> Result<Plan<'h>, String> {
         let n = product.n.at(dims).ok_or("its result has no size")?;
         let bias = bias.map(|bias| convert(gpu, bias, n, product.dtypes[1])).transpose()?;
@@ -203,7 +203,7 @@ impl CublasLt {
             }
             api.set(api.set_product, descriptor, DESC_EPILOGUE, &epilogue)?;
             if let Some(bias) = &bias {
-                api.set(api.set_product, descriptor, DESC_BIAS_POINTER, &bias.at)?;
+                api.set(api.set_product, descriptor, DESC_BIAS_POINTER, &bias.region().address())?;
             }
         }
         Ok(Described { cublaslt: self, stream: gpu.raw_stream(), product: descriptor, a, b, d, _bias: bias })
@@ -242,27 +242,30 @@ impl Described<'_> {
     }
 
     /// Puts the product on the stream.
-    fn run(&self, algorithm: &Algorithm, workspace: &Memory, at: Operands) -> Result<(), String> {
+    fn run(&self, algorithm: &Algorithm, workspace: &Memory, at: Operands<'_>) -> Result<(), String> {
         let (one, beta) = (1f32, if at.residual.is_some() { 1f32 } else { 0f32 });
         let api = &self.cublaslt.api;
-        // SAFETY: what is described are operands of this shape.
+        // SAFETY: descriptors and handle live as long as `self`, and the workspace has as many
+        // bytes as are told. The operands are memory of the device until the run is over; whether
+        // they have the shape that is described is the work item's promise, and a wrong one an
+        // error of the device, in a process made for that.
         let run = unsafe {
             (api.matmul)(
                 self.cublaslt.handle,
                 self.product,
                 &raw const one,
-                pointer(at.right),
+                at.right.as_ptr(),
                 self.a,
-                pointer(at.left),
+                at.left.as_ptr(),
                 self.b,
                 &raw const beta,
-                pointer(at.residual.unwrap_or(at.result)),
+                at.residual.unwrap_or(at.result).as_ptr(),
                 self.d,
-                pointer_mut(at.result),
+                at.result.as_mut_ptr(),
                 self.d,
                 algorithm,
-                pointer_mut(workspace.at),
-                workspace.bytes as usize,
+                workspace.region().as_mut_ptr(),
+                workspace.bytes() as usize,
                 self.stream,
             )
         };

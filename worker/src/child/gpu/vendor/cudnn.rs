@@ -5,10 +5,9 @@ use std::path::Path;
 use std::ptr::null_mut;
 
 use aotfarm_protocol::{DType, VendorConv};
-use cudarc::driver::sys::CUdeviceptr;
 
-use super::{Descriptor, Handle, Operands, Status, Way, api, convert, fastest, pointer, pointer_mut};
-use crate::child::gpu::driver::{Gpu, Memory};
+use super::library::{Descriptor, Handle, Operands, Status, Way, api, convert, fastest};
+use crate::child::gpu::driver::{Gpu, Memory, Region};
 
 const NHWC: c_int = 1;
 const CROSS_CORRELATION: c_int = 1;
@@ -96,7 +95,7 @@ impl Plan<'_> {
         self.best.seconds
     }
 
-    pub(super) fn run(&self, at: Operands) -> Result<(), String> {
+    pub(super) fn run(&self, at: Operands<'_>) -> Result<(), String> {
         self.described.run(self.best.algorithm, &self.best.workspace, at)
     }
 }
@@ -120,8 +119,8 @@ impl Cudnn {
         gpu: &Gpu,
         conv: &VendorConv,
         dims: &[i64],
-        at: Operands,
-        bias: Option<CUdeviceptr>,
+        at: Operands<'_>,
+        bias: Option<Region<'_>>,
     ) -> Result<Plan<'h>, String> {
         let bias = bias.ok_or("a convolution without a bias is none of cuDNN's")?;
         let described = self.describe(conv, dims, convert(gpu, bias, conv.output[0], conv.dtype)?)?;
@@ -206,30 +205,33 @@ impl Described<'_> {
     }
 
     /// Puts the convolution on the stream.
-    fn run(&self, algorithm: c_int, workspace: &Memory, at: Operands) -> Result<(), String> {
+    fn run(&self, algorithm: c_int, workspace: &Memory, at: Operands<'_>) -> Result<(), String> {
         let (one, z_scale) = (1f32, if at.residual.is_some() { 1f32 } else { 0f32 });
         let api = &self.cudnn.api;
-        // SAFETY: what is described are operands of this shape.
+        // SAFETY: descriptors and handle live as long as `self`, and the workspace has as many
+        // bytes as are told. The operands are memory of the device until the run is over; whether
+        // they have the shape that is described is the work item's promise, and a wrong one an
+        // error of the device, in a process made for that.
         let run = unsafe {
             (api.forward)(
                 self.cudnn.handle,
                 &raw const one,
                 self.x,
-                pointer(at.left),
+                at.left.as_ptr(),
                 self.filter,
-                pointer(at.right),
+                at.right.as_ptr(),
                 self.convolution,
                 algorithm,
-                pointer_mut(workspace.at),
-                workspace.bytes as usize,
+                workspace.region().as_mut_ptr(),
+                workspace.bytes() as usize,
                 &raw const z_scale,
                 self.y,
-                pointer(at.residual.unwrap_or(at.result)),
+                at.residual.unwrap_or(at.result).as_ptr(),
                 self.bias,
-                pointer(self.converted.at),
+                self.converted.region().as_ptr(),
                 self.activation,
                 self.y,
-                pointer_mut(at.result),
+                at.result.as_mut_ptr(),
             )
         };
         api.check("run cuDNN's convolution", run)

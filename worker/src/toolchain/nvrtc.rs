@@ -13,9 +13,7 @@ use aotfarm_protocol::{KeyHasher, Target, VendorLibrary};
 use tokio_util::sync::CancellationToken;
 
 use crate::child::nvrtc::{Compile, NvrtcEvent, NvrtcJob};
-use crate::exec::{ChildProgram, ExecError};
-use crate::process::Limits;
-use crate::toolchain::shorten;
+use crate::sandbox::{ChildError, ChildProgram, Limits, chain, shorten};
 
 /// Options of every compilation; the target adds its architecture.
 const COMMON: &[&str] = &["-std=c++17", "--disable-warnings"];
@@ -197,7 +195,7 @@ impl Nvrtc {
             }
             Ok(Ok(NvrtcEvent::Unusable { reason }) | Err(reason)) => Err(reason),
             Ok(Ok(NvrtcEvent::Compiled | NvrtcEvent::Refused { .. })) => Err("an answer out of turn".to_owned()),
-            Err(error) => Err(error.chain()),
+            Err(error) => Err(chain(&error)),
         }
     }
 
@@ -207,7 +205,7 @@ impl Nvrtc {
         child: &ChildProgram,
         unit: &Unit<'_>,
         cancel: &CancellationToken,
-    ) -> Result<Result<(), String>, ExecError> {
+    ) -> Result<Result<(), String>, ChildError> {
         let mut options = vec![format!("--gpu-architecture={}", architecture(unit.sm))];
         options.extend(COMMON.iter().map(ToString::to_string).chain(unit.flags.iter().cloned()));
         let compile = Compile { source: unit.dir.join(unit.source), output: unit.dir.join(unit.object), options };
@@ -215,8 +213,8 @@ impl Nvrtc {
         match child.run("nvrtc", unit.dir, &job, LIMITS, cancel).await? {
             Ok(NvrtcEvent::Compiled) => Ok(Ok(())),
             Ok(NvrtcEvent::Refused { log }) => Ok(Err(shorten(&log))),
-            Ok(NvrtcEvent::Unusable { reason }) => Err(ExecError::Child { kind: "nvrtc", reason }),
-            Ok(NvrtcEvent::Found { .. }) => Err(ExecError::Child { kind: "nvrtc", reason: "an answer out of turn".to_owned() }),
+            Ok(NvrtcEvent::Unusable { reason }) => Err(ChildError::Failed { kind: "nvrtc", reason }),
+            Ok(NvrtcEvent::Found { .. }) => Err(ChildError::Failed { kind: "nvrtc", reason: "an answer out of turn".to_owned() }),
             Err(death) => Ok(Err(format!("NVRTC failed: {death}"))),
         }
     }

@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context as _;
 use aotfarm_client::Client;
@@ -10,15 +9,12 @@ use aotfarm_protocol::endpoints::registry;
 use aotfarm_protocol::{HistoryEntry, Reference, VersionInfo};
 use etcetera::BaseStrategy as _;
 
-use crate::args::Global;
 use crate::embedded::{Embedded, Role};
+use crate::options::Global;
 use crate::output::Output;
 
-/// How long a role may take to end in order after a signal.
-pub(crate) const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
-
 /// What a verb has at hand.
-pub(crate) struct Context {
+pub(crate) struct Cli {
     pub(crate) out: Output,
     pub(crate) global: Global,
 }
@@ -29,7 +25,7 @@ pub(crate) struct Farm {
     pub(crate) embedded: Option<Arc<Embedded>>,
 }
 
-impl Context {
+impl Cli {
     pub(crate) fn new(global: &Global, out: Output) -> Self {
         Self { out, global: global.clone() }
     }

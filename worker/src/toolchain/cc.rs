@@ -1,18 +1,15 @@
-//! Compilers: which there are, and what they build for. C compilers are called here, NVRTC in [`crate::nvrtc`].
+//! C compilers: which there are, what they build for, and how they are called.
 
 use std::ffi::{OsStr, OsString};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use aotfarm_abi::cc;
-use aotfarm_protocol::{CpuIsa, KeyHasher, Target, Toolchain};
-use tokio::process::Command;
+use aotfarm_protocol::{CpuIsa, KeyHasher, Target};
 use tokio_util::sync::CancellationToken;
 
-use crate::exec::ChildProgram;
-use crate::nvrtc::{NoNvrtc, Nvrtc, NvrtcSearch};
-use crate::process::{self, Ending, Limits, ProcessError};
+use super::search::Search;
+use crate::sandbox::{self, Ending, Limits, ProcessError, Program, shorten};
 
 /// The cross compiler that is looked for beside the host's own.
 const CROSS: (&str, Target) = ("aarch64-linux-gnu-gcc", Target::Cpu(CpuIsa::Aarch64));
@@ -45,34 +42,6 @@ pub enum NoCompiler {
     },
 }
 
-/// Where compilers are looked for.
-#[derive(Debug, Clone)]
-pub struct Search {
-    /// The one compiler to use instead of `cc`, `gcc` or `clang`.
-    pub cc: Option<OsString>,
-    /// Folders, as in `PATH`.
-    pub path: OsString,
-    /// Where to look for NVRTC.
-    pub nvrtc: NvrtcSearch,
-}
-
-impl Search {
-    /// `AOTFARM_CC` and `PATH` of this process, and for NVRTC what [`NvrtcSearch`] says.
-    pub fn from_env() -> Self {
-        let cc = std::env::var_os("AOTFARM_CC").filter(|cc| !cc.is_empty());
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        Self { cc, nvrtc: NvrtcSearch::from_env(&path), path }
-    }
-
-    fn find(&self, name: &OsStr) -> Option<PathBuf> {
-        let executable = |p: &Path| p.metadata().is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0);
-        if Path::new(name).components().count() > 1 {
-            return Some(PathBuf::from(name)).filter(|p| executable(p));
-        }
-        std::env::split_paths(&self.path).map(|dir| dir.join(name)).find(|p| executable(p))
-    }
-}
-
 /// A compiler that works.
 #[derive(Debug, Clone)]
 pub struct Compiler {
@@ -94,69 +63,8 @@ pub(crate) struct Invocation<'a> {
     pub(crate) args: Vec<OsString>,
 }
 
-/// The compilers of this host, and why there is not more.
-#[derive(Debug, Clone, Default)]
-pub struct Toolchains {
-    compilers: Vec<Compiler>,
-    nvrtc: Option<Nvrtc>,
-    no_compiler: Option<NoCompiler>,
-    no_nvrtc: Option<NoNvrtc>,
-}
-
-impl Toolchains {
-    /// Finds and probes the compilers; `child` is how children are started.
-    pub async fn detect(search: &Search, child: &ChildProgram) -> Self {
-        let (compilers, nvrtc) = tokio::join!(detect_compilers(search), Nvrtc::detect(&search.nvrtc, child));
-        let (compilers, no_compiler) = match compilers {
-            Ok(compilers) => (compilers, None),
-            Err(error) => (Vec::new(), Some(error)),
-        };
-        let (nvrtc, no_nvrtc) = match nvrtc {
-            Ok(nvrtc) => (Some(nvrtc), None),
-            Err(error) => (None, Some(error)),
-        };
-        Self { compilers, nvrtc, no_compiler, no_nvrtc }
-    }
-
-    /// What is advertised to the coordinator.
-    pub fn advertised(&self) -> Vec<Toolchain> {
-        let compilers = self.compilers.iter().map(|c| Toolchain { id: c.id.clone(), targets: c.targets.clone() });
-        compilers.chain(self.nvrtc.iter().map(|n| Toolchain { id: n.id.clone(), targets: n.targets.clone() })).collect()
-    }
-
-    /// The C compilers, the host's own first.
-    pub fn compilers(&self) -> &[Compiler] {
-        &self.compilers
-    }
-
-    /// The C compiler with the given identity.
-    pub fn by_id(&self, id: &str) -> Option<&Compiler> {
-        self.compilers.iter().find(|c| c.id == id)
-    }
-
-    /// The C compiler that builds what this host runs.
-    pub fn native(&self) -> Option<&Compiler> {
-        self.compilers.iter().find(|c| c.targets.iter().any(|t| t.architecture() == Some(std::env::consts::ARCH)))
-    }
-
-    /// NVIDIA's compiler.
-    pub fn nvrtc(&self) -> Option<&Nvrtc> {
-        self.nvrtc.as_ref()
-    }
-
-    /// Why there is no C compiler, if there is none.
-    pub fn no_compiler(&self) -> Option<&NoCompiler> {
-        self.no_compiler.as_ref()
-    }
-
-    /// Why there is no NVRTC, if there is none.
-    pub fn no_nvrtc(&self) -> Option<&NoNvrtc> {
-        self.no_nvrtc.as_ref()
-    }
-}
-
 /// Finds and probes the C compilers, the host's own first.
-async fn detect_compilers(search: &Search) -> Result<Vec<Compiler>, NoCompiler> {
+pub(super) async fn detect(search: &Search) -> Result<Vec<Compiler>, NoCompiler> {
     let names: Vec<OsString> =
         search.cc.clone().map_or_else(|| ["cc", "gcc", "clang"].map(OsString::from).to_vec(), |cc| vec![cc]);
     let tried = || names.iter().map(|n| n.to_string_lossy()).collect::<Vec<_>>().join(", ");
@@ -220,13 +128,14 @@ impl Compiler {
         what: &Invocation<'_>,
         cancel: &CancellationToken,
     ) -> Result<Result<(), String>, ProcessError> {
-        let mut command = Command::new(&self.driver);
-        command.current_dir(what.dir).env_clear().env("LC_ALL", "C").env("SOURCE_DATE_EPOCH", "0").env("TMPDIR", what.dir);
-        if let Some(path) = std::env::var_os("PATH") {
-            command.env("PATH", path);
-        }
-        command.args(cc::COMMON).args(cc::target_flags(&what.target.to_string())).args(&what.args);
-        let done = process::run(command, COMPILE_LIMITS, cancel).await?;
+        let program = Program::new(&self.driver).folder(what.dir);
+        let program = program.args(cc::COMMON).args(cc::target_flags(&what.target.to_string())).args(&what.args);
+        let program = program.clear_env().env("LC_ALL", "C").env("SOURCE_DATE_EPOCH", "0").env("TMPDIR", what.dir);
+        let program = match std::env::var_os("PATH") {
+            Some(path) => program.env("PATH", path),
+            None => program,
+        };
+        let done = sandbox::run(program, COMPILE_LIMITS, cancel).await?;
         Ok(match done.ending {
             Ending::Exited(0) => Ok(()),
             Ending::Exited(_) => Err(shorten(&done.stderr)),
@@ -238,25 +147,9 @@ impl Compiler {
 
 /// The one line or word that the compiler answers.
 async fn ask(driver: &Path, args: &[&str]) -> Result<String, String> {
-    let mut command = Command::new(driver);
-    command.args(args).env("LC_ALL", "C");
-    let done = process::run(command, COMPILE_LIMITS, &CancellationToken::new()).await.map_err(|e| e.to_string())?;
+    let program = Program::new(driver).args(args).env("LC_ALL", "C");
+    let done = sandbox::run(program, COMPILE_LIMITS, &CancellationToken::new()).await.map_err(|e| e.to_string())?;
     if done.success() { Ok(done.stdout) } else { Err(format!("`{}` failed: {}", args.join(" "), shorten(&done.stderr))) }
-}
-
-/// The first lines of a log: what comes later most often follows from them.
-pub(crate) fn shorten(log: &str) -> String {
-    const LINES: usize = 20;
-    const BYTES: usize = 4000;
-    let mut short = log.lines().take(LINES).collect::<Vec<_>>().join("\n");
-    if short.len() > BYTES {
-        short.truncate(short.floor_char_boundary(BYTES));
-        short.push('…');
-    }
-    match log.lines().count() {
-        n if n > LINES => format!("{short}\n… and {} lines more", n - LINES),
-        _ => short,
-    }
 }
 
 /// Whether a flag from a work item may be passed on: code generation and definitions only, nothing that loads files.
@@ -269,37 +162,21 @@ pub(crate) fn flag_is_allowed(flag: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::toolchain::nvrtc::NvrtcSearch;
 
     #[tokio::test]
     async fn a_host_without_compiler_is_told_what_to_install() {
         let empty = tempfile::tempdir().unwrap();
         let search = Search { cc: None, path: empty.path().into(), nvrtc: NvrtcSearch::default() };
-        let error = detect_compilers(&search).await.unwrap_err().to_string();
+        let error = detect(&search).await.unwrap_err().to_string();
         assert_eq!(error, "no C compiler found (tried cc, gcc, clang): install one, e.g. `apt-get install gcc libc6-dev`");
         let search = Search { cc: Some("/bin/false".into()), ..search };
-        let error = detect_compilers(&search).await.unwrap_err();
+        let error = detect(&search).await.unwrap_err();
         assert!(matches!(error, NoCompiler::Broken { .. }), "{error}");
     }
 
-    #[tokio::test]
-    async fn the_hosts_compiler_is_identified_and_probed() {
-        let Ok(compilers) = detect_compilers(&Search::from_env()).await else {
-            return eprintln!("skipped: no C compiler");
-        };
-        let found = Toolchains { compilers, ..Toolchains::default() };
-        let native = found.native().expect("the host's own compiler comes first");
-        assert!(native.targets.iter().all(|t| t.architecture() == Some(std::env::consts::ARCH)), "{native:?}");
-        assert!(native.id.starts_with("gcc-") || native.id.starts_with("clang-"), "{}", native.id);
-        assert_eq!(native.id.rsplit('-').next().unwrap().len(), 8);
-        assert_eq!(found.by_id(&native.id).unwrap().id, native.id);
-        assert!(found.by_id("gcc-0").is_none());
-    }
-
     #[test]
-    fn logs_are_shortened_and_flags_restricted() {
-        assert_eq!(shorten("a\nb"), "a\nb");
-        assert!(shorten(&"x\n".repeat(30)).ends_with("… and 10 lines more"));
-        assert!(shorten(&"é".repeat(5000)).len() < 4010);
+    fn flags_are_restricted() {
         for good in ["-O2", "-fno-inline", "-mavx2", "-DX=1"] {
             assert!(flag_is_allowed(good), "{good}");
         }

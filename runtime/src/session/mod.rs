@@ -1,11 +1,17 @@
+//! Sessions: one caller's use of a model.
+
+#[cfg(feature = "cuda")]
+mod on_device;
+
 use std::ffi::{CStr, c_void};
 use std::fmt;
 use std::ptr;
 
-use aotfarm_protocol::{DType, Port, Target};
+use aotfarm_protocol::{DType, MAX_THREADS, Port};
 
 use crate::ffi::{self, DlDevice, DlTensor, Options, RawSession};
-use crate::{DeviceTensor, Gpu, GpuError, Model, Tensor, TensorRef};
+use crate::model::Model;
+use crate::tensor::{Tensor, TensorRef};
 
 /// What kind of failure a [`RunError`] is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +51,7 @@ pub struct SessionOptions {
 pub struct Session {
     model: Model,
     raw: *mut RawSession,
+    #[cfg(feature = "cuda")]
     device: i32,
 }
 
@@ -61,7 +68,7 @@ impl Session {
     pub fn with(model: &Model, SessionOptions { threads, device }: SessionOptions) -> Result<Self, RunError> {
         let threads = match threads {
             // Unlike the artifact's own count this one respects CPU quotas of containers.
-            0 => std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX)).min(1024),
+            0 => std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX)).min(MAX_THREADS),
             n => n,
         };
         let options = Options {
@@ -78,7 +85,12 @@ impl Session {
         // SAFETY: both pointers are valid for the call.
         let status = unsafe { (model.api().session_create)(&raw const options, &raw mut raw) };
         check(model, status)?;
-        Ok(Self { model: model.clone(), raw, device })
+        Ok(Self {
+            model: model.clone(),
+            raw,
+            #[cfg(feature = "cuda")]
+            device,
+        })
     }
 
     /// The model.
@@ -106,38 +118,10 @@ impl Session {
         self.call_on_host(inputs, outputs, None)
     }
 
-    /// Runs the model on tensors of the session's GPU; the outputs have the shapes that [`Session::device_outputs_for`] gives.
-    pub fn run_on_device(&mut self, inputs: &[DeviceTensor], outputs: &mut [DeviceTensor]) -> Result<(), RunError> {
-        let (ins, outs) = (Tensors::new(inputs.iter().map(on_device)), Tensors::new(outputs.iter().map(on_device)));
-        self.call(&ins, &outs, None)
-    }
-
-    /// The session's GPU, when the model is for one.
-    pub fn gpu(&self) -> Result<Option<Gpu>, GpuError> {
-        match self.model.metadata().target {
-            Target::Cpu(_) => Ok(None),
-            Target::Cuda { .. } => Gpu::open(self.device).map(Some),
-        }
-    }
-
     /// Zeroed outputs of the shapes that these inputs lead to.
     pub fn outputs_for(&self, inputs: &[TensorRef<'_>]) -> Result<Vec<Tensor>, RunError> {
         let new = |port: &Port, shape| Tensor::zeros(port.dtype, shape).map_err(|e| memory(port, &e));
         self.shapes(&Tensors::new(inputs.iter().map(input)), new)
-    }
-
-    /// Zeroed outputs on the session's GPU of the shapes that these inputs lead to.
-    pub fn device_outputs_for(&self, inputs: &[DeviceTensor]) -> Result<Vec<DeviceTensor>, RunError> {
-        let gpu = match self.gpu() {
-            Ok(Some(gpu)) => gpu,
-            Ok(None) => {
-                let message = format!("an artifact for {} has no tensors on a GPU", self.model.metadata().target);
-                return Err(RunError { kind: RunErrorKind::Argument, message });
-            }
-            Err(error) => return Err(RunError { kind: RunErrorKind::System, message: error.to_string() }),
-        };
-        let new = |port: &Port, shape| DeviceTensor::zeros(&gpu, port.dtype, shape).map_err(|e| memory(port, &e));
-        self.shapes(&Tensors::new(inputs.iter().map(on_device)), new)
     }
 
     /// What `new` makes of each output's shape.
@@ -246,11 +230,6 @@ fn dl_tensor(dtype: DType, shape: &[i64], device: DlDevice, data: *mut u8) -> Dl
 
 fn input(t: &TensorRef<'_>) -> DlTensor {
     dl_tensor(t.dtype(), t.shape(), HOST, t.bytes().as_ptr().cast_mut())
-}
-
-fn on_device(t: &DeviceTensor) -> DlTensor {
-    let device = DlDevice { device_type: ffi::DL_CUDA, device_id: t.gpu().index() };
-    dl_tensor(t.dtype(), t.shape(), device, ptr::with_exposed_provenance_mut(t.address() as usize))
 }
 
 fn memory(port: &Port, error: &dyn fmt::Display) -> RunError {

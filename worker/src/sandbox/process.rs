@@ -1,15 +1,58 @@
-//! Child processes: every one that the worker starts is begun here, in its own process group and with limits.
+//! Starting and ending programs, each in a process group of its own and with limits.
 
+use std::ffi::OsStr;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::sync::{OnceLock, mpsc};
 use std::time::Duration;
 
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio_util::sync::CancellationToken;
+
+/// What to start: a program, its arguments, its environment and its folder. Only this room can
+/// start it.
+#[derive(Debug)]
+pub(crate) struct Program(Command);
+
+impl Program {
+    /// A program without arguments, in the environment and the folder of this process.
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that starts processes")]
+    pub(crate) fn new(program: impl AsRef<OsStr>) -> Self {
+        Self(Command::new(program))
+    }
+
+    /// With more arguments.
+    pub(crate) fn args<S: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
+        self.0.args(args);
+        self
+    }
+
+    /// With a variable in its environment.
+    pub(crate) fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
+        self.0.env(name, value);
+        self
+    }
+
+    /// Without the variables of this process and those that were set before.
+    pub(crate) fn clear_env(mut self) -> Self {
+        self.0.env_clear();
+        self
+    }
+
+    /// In a folder.
+    pub(crate) fn folder(mut self, dir: &Path) -> Self {
+        self.0.current_dir(dir);
+        self
+    }
+
+    fn name(&self) -> String {
+        self.0.as_std().get_program().to_string_lossy().into_owned()
+    }
+}
 
 /// What a child may use.
 #[derive(Debug, Clone, Copy)]
@@ -98,20 +141,20 @@ impl Finished {
 }
 
 /// A running child; dropping it kills its process group.
-pub(crate) struct Process {
-    pub(crate) child: Child,
+pub(super) struct Process {
+    child: Child,
     group: Option<libc::pid_t>,
 }
 
 impl Process {
     /// Kills the whole group and waits for the child.
-    pub(crate) async fn kill(&mut self) -> Ending {
+    pub(super) async fn kill(&mut self) -> Ending {
         self.kill_group();
         self.wait().await
     }
 
     /// Waits for the child to end.
-    pub(crate) async fn wait(&mut self) -> Ending {
+    pub(super) async fn wait(&mut self) -> Ending {
         let status = self.child.wait().await;
         self.group = None;
         status.map_or(Ending::Killed(0), Ending::from)
@@ -119,7 +162,8 @@ impl Process {
 
     fn kill_group(&self) {
         if let Some(group) = self.group {
-            // SAFETY: a plain system call. The leader has not been waited for, so the number cannot have been reused.
+            // SAFETY: a system call on numbers alone. The leader has not been waited for, so the
+            // number cannot have been reused.
             unsafe { libc::kill(-group, libc::SIGKILL) };
         }
     }
@@ -151,14 +195,16 @@ fn starter() -> &'static mpsc::Sender<Start> {
     })
 }
 
-/// Starts `command` under `limits`.
+/// Starts a program under `limits`.
 ///
-/// They are set from outside right after the start, not between fork and exec: a fork would copy the page tables of a process that may
-/// hold gigabytes of weights, tens of milliseconds for each child, while a spawn shares them. What matters to the microseconds that lie between
-/// (code that nobody vouches for) limits itself before it begins, see [`crate::child`].
-pub(crate) async fn start(mut command: Command, limits: Limits) -> Result<Process, ProcessError> {
-    let program = command.as_std().get_program().to_string_lossy().into_owned();
-    let failed = |source| ProcessError::Start { program: program.clone(), source };
+/// They are set from outside right after the start, not between fork and exec: a fork would copy
+/// the page tables of a process that may hold gigabytes of weights, tens of milliseconds for each
+/// child, while a spawn shares them. What matters to the microseconds that lie between (code that
+/// nobody vouches for) limits itself before it begins, see [`crate::child`].
+async fn start(program: Program, limits: Limits) -> Result<Process, ProcessError> {
+    let name = program.name();
+    let mut command = program.0;
+    let failed = |source| ProcessError::Start { program: name.clone(), source };
     command.process_group(0).kill_on_drop(true);
     let (answer, started) = tokio::sync::oneshot::channel();
     starter().send((tokio::runtime::Handle::current(), command, answer)).expect("the starter thread never ends");
@@ -192,11 +238,26 @@ fn limit(child: Option<Pid>, limits: Limits) -> rustix::io::Result<()> {
     Ok(())
 }
 
-/// Runs `command` to its end, without input, and returns what it printed.
-pub(crate) async fn run(mut command: Command, limits: Limits, cancel: &CancellationToken) -> Result<Finished, ProcessError> {
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let program = command.as_std().get_program().to_string_lossy().into_owned();
-    let mut process = start(command, limits).await?;
+/// Starts a program that reads what is written to it and whose output is read; what it says to
+/// stderr is lost.
+pub(super) async fn start_with_pipes(
+    mut program: Program,
+    limits: Limits,
+) -> Result<(Process, ChildStdin, ChildStdout), ProcessError> {
+    program.0.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let name = program.name();
+    let mut process = start(program, limits).await?;
+    match (process.child.stdin.take(), process.child.stdout.take()) {
+        (Some(stdin), Some(stdout)) => Ok((process, stdin, stdout)),
+        _ => Err(ProcessError::Talk { program: name, source: io::Error::other("its pipes are missing") }),
+    }
+}
+
+/// Runs a program to its end, without input, and returns what it printed.
+pub(crate) async fn run(mut program: Program, limits: Limits, cancel: &CancellationToken) -> Result<Finished, ProcessError> {
+    program.0.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let name = program.name();
+    let mut process = start(program, limits).await?;
     let (stdout, stderr) = (process.child.stdout.take(), process.child.stderr.take());
     let talk = async {
         let (stdout, stderr, ending) =
@@ -208,7 +269,7 @@ pub(crate) async fn run(mut command: Command, limits: Limits, cancel: &Cancellat
         ended = tokio::time::timeout(limits.time, talk) => ended,
     };
     match ended {
-        Ok(finished) => finished.map_err(|source| ProcessError::Talk { program, source }),
+        Ok(finished) => finished.map_err(|source| ProcessError::Talk { program: name, source }),
         Err(_) => {
             process.kill().await;
             Ok(Finished { ending: Ending::TimedOut, stdout: String::new(), stderr: String::new() })
@@ -231,10 +292,8 @@ async fn read_some(stream: Option<impl AsyncRead + Unpin>, keep: usize) -> io::R
 mod tests {
     use super::*;
 
-    fn shell(script: &str) -> Command {
-        let mut command = Command::new("/bin/sh");
-        command.args(["-c", script]);
-        command
+    fn shell(script: &str) -> Program {
+        Program::new("/bin/sh").args(["-c", script])
     }
 
     const LIMITS: Limits = Limits { time: Duration::from_secs(30), memory: Some(1 << 30), file: 4096, output: 1000 };
@@ -246,7 +305,7 @@ mod tests {
         assert_eq!((done.ending, done.stdout.as_str(), done.stderr.as_str()), (Ending::Exited(3), "out\n", "err\n"));
         assert_eq!(run("kill -SEGV $$").await.ending.to_string(), "SIGSEGV");
         assert_eq!(run("head -c 300000 /dev/zero").await.stdout.len(), 1000);
-        let missing = super::run(Command::new("/no/such/program"), LIMITS, &CancellationToken::new()).await.unwrap_err();
+        let missing = super::run(Program::new("/no/such/program"), LIMITS, &CancellationToken::new()).await.unwrap_err();
         assert!(missing.to_string().contains("/no/such/program"), "{missing}");
     }
 
