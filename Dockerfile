@@ -6,7 +6,7 @@ RUN if ! command -v cc >/dev/null; then \
         apt-get update -q && apt-get install -qy --no-install-recommends gcc libc6-dev ca-certificates && rm -rf /var/lib/apt/lists/*; \
     fi \
  && useradd --system --create-home --home-dir /var/lib/aotfarm aotfarm
-# Built on the host: cargo build --release
+# Built on the host: cargo build --release --locked
 COPY target/release/aotfarm /usr/local/bin/aotfarm
 USER aotfarm
 WORKDIR /var/lib/aotfarm

@@ -14,7 +14,6 @@ least; the table gives its median with the 10th and 90th percentile.
 import argparse
 import importlib.util
 import itertools
-import json
 import os
 import pathlib
 import statistics
@@ -24,6 +23,7 @@ import time
 import numpy as np
 
 import models
+import record
 from artifact import Artifact
 
 BLOCK_SECONDS = 0.33
@@ -162,7 +162,7 @@ def main():
             best[key] = min(best.get(key, float("inf")), row["ratio"])
         print(f"against the better peer on each: at least {min(best.values()):.2f}, geometric mean {np.exp(np.mean(np.log(list(best.values())))):.2f}")
     if arguments.json:
-        arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
+        record.write(arguments.json, rows, {row["peer"]: row["peer_version"] for row in rows})
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ of one side, its first call dropped; the ratio of neighbouring blocks' medians i
 """
 
 import argparse
-import json
 import os
 import pathlib
 import statistics
@@ -20,6 +19,7 @@ import numpy as np
 import torch
 
 import models
+import record
 from artifact import Artifact
 
 BLOCK_SECONDS = 0.2
@@ -136,7 +136,7 @@ def main():
                         print(f"    {1e6 * step:9.1f} us  {label}")
             ours.close()
     if arguments.json:
-        arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
+        record.write(arguments.json, rows, {"torch": torch.__version__}, torch.cuda.get_device_name())
 
 
 if __name__ == "__main__":
