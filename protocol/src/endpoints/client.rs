@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Audience, Body, Endpoint, Operation, Path, Query};
+use super::endpoint::{Audience, Endpoint, Operation};
+use super::request::{Body, Path, Query};
 use crate::{Capabilities, JobId, JobLogEntry, JobRequest, JobStatus, WorkItemId, WorkKind, WorkerId};
 
 endpoints! { Audience::Client;

@@ -3,7 +3,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Audience, Endpoint, Headers, OciManifest, Octets, Operation, Path};
+use super::endpoint::{Audience, Endpoint, Operation};
+use super::request::Path;
+use super::response::{Headers, OciManifest, Octets};
 
 endpoints! { Audience::Oci;
     /// Says that this is an OCI registry.

@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Audience, Body, Created, Endpoint, Headers, Operation, Path, Query, ZstdFrames};
+use super::endpoint::{Audience, Endpoint, Operation};
+use super::request::{Body, Path, Query, ZstdFrames};
+use super::response::{Created, Headers};
 use crate::{ApiError, Digest, ErrorCode, HistoryEntry, ModelInfo, Reference, ReferenceError, VersionInfo};
 
 endpoints! { Audience::Registry;

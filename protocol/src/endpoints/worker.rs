@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Audience, Body, Endpoint, Operation, Path};
+use super::endpoint::{Audience, Endpoint, Operation};
+use super::request::{Body, Path};
 use crate::{Capabilities, Lease, Report, WorkItemId, WorkKind, WorkerId};
 
 endpoints! { Audience::Worker;

@@ -14,7 +14,9 @@ use futures_util::StreamExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 use tokio_util::io::ReaderStream;
 
-use super::{At, Failure, Registry, Routes};
+use super::error::Failure;
+use super::routes::{At, Routes};
+use super::state::Registry;
 
 /// Bytes read from disk at a time.
 const CHUNK: usize = 128 * 1024;

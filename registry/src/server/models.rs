@@ -3,7 +3,9 @@
 use aotfarm_protocol::endpoints::registry;
 use aotfarm_protocol::{HistoryEntry, ModelInfo, ResolveQuery, TagRequest, VersionInfo};
 
-use super::{Failure, Registry, Routes};
+use super::error::Failure;
+use super::routes::Routes;
+use super::state::Registry;
 
 pub(super) fn routes(routes: Routes<Registry>) -> Routes<Registry> {
     routes

@@ -9,7 +9,9 @@ use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use tokio_util::io::ReaderStream;
 
-use super::{At, Failure, Registry, Routes, status_of};
+use super::error::{Failure, status_of};
+use super::routes::{At, Routes};
+use super::state::Registry;
 
 const DIGEST_HEADER: &str = "docker-content-digest";
 
