@@ -2,7 +2,8 @@
 
 use std::collections::HashSet;
 
-use super::infer::{MAX_SIZE, check_ranges, check_sizes};
+use super::ops::check_ranges;
+use super::types::{check_sizes, check_weight};
 use super::{
     Def, Expr, Graph, GraphDim, InferError, Node, Op, Sym, TensorData, TensorType, Value, ValueId, VerifyError, infer, verify,
 };
@@ -56,7 +57,7 @@ impl Builder {
     pub fn dim(&mut self, sym: impl Into<Sym>, min: i64, max: i64, hint: Option<i64>) -> Result<Expr, BuildError> {
         let dim = GraphDim { sym: sym.into(), min, max, hint };
         let error = |what: String| BuildError::Dim { dim: dim.sym.to_string(), what };
-        check_dim(&dim).map_err(error)?;
+        dim.check().map_err(error)?;
         if self.graph.dims.iter().any(|d| d.sym == dim.sym) {
             return Err(error("declared twice".into()));
         }
@@ -137,29 +138,4 @@ impl Builder {
         self.graph.values.push(Value { name: unique, ty, def });
         id
     }
-}
-
-pub(super) fn check_dim(dim: &GraphDim) -> Result<(), String> {
-    if dim.min < 1 || dim.min > dim.max || dim.max > MAX_SIZE {
-        return Err(format!("the range {}..{} is not within 1..{MAX_SIZE}", dim.min, dim.max));
-    }
-    match dim.hint {
-        Some(hint) if hint < dim.min || hint > dim.max => {
-            Err(format!("the typical size {hint} is outside the range {}..{}", dim.min, dim.max))
-        }
-        _ => Ok(()),
-    }
-}
-
-pub(super) fn check_weight(ty: &TensorType, bytes: usize) -> Result<(), String> {
-    if let Some(size) = ty.shape.iter().find(|size| size.as_const().is_none()) {
-        return Err(format!("a weight must have a constant shape, but has the size `{size}`"));
-    }
-    check_sizes(ty, &[])?;
-    let elements: i64 = ty.shape.iter().filter_map(Expr::as_const).product();
-    let wanted = u128::from(elements.unsigned_abs()) * ty.dtype.size() as u128;
-    if wanted != bytes as u128 {
-        return Err(format!("{ty} takes {wanted} bytes, but the data has {bytes}"));
-    }
-    Ok(())
 }

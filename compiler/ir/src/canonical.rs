@@ -160,12 +160,13 @@ impl Canonical for DType {
 impl Canonical for UnaryOp {
     fn write(&self, out: &mut String) {
         let name = camel_case(self.name());
-        match self {
-            Self::Clamp { low, high } => record(out, &name, &[("low", low), ("high", high)]),
-            Self::LeakyRelu { slope } => record(out, &name, &[("slope", slope)]),
-            Self::Elu { alpha } => record(out, &name, &[("alpha", alpha)]),
-            _ => out.push_str(&name),
+        let parameters = self.parameters();
+        if parameters.is_empty() {
+            return out.push_str(&name);
         }
+        let fields: Vec<(&str, &dyn Canonical)> =
+            parameters.iter().map(|(name, value)| (*name, value as &dyn Canonical)).collect();
+        record(out, &name, &fields);
     }
 }
 

@@ -4,7 +4,6 @@
 //! (a coefficient beyond i64, an expression of absurd size) becomes [`Expr::overflow`], which poisons everything computed from it
 //! and evaluates to an error: arithmetic on sizes from an untrusted file neither panics nor grows without end.
 
-use std::borrow::Borrow;
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -12,92 +11,12 @@ use std::iter::{Product, Sum};
 use std::ops::{Add, Mul, Neg, Sub};
 use std::sync::{Arc, LazyLock};
 
-use super::GraphDim;
-
-pub use super::expr_parse::ParseExprError;
+use super::{Bindings, GraphDim, Sym};
 
 /// Most nodes that an expression may have, nested atoms included. Sizes of real models have a few; this keeps the quadratic steps quick.
 const MAX_NODES: usize = 512;
 /// Deepest nesting of atoms.
 const MAX_DEPTH: usize = 48;
-
-/// The name of a symbolic dimension. Cheap to clone.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Sym(Arc<str>);
-
-impl Sym {
-    /// A symbol. Characters other than ASCII letters, digits, `_` and `.` become `_` (names of foreign files may hold anything),
-    /// and a name that does not start with a letter or `_` gets a leading `_`.
-    pub fn new(name: &str) -> Self {
-        let mut text: String =
-            name.chars().map(|c| if c.is_ascii_alphanumeric() || matches!(c, '_' | '.') { c } else { '_' }).collect();
-        if !text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') {
-            text.insert(0, '_');
-        }
-        Self(text.into())
-    }
-
-    /// The name.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl From<&str> for Sym {
-    fn from(name: &str) -> Self {
-        Self::new(name)
-    }
-}
-
-impl Borrow<str> for Sym {
-    fn borrow(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for Sym {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl fmt::Debug for Sym {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// Values of symbols.
-#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Bindings(BTreeMap<Sym, i64>);
-
-impl Bindings {
-    /// No symbols.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Binds a symbol, and gives its former value.
-    pub fn insert(&mut self, sym: Sym, value: i64) -> Option<i64> {
-        self.0.insert(sym, value)
-    }
-
-    /// The value of a symbol.
-    pub fn get(&self, sym: &str) -> Option<i64> {
-        self.0.get(sym).copied()
-    }
-
-    /// All of them, by name.
-    pub fn iter(&self) -> impl Iterator<Item = (&Sym, i64)> {
-        self.0.iter().map(|(sym, value)| (sym, *value))
-    }
-}
-
-impl<S: Into<Sym>> FromIterator<(S, i64)> for Bindings {
-    fn from_iter<I: IntoIterator<Item = (S, i64)>>(pairs: I) -> Self {
-        Self(pairs.into_iter().map(|(sym, value)| (sym.into(), value)).collect())
-    }
-}
 
 /// Why an expression has no value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

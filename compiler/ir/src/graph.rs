@@ -1,9 +1,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use aotfarm_protocol::DType;
-
-use super::{Expr, Op, Sym};
+use super::{GraphDim, Op, TensorType};
 
 /// Index of a value in [`Graph::values`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -14,15 +12,6 @@ impl ValueId {
     pub const fn index(self) -> usize {
         self.0 as usize
     }
-}
-
-/// Element type and shape.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TensorType {
-    /// Element type.
-    pub dtype: DType,
-    /// Size of each dimension.
-    pub shape: Vec<Expr>,
 }
 
 /// The elements of a weight: little-endian, row-major, contiguous. Cheap to clone.
@@ -68,29 +57,6 @@ impl TensorData {
     }
 }
 
-impl fmt::Display for TensorType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{}", self.dtype, super::infer::shape_text(&self.shape))
-    }
-}
-
-impl TensorType {
-    /// A type; sizes may be integers or expressions.
-    pub fn new<D: Into<Expr>>(dtype: DType, shape: impl IntoIterator<Item = D>) -> Self {
-        Self { dtype, shape: shape.into_iter().map(Into::into).collect() }
-    }
-
-    /// The number of elements.
-    pub fn elements(&self) -> Expr {
-        self.shape.iter().product()
-    }
-
-    /// The sizes, when all are constant.
-    pub fn const_shape(&self) -> Option<Vec<i64>> {
-        self.shape.iter().map(Expr::as_const).collect()
-    }
-}
-
 impl fmt::Debug for TensorData {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "TensorData({} bytes)", self.len)
@@ -130,27 +96,6 @@ pub struct Node {
     pub output: ValueId,
     /// The node of the source model it came from (`conv2d_3: aten.conv2d.default`), for messages.
     pub source: String,
-}
-
-/// A symbolic dimension of the model.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GraphDim {
-    /// Its symbol.
-    pub sym: Sym,
-    /// Smallest size.
-    pub min: i64,
-    /// Largest size.
-    pub max: i64,
-    /// A typical size (the exporter's example input), when known.
-    pub hint: Option<i64>,
-}
-
-impl fmt::Display for GraphDim {
-    /// `batch = 1..32 hint 8`, as in the text form.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} = {}..{}", self.sym, self.min, self.max)?;
-        self.hint.map_or(Ok(()), |hint| write!(f, " hint {hint}"))
-    }
 }
 
 /// The imported model. Nodes are in topological order: a node uses only inputs, weights and outputs of earlier nodes.

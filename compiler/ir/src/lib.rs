@@ -2,29 +2,34 @@
 //!
 //! Pure: no IO, no clock, no async.
 
+mod array;
 mod builder;
 pub mod canonical;
+mod dims;
 mod example;
 mod expr;
 mod expr_parse;
 mod graph;
-mod infer;
 pub mod interp;
-mod names;
-mod op;
+mod ops;
 pub mod safetensors;
 mod stats;
+mod syntax;
+mod tensor;
 pub mod text;
+mod types;
 mod verify;
 
 pub use builder::{BuildError, Builder};
+pub use dims::{Bindings, GraphDim, MAX_SIZE, Sym};
 pub use example::{EXAMPLES, example};
-pub use expr::{Bindings, EXPR_C_HELPERS, EvalError, Expr, ParseExprError, Sym};
-pub use graph::{Def, Graph, GraphDim, Node, TensorData, TensorType, Value, ValueId};
-pub use infer::{InferError, MAX_ELEMENTS, MAX_RANK, MAX_SIZE, broadcast, check_ranges, check_sizes, infer};
-pub use op::{BinaryOp, Op, PoolOp, ReduceOp, UnaryOp, Window};
+pub use expr::{EXPR_C_HELPERS, EvalError, Expr};
+pub use expr_parse::ParseExprError;
+pub use graph::{Def, Graph, Node, TensorData, Value, ValueId};
+pub use ops::{BinaryOp, Class, Domain, InferError, Op, PoolOp, ReduceOp, UnaryOp, Window, broadcast, check_ranges, infer};
 pub use stats::{Stats, multiply_adds, stats};
+pub use types::{MAX_ELEMENTS, MAX_RANK, TensorType, check_sizes};
 pub use verify::{VerifyError, verify};
 
 #[cfg(test)]
-mod infer_tests;
+mod graph_tests;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::{Bindings, Def, Expr, Graph, Node, Op, Sym};
+use super::{Bindings, Def, Expr, Graph, Node, Sym, TensorType};
 
 /// Figures of a graph.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,21 +60,8 @@ pub fn stats(graph: &Graph) -> Stats {
 
 /// The multiply-adds of a node; 0 for operators that are not products.
 pub fn multiply_adds(graph: &Graph, node: &Node) -> Expr {
-    let shape = |operand: usize| graph.ty(node.inputs[operand]).shape.as_slice();
-    let result = graph.ty(node.output).elements();
-    match &node.op {
-        Op::Conv { .. } => result * shape(1)[1..].iter().product::<Expr>(),
-        Op::Linear => result * &shape(1)[1],
-        Op::MatMul => result * shape(0).last().cloned().unwrap_or_else(Expr::zero),
-        Op::Attention { .. } => {
-            // query keyᵀ takes E, and the product with value S multiply-adds for each of their results.
-            let [.., s, v] = shape(2) else { return Expr::zero() };
-            let [.., e] = shape(0) else { return Expr::zero() };
-            let rows = result.div_exact(v).unwrap_or_else(Expr::zero);
-            rows * s * (e + v)
-        }
-        _ => Expr::zero(),
-    }
+    let operands: Vec<&TensorType> = node.inputs.iter().map(|&id| graph.ty(id)).collect();
+    node.op.multiply_adds(&operands, graph.ty(node.output))
 }
 
 impl fmt::Display for Stats {

@@ -13,34 +13,18 @@
 //! result says (the shape of a `reshape`, the element type of a `cast`) is not repeated. `parse(print(g))` is `g` but for the numbering of
 //! its values: inputs, then weights, then nodes.
 
-mod attrs;
-mod cursor;
 mod parse;
 
 use std::fmt::{self, Write};
 
+use super::syntax::is_plain;
 use super::{Def, Graph, ValueId};
 
+pub use super::syntax::TextError;
 pub use parse::{parse, parse_with};
-
-/// Where a text is not a Graph, and why.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("line {line}, column {column}: {what}")]
-pub struct TextError {
-    /// From 1; 0 for what no line is to blame for.
-    pub line: usize,
-    /// From 1, in characters.
-    pub column: usize,
-    /// What is wrong.
-    pub what: String,
-}
 
 /// A name, in quotes unless it is plain.
 struct Name<'a>(&'a str);
-
-fn is_plain(c: char) -> bool {
-    c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '/' | '-')
-}
 
 impl fmt::Display for Name<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -72,7 +56,7 @@ fn write_graph(out: &mut String, graph: &Graph) -> fmt::Result {
         for (i, id) in node.inputs.iter().enumerate() {
             write!(out, "{} %{}", if i == 0 { "" } else { "," }, name(id))?;
         }
-        let attributes = attrs::print(&node.op);
+        let attributes = node.op.attributes();
         if !attributes.is_empty() {
             write!(out, " {{{}}}", attributes.join(", "))?;
         }

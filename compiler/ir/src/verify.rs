@@ -2,8 +2,8 @@
 
 use std::collections::HashSet;
 
-use super::builder::{check_dim, check_weight};
-use super::infer::{check_ranges, check_sizes};
+use super::ops::check_ranges;
+use super::types::{check_sizes, check_weight};
 use super::{Def, Graph, InferError, Node, TensorType, ValueId, infer};
 
 /// A broken invariant. `node` is `%result = op (source)`.
@@ -47,7 +47,7 @@ pub fn verify(graph: &Graph) -> Result<(), VerifyError> {
     let mut syms = HashSet::new();
     for dim in &graph.dims {
         let error = |what| VerifyError::Dim { dim: dim.sym.to_string(), what };
-        check_dim(dim).map_err(error)?;
+        dim.check().map_err(error)?;
         if !syms.insert(&dim.sym) {
             return Err(error("declared twice".into()));
         }

@@ -6,7 +6,7 @@ use aotfarm_protocol::{
 
 use crate::task::TuningTask;
 use crate::{Candidate, title};
-use aotfarm_ir::{BinaryOp, UnaryOp};
+use aotfarm_ir::{BinaryOp, Domain};
 use aotfarm_plan::spec::{
     AttentionSpec, EpilogueStep, Index, KernelKind, KernelSpec, Layout, LoopNest, Math, Scalar, TensorSpec,
 };
@@ -220,7 +220,7 @@ impl Walk<'_> {
             Scalar::Index(index, _) | Scalar::InRange(index, ..) => self.index(index, None),
             Scalar::Const(..) | Scalar::Reduced => {}
             Scalar::Unary(op, x) => {
-                self.partial |= matches!(op, UnaryOp::Log | UnaryOp::Sqrt | UnaryOp::Rsqrt | UnaryOp::Reciprocal);
+                self.partial |= op.domain() == Domain::PartOfFloat;
                 self.scalar(x);
             }
             Scalar::Binary(op, a, b) => {

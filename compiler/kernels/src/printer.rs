@@ -1,5 +1,9 @@
 //! IR functions on f32 → C expressions in the words of `kernels/cpu/simd.h`.
 
+use std::fmt::Write as _;
+
+use aotfarm_protocol::Target;
+
 use super::Unsupported;
 use super::render::Template;
 use aotfarm_ir::{BinaryOp, UnaryOp};
@@ -48,28 +52,7 @@ pub fn float_literal(value: f64) -> String {
 /// `op(x)` as a C expression; `None` for functions that are not f32 → f32.
 pub fn unary_c(op: UnaryOp, width: Width, x: &str) -> Option<String> {
     let p = width.prefix();
-    let name = match op {
-        UnaryOp::Abs => "abs",
-        UnaryOp::Neg => "neg",
-        UnaryOp::Exp => "exp",
-        UnaryOp::Log => "log",
-        UnaryOp::Sqrt => "sqrt",
-        UnaryOp::Rsqrt => "rsqrt",
-        UnaryOp::Reciprocal => "reciprocal",
-        UnaryOp::Sin => "sin",
-        UnaryOp::Cos => "cos",
-        UnaryOp::Tanh => "tanh",
-        UnaryOp::Erf => "erf",
-        UnaryOp::Sigmoid => "sigmoid",
-        UnaryOp::Relu => "relu",
-        UnaryOp::Silu => "silu",
-        UnaryOp::Gelu => "gelu",
-        UnaryOp::GeluTanh => "gelu_tanh",
-        UnaryOp::Hardswish => "hardswish",
-        UnaryOp::Hardsigmoid => "hardsigmoid",
-        UnaryOp::Floor => "floor",
-        UnaryOp::Ceil => "ceil",
-        UnaryOp::Round => "round",
+    Some(match op {
         UnaryOp::Not => return None,
         UnaryOp::Clamp { low, high } => {
             // The bound comes first: simd.h's min and max give their second operand when one is NaN.
@@ -80,12 +63,13 @@ pub fn unary_c(op: UnaryOp, width: Width, x: &str) -> Option<String> {
             if high != f64::INFINITY {
                 text = format!("{p}min({}, {text})", width.constant(high));
             }
-            return Some(text);
+            text
         }
-        UnaryOp::LeakyRelu { slope } => return Some(format!("{p}leaky_relu({x}, {})", width.constant(slope))),
-        UnaryOp::Elu { alpha } => return Some(format!("{p}elu({x}, {})", width.constant(alpha))),
-    };
-    Some(format!("{p}{name}({x})"))
+        UnaryOp::LeakyRelu { slope } => format!("{p}leaky_relu({x}, {})", width.constant(slope)),
+        UnaryOp::Elu { alpha } => format!("{p}elu({x}, {})", width.constant(alpha)),
+        // The headers, and `definitions`, call it as the IR does.
+        named => format!("{p}{}({x})", named.name()),
+    })
 }
 
 /// `op(a, b)` as a C expression; `None` for functions that do not give f32.
@@ -104,6 +88,47 @@ pub fn binary_c(op: BinaryOp, width: Width, a: &str, b: &str) -> Option<String> 
         BinaryOp::Eq | BinaryOp::Ne | BinaryOp::Lt | BinaryOp::Le | BinaryOp::Gt | BinaryOp::Ge => return None,
     };
     Some(format!("{}{name}({a}, {b})", width.prefix()))
+}
+
+/// A function of one number that the headers do not have.
+struct Definition {
+    /// As the IR names it.
+    name: &'static str,
+    /// Its value for the float `a`, in C and in CUDA C++.
+    float: [&'static str; 2],
+    /// Its value for the double `a`, in C and in CUDA C++.
+    double: [&'static str; 2],
+}
+
+/// Only the units that call one of these hold its definition, so that a new one leaves the texts of
+/// all other kernels as they are, and with them what was built and measured.
+const DEFINITIONS: &[Definition] = &[];
+
+/// Definitions of the functions that the body of a unit calls and its headers lack.
+pub fn definitions(target: Target, body: &str) -> String {
+    define(DEFINITIONS, target, body)
+}
+
+fn define(functions: &[Definition], target: Target, body: &str) -> String {
+    let dialect = usize::from(matches!(target, Target::Cuda { .. }));
+    let mut text = String::new();
+    for Definition { name, float, double } in functions {
+        let calls = |prefix: &str| body.contains(&format!("{prefix}_{name}("));
+        if calls("s") || calls("v") {
+            let _ = writeln!(text, "AOTK_INLINE float s_{name}(float a) {{ return {}; }}", float[dialect]);
+        }
+        if calls("v") {
+            let _ = writeln!(
+                text,
+                "AOTK_INLINE vf v_{name}(vf a) {{\n    \
+                 for (int i = 0; i < VLEN; i++) a[i] = s_{name}(a[i]);\n    return a;\n}}"
+            );
+        }
+        if calls("d") {
+            let _ = writeln!(text, "AOTK_INLINE double d_{name}(double a) {{ return {}; }}", double[dialect]);
+        }
+    }
+    text
 }
 
 /// Whether [`epilogue_c`] can print all steps.
@@ -170,6 +195,19 @@ mod tests {
         ];
         let text = epilogue_c(&steps, Width::Vector, "x", |k| format!("bias{k}"), |k| format!("in{k}"));
         assert_eq!(text, "v_min(v_splat(6.0f), v_max(v_splat(0.0f), v_sub(v_add(x, bias1), in1)))");
+    }
+
+    #[test]
+    fn units_define_what_they_call() {
+        let double = Definition { name: "twice", float: ["2 * a", "a + a"], double: ["2 * a", "a + a"] };
+        let defined = |target, body| define(std::slice::from_ref(&double), target, body);
+        let (cpu, gpu) = (Target::CPUS[0], Target::Cuda { sm: 90 });
+        assert_eq!(defined(cpu, "x = s_exp(twice);"), "");
+        assert_eq!(defined(gpu, "s_twice(x)"), "AOTK_INLINE float s_twice(float a) { return a + a; }\n");
+        assert_eq!(defined(gpu, "d_twice(x)"), "AOTK_INLINE double d_twice(double a) { return a + a; }\n");
+        let vectors = defined(cpu, "v_twice(v_load(p))");
+        assert!(vectors.starts_with("AOTK_INLINE float s_twice(float a) { return 2 * a; }\nAOTK_INLINE vf v_twice(vf a) {\n"));
+        assert!(vectors.ends_with("    return a;\n}\n"), "{vectors}");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use aotfarm_protocol::{CpuIsa, DType, Digest, Params, Target};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, UndefinedBehavior, Value};
 
-use super::{FamilyId, KernelSource};
+use super::{FamilyId, KernelSource, printer};
 use crate::task::TuningTask;
 use aotfarm_plan::spec::{EpilogueStep, KernelKind, Math, Size};
 
@@ -59,7 +59,8 @@ pub fn unit(unit: &Unit<'_>, context: Value) -> KernelSource {
         let _ = write!(params, " {name}={value}");
     }
     let mut rest = String::new();
-    let headers: String = unit.headers.iter().map(|header| format!("/* {} */\n{}\n", header.name, header.text)).collect();
+    let headers = unit.headers.iter().map(|header| format!("/* {} */\n{}\n", header.name, header.text));
+    let headers: String = headers.chain([printer::definitions(unit.task.target, &body)]).collect();
     match unit.task.target {
         Target::Cpu(_) => {
             let _ = writeln!(rest, "#define AOTK_LANES {}\n{AOTK_H}", unit.task.target.f32_lanes());

@@ -156,7 +156,7 @@ impl<'a> Printer<'a> {
             Scalar::Reduced => self.reduced,
             Scalar::Unary(UnaryOp::Not, _) | Scalar::InRange(..) => DType::Bool,
             Scalar::Unary(_, x) => self.dtype(x),
-            Scalar::Binary(op, ..) if compares(*op) => DType::Bool,
+            Scalar::Binary(op, ..) if op.is_comparison() => DType::Bool,
             Scalar::Binary(_, a, _) => self.dtype(a),
             Scalar::Select(_, a, _) => self.dtype(a),
         }
@@ -310,11 +310,6 @@ fn gathers(index: &Index) -> bool {
     }
 }
 
-/// Whether the result is Bool whatever the operands are.
-const fn compares(op: BinaryOp) -> bool {
-    matches!(op, BinaryOp::Eq | BinaryOp::Ne | BinaryOp::Lt | BinaryOp::Le | BinaryOp::Gt | BinaryOp::Ge)
-}
-
 /// Conversion between computed types.
 pub fn cast(from: DType, to: DType, x: &str) -> String {
     let c = computed_c(to);
@@ -365,20 +360,16 @@ fn unary_double(op: UnaryOp, x: &str) -> String {
         UnaryOp::Cos => "__builtin_cos",
         UnaryOp::Tanh => "__builtin_tanh",
         UnaryOp::Erf => "__builtin_erf",
-        UnaryOp::Sigmoid => "d_sigmoid",
-        UnaryOp::Silu => "d_silu",
-        UnaryOp::Gelu => "d_gelu",
-        UnaryOp::GeluTanh => "d_gelu_tanh",
-        UnaryOp::Hardsigmoid => "d_hardsigmoid",
         UnaryOp::Floor => "__builtin_floor",
         UnaryOp::Ceil => "__builtin_ceil",
         UnaryOp::Round => "__builtin_rint",
+        UnaryOp::Not => "!",
         UnaryOp::Relu => return format!("d_clamp({x}, 0, __builtin_inf())"),
         UnaryOp::Clamp { low, high } => return format!("d_clamp({x}, {}, {})", number(low), number(high)),
         UnaryOp::LeakyRelu { slope } => return format!("d_leaky_relu({x}, {})", number(slope)),
         UnaryOp::Elu { alpha } => return format!("d_elu({x}, {})", number(alpha)),
-        UnaryOp::Hardswish => "d_hardswish",
-        UnaryOp::Not => "!",
+        // The headers, and `printer::definitions`, call it as the IR does.
+        named => return format!("(d_{}({x}))", named.name()),
     };
     format!("({name}({x}))")
 }

@@ -1,7 +1,7 @@
 //! Which values are kept as blocked images, and how wide their halos are.
 
 use crate::spec::{GPU_CHANNELS, Layout};
-use aotfarm_ir::{Def, Graph, Node, Op, ValueId, Window};
+use aotfarm_ir::{Class, Def, Graph, Node, Op, ValueId, Window};
 
 use super::chains::{Chain, ChainStep, Chains, Uses};
 use super::image::{FEW_CHANNELS, image_size};
@@ -49,23 +49,7 @@ pub(super) struct Layouts {
 
 /// Whether the node's value can be computed anywhere, element by element.
 pub(super) fn is_nestable(op: &Op) -> bool {
-    matches!(
-        op,
-        Op::Unary(_)
-            | Op::Binary(_)
-            | Op::Where
-            | Op::Cast(_)
-            | Op::Reshape { .. }
-            | Op::Permute { .. }
-            | Op::Expand { .. }
-            | Op::Slice { .. }
-            | Op::Concat { .. }
-            | Op::Pad { .. }
-            | Op::Take { .. }
-            | Op::GatherElements { .. }
-            | Op::Iota { .. }
-            | Op::Full { .. }
-    )
+    matches!(op.class(), Class::Pointwise | Class::View | Class::Gather | Class::Source)
 }
 
 impl Layouts {
@@ -169,7 +153,7 @@ impl Layouts {
                 Need::Image => true,
                 Need::Plain | Need::Constant => false,
                 Need::Any => {
-                    matches!(node.op, Op::Unary(_) | Op::Binary(_) | Op::Where | Op::Cast(_))
+                    node.op.class() == Class::Pointwise
                         && graph.ty(node.output).shape == graph.ty(id).shape
                         && self.is_image(node.output)
                 }

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::example::example;
-use crate::{BinaryOp, Builder, PoolOp, TensorData, TensorType, UnaryOp, Window, text};
+use crate::{BinaryOp, Builder, Op, PoolOp, TensorData, TensorType, UnaryOp, Window, text};
 
 /// Runs one operator on constants of these shapes and values.
 fn apply(op: Op, operands: &[(&[i64], &[f64], DType)]) -> Result<Tensor, InterpError> {
@@ -12,9 +12,9 @@ fn apply(op: Op, operands: &[(&[i64], &[f64], DType)]) -> Result<Tensor, InterpE
         .iter()
         .map(|(shape, values, dtype)| {
             let bytes = if dtype.is_float() {
-                tensor::float_bytes(*dtype, values)
+                crate::tensor::float_bytes(*dtype, values)
             } else {
-                tensor::integer_bytes(*dtype, &values.iter().map(|&v| v as i64).collect::<Vec<_>>())
+                crate::tensor::integer_bytes(*dtype, &values.iter().map(|&v| v as i64).collect::<Vec<_>>())
             };
             b.weight("w", TensorType::new(*dtype, shape.iter().copied()), TensorData::new(bytes)).unwrap()
         })
@@ -38,6 +38,22 @@ fn gives_ints(op: Op, dtype: DType, operands: &[(&[i64], &[f64])], wanted: &[f64
     let operands: Vec<_> = operands.iter().map(|(s, v)| (*s, *v, dtype)).collect();
     let title = format!("{op:?}");
     assert_eq!(apply(op, &operands).unwrap().to_f64(), wanted, "{title}");
+}
+
+#[test]
+fn every_operator_has_a_value() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/ir/all_ops.txt");
+    let graph = text::parse(&std::fs::read_to_string(path).expect("the golden file exists")).unwrap();
+    let sizes: Bindings = [("batch", 2), ("seq", 3)].into_iter().collect();
+    let zeros = |id: &ValueId| {
+        let ty = graph.ty(*id);
+        let shape: Vec<usize> = ty.shape.iter().map(|size| size.eval(&sizes).unwrap() as usize).collect();
+        Tensor { dtype: ty.dtype, data: vec![0; shape.iter().product::<usize>() * ty.dtype.size()], shape }
+    };
+    // The interpreter evaluates all nodes, whether or not outputs depend on them.
+    let outputs = run(&graph, &graph.inputs.iter().map(zeros).collect::<Vec<_>>()).unwrap();
+    let shapes: Vec<&[usize]> = outputs.iter().map(|output| output.shape.as_slice()).collect();
+    assert_eq!(shapes, [[2, 4, 8], [2, 3, 8]]);
 }
 
 #[test]
@@ -169,7 +185,7 @@ fn moving_elements() {
     gives(Op::Iota { length: 3.into(), start: 5, step: -2, dtype: DType::I32 }, &[], &[5.0, 3.0, 1.0]);
     let f = DType::F64;
     let take = apply(Op::Take { axis: 1 }, &[(x.0, x.1, f), (&[2, 1], &[-1.0, 0.0], DType::I64)]).unwrap();
-    assert_eq!((take.shape, take.data), (vec![2, 2, 1], tensor::float_bytes(f, &[3.0, 1.0, 6.0, 4.0])));
+    assert_eq!((take.shape, take.data), (vec![2, 2, 1], crate::tensor::float_bytes(f, &[3.0, 1.0, 6.0, 4.0])));
     let gather = apply(Op::GatherElements { axis: 1 }, &[(x.0, x.1, f), (&[2, 2], &[2.0, 0.0, -3.0, 1.0], DType::I32)]).unwrap();
     assert_eq!(gather.to_f64(), [3.0, 1.0, 4.0, 5.0]);
     let error = apply(Op::Take { axis: 1 }, &[(x.0, x.1, f), (&[1], &[3.0], DType::I64)]).unwrap_err();

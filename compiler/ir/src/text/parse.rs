@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 
-use super::TextError;
-use super::attrs::Attributes;
-use super::cursor::Cursor;
-use crate::builder::{check_dim, check_weight};
-use crate::{Def, Graph, GraphDim, Node, Sym, TensorData, TensorType, Value, ValueId, check_ranges, check_sizes, infer, verify};
+use crate::syntax::{Attributes, Cursor, TextError};
+use crate::types::check_weight;
+use crate::{
+    Def, Graph, GraphDim, Node, Op, Sym, TensorData, TensorType, Value, ValueId, check_ranges, check_sizes, infer, verify,
+};
 
 /// Most bytes of weights that [`parse`] makes up.
 const MAX_ZEROS: usize = 1 << 30;
@@ -102,7 +102,7 @@ impl Parser<'_> {
             ends.ok_or_else(|| cursor.error_at(start, format!("expected a range such as 1..32, found `{range}`")))?;
         let hint = if cursor.eat("hint") { Some(cursor.until(&[' '], "a size")?) } else { None };
         let dim = GraphDim { sym, min, max, hint };
-        check_dim(&dim).map_err(|what| cursor.error_at(start, what))?;
+        dim.check().map_err(|what| cursor.error_at(start, what))?;
         if dim.sym.as_str() != name || self.graph.dims.iter().any(|d| d.sym == dim.sym) {
             return Err(cursor.error_at(start, format!("`{name}` is not a symbol, or is declared twice")));
         }
@@ -149,7 +149,7 @@ impl Parser<'_> {
         cursor.expect(":")?;
         let ty = cursor.ty()?;
         let operands: Vec<&TensorType> = inputs.iter().map(|&id| self.graph.ty(id)).collect();
-        let op = attributes.op(&cursor, word, &operands, &ty)?;
+        let op = Op::read(word, attributes.of_node(&cursor, &operands, &ty))?;
         let source = match cursor.eat(";") {
             true if cursor.peek("\"") => cursor.quoted()?,
             true => cursor.tail().to_owned(),

@@ -4,7 +4,7 @@
 use aotfarm_protocol::DType;
 
 use aotfarm_ir::interp;
-use aotfarm_ir::{BinaryOp, BuildError, Builder, Def, Graph, Node, Op, ReduceOp, TensorData, TensorType, ValueId, infer};
+use aotfarm_ir::{BinaryOp, BuildError, Builder, Class, Def, Graph, Node, Op, ReduceOp, TensorData, TensorType, ValueId, infer};
 
 use super::constant::first_element;
 use super::rewrite::{Rewriter, rewrite};
@@ -48,7 +48,7 @@ fn uniform_result(r: &Rewriter<'_>, node: &Node, inputs: &[ValueId], ty: &Tensor
         | Op::Reduce { op: ReduceOp::Max | ReduceOp::Min | ReduceOp::Any | ReduceOp::All, .. } => Some(first),
         Op::Pad { value, .. } => (*value == first).then_some(first),
         Op::Concat { .. } => values.iter().all(|v| *v == Some(first)).then_some(first),
-        Op::Unary(_) | Op::Binary(_) | Op::Where | Op::Cast(_) => {
+        op if op.class() == Class::Pointwise => {
             let operands: Option<Vec<(DType, f64)>> =
                 inputs.iter().zip(values).map(|(id, value)| Some((r.ty(*id).dtype, value?))).collect();
             scalar_result(&node.op, &operands?, ty.dtype)
@@ -100,8 +100,7 @@ fn evaluate(r: &mut Rewriter<'_>, node: &Node, inputs: &[ValueId], ty: &TensorTy
     let known = |id: &ValueId| match r.graph().value(*id).def {
         Def::Weight(_) => true,
         Def::Node(n) => {
-            matches!(r.graph().nodes[n].op, Op::Iota { .. } | Op::Full { .. })
-                && bytes_of(r.ty(*id)).is_some_and(|bytes| bytes <= SMALL_BYTES)
+            r.graph().nodes[n].op.class() == Class::Source && bytes_of(r.ty(*id)).is_some_and(|bytes| bytes <= SMALL_BYTES)
         }
         Def::Input(_) => false,
     };

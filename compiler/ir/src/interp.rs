@@ -1,19 +1,12 @@
-//! The reference interpreter: every operator of the IR in plain Rust, in f64, for tests and as the measure of what kernels compute.
+//! The reference interpreter: runs a graph in plain Rust, in f64, for tests and as the measure of what kernels compute.
 //!
 //! Floating-point values are held in f64 between nodes and rounded to their type only by casts and at the outputs, so a result is as
 //! good as the same model evaluated in float64. Integers wrap on overflow, as in torch.
 
-mod data;
-mod pointwise;
-mod product;
-mod rows;
-mod tensor;
-mod views;
+use crate::array::Array;
+use crate::{Bindings, Def, EvalError, Expr, Graph, Node, ValueId};
 
-use crate::{Bindings, Def, EvalError, Expr, Graph, Node, Op, ValueId};
-use data::Array;
-
-pub use tensor::{Case, CaseError, Tensor};
+pub use crate::tensor::{Case, CaseError, Tensor};
 
 /// Most elements of one value: 16 GiB of f64.
 const MAX_ELEMENTS: usize = 1 << 31;
@@ -187,34 +180,9 @@ impl Run<'_> {
 
     fn node(&self, node: &Node, x: &[&Array]) -> Result<Array, InterpError> {
         let shape = self.shape(node.output)?;
-        let name = &self.graph.value(node.output).name;
-        let error =
-            |what| InterpError::Node { node: if node.source.is_empty() { name.clone() } else { node.source.clone() }, what };
-        Ok(match &node.op {
-            Op::Unary(op) => pointwise::unary(*op, x[0]),
-            Op::Binary(op) => pointwise::binary(*op, x[0], x[1], &shape).map_err(error)?,
-            Op::Where => pointwise::select(x[0], x[1], x[2], &shape),
-            Op::Cast(dtype) => x[0].cast(*dtype),
-            Op::Conv { window, groups } => product::conv(x[0], x[1], x.get(2).copied(), window, *groups as usize, &shape),
-            Op::BatchNorm { eps } => rows::batch_norm(x, *eps),
-            Op::Pool { op, window } => rows::pool(*op, x[0], window, &shape),
-            Op::AdaptiveAvgPool { .. } => rows::adaptive_avg_pool(x[0], &shape),
-            Op::Linear => product::linear(x[0], x[1], x.get(2).copied(), &shape),
-            Op::MatMul => product::matmul(x[0], x[1], &shape),
-            Op::Attention { scale, causal } => product::attention(x, *scale, *causal, &shape),
-            Op::Softmax { axis } => rows::softmax(x[0], *axis),
-            Op::LayerNorm { axes, eps } => rows::layer_norm(x, *axes, *eps),
-            Op::Reduce { op, axes, .. } => rows::reduce(*op, x[0], axes, &shape).map_err(error)?,
-            Op::Reshape { .. } => x[0].reshaped(&shape),
-            Op::Permute { axes } => x[0].permuted(axes),
-            Op::Expand { .. } => x[0].broadcast_to(&shape),
-            Op::Slice { axis, start, step, .. } => views::slice(x[0], *axis, self.size(start, name)?, *step as usize, &shape),
-            Op::Concat { axis } => views::concat(x, *axis, &shape),
-            Op::Pad { pads, value } => views::pad(x[0], pads, *value, &shape),
-            Op::Take { axis } => views::take(x[0], x[1], *axis, &shape).map_err(error)?,
-            Op::GatherElements { axis } => views::gather_elements(x[0], x[1], *axis).map_err(error)?,
-            Op::Iota { start, step, dtype, .. } => views::iota(*start, *step, *dtype, shape[0]),
-            Op::Full { value, dtype, .. } => views::full(*value, *dtype, &shape),
+        node.op.evaluate(x, &shape, &self.bindings).map_err(|what| {
+            let node = if node.source.is_empty() { &self.graph.value(node.output).name } else { &node.source };
+            InterpError::Node { node: node.clone(), what }
         })
     }
 }

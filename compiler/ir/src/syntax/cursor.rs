@@ -7,32 +7,32 @@ use aotfarm_protocol::DType;
 use super::{TextError, is_plain};
 use crate::{Expr, TensorType};
 
-pub(super) struct Cursor<'a> {
+pub(crate) struct Cursor<'a> {
     line: &'a str,
     number: usize,
     at: usize,
 }
 
 impl<'a> Cursor<'a> {
-    pub(super) fn new(line: &'a str, number: usize) -> Self {
+    pub(crate) fn new(line: &'a str, number: usize) -> Self {
         Self { line, number, at: 0 }
     }
 
-    pub(super) fn error(&self, what: impl Into<String>) -> TextError {
+    pub(crate) fn error(&self, what: impl Into<String>) -> TextError {
         self.error_at(self.at, what)
     }
 
-    pub(super) fn error_at(&self, at: usize, what: impl Into<String>) -> TextError {
+    pub(crate) fn error_at(&self, at: usize, what: impl Into<String>) -> TextError {
         TextError { line: self.number, column: self.line[..at].chars().count() + 1, what: what.into() }
     }
 
     /// The byte offset of the next token, for [`Cursor::error_at`].
-    pub(super) fn mark(&mut self) -> usize {
+    pub(crate) fn mark(&mut self) -> usize {
         self.space();
         self.at
     }
 
-    pub(super) fn rest(&self) -> &'a str {
+    pub(crate) fn rest(&self) -> &'a str {
         &self.line[self.at..]
     }
 
@@ -40,12 +40,12 @@ impl<'a> Cursor<'a> {
         self.at = self.line.len() - self.rest().trim_start().len();
     }
 
-    pub(super) fn peek(&mut self, token: &str) -> bool {
+    pub(crate) fn peek(&mut self, token: &str) -> bool {
         self.space();
         self.rest().starts_with(token)
     }
 
-    pub(super) fn eat(&mut self, token: &str) -> bool {
+    pub(crate) fn eat(&mut self, token: &str) -> bool {
         let found = self.peek(token);
         if found {
             self.at += token.len();
@@ -53,11 +53,11 @@ impl<'a> Cursor<'a> {
         found
     }
 
-    pub(super) fn expect(&mut self, token: &str) -> Result<(), TextError> {
+    pub(crate) fn expect(&mut self, token: &str) -> Result<(), TextError> {
         if self.eat(token) { Ok(()) } else { Err(self.error(format!("expected `{token}`"))) }
     }
 
-    pub(super) fn end(&mut self) -> Result<(), TextError> {
+    pub(crate) fn end(&mut self) -> Result<(), TextError> {
         self.space();
         if self.rest().is_empty() { Ok(()) } else { Err(self.error("unexpected text")) }
     }
@@ -70,21 +70,21 @@ impl<'a> Cursor<'a> {
     }
 
     /// A word of letters, digits and `_`.
-    pub(super) fn word(&mut self) -> Result<&'a str, TextError> {
+    pub(crate) fn word(&mut self) -> Result<&'a str, TextError> {
         self.space();
         let word = self.take_while(|c| c.is_ascii_alphanumeric() || c == '_');
         if word.is_empty() { Err(self.error("expected a word")) } else { Ok(word) }
     }
 
     /// The rest of the line, without surrounding space.
-    pub(super) fn tail(&mut self) -> &'a str {
+    pub(crate) fn tail(&mut self) -> &'a str {
         let tail = self.rest().trim();
         self.at = self.line.len();
         tail
     }
 
     /// A plain or quoted name.
-    pub(super) fn name(&mut self) -> Result<String, TextError> {
+    pub(crate) fn name(&mut self) -> Result<String, TextError> {
         self.space();
         if self.rest().starts_with('"') {
             return self.quoted();
@@ -94,7 +94,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// `%name`.
-    pub(super) fn value(&mut self) -> Result<String, TextError> {
+    pub(crate) fn value(&mut self) -> Result<String, TextError> {
         self.expect("%")?;
         if self.rest().starts_with(char::is_whitespace) {
             return Err(self.error("expected a name"));
@@ -103,7 +103,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// A string as `{:?}` prints it.
-    pub(super) fn quoted(&mut self) -> Result<String, TextError> {
+    pub(crate) fn quoted(&mut self) -> Result<String, TextError> {
         self.expect("\"")?;
         let mut text = String::new();
         loop {
@@ -141,7 +141,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// Text up to one of `ends` outside of brackets, parsed.
-    pub(super) fn until<T: FromStr>(&mut self, ends: &[char], what: &str) -> Result<T, TextError>
+    pub(crate) fn until<T: FromStr>(&mut self, ends: &[char], what: &str) -> Result<T, TextError>
     where
         T::Err: ToString,
     {
@@ -152,7 +152,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// Text up to one of `ends` outside of brackets.
-    pub(super) fn until_text(&mut self, ends: &[char]) -> &'a str {
+    pub(crate) fn until_text(&mut self, ends: &[char]) -> &'a str {
         let text = self.rest();
         let mut depth = 0usize;
         let end = text.char_indices().find(|&(_, c)| {
@@ -172,7 +172,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// `[a, b, …]`, each item read by `item`.
-    pub(super) fn list<T>(&mut self, mut item: impl FnMut(&mut Self) -> Result<T, TextError>) -> Result<Vec<T>, TextError> {
+    pub(crate) fn list<T>(&mut self, mut item: impl FnMut(&mut Self) -> Result<T, TextError>) -> Result<Vec<T>, TextError> {
         self.expect("[")?;
         let mut items = Vec::new();
         if self.eat("]") {
@@ -188,7 +188,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// `f32[batch, 3]`.
-    pub(super) fn ty(&mut self) -> Result<TensorType, TextError> {
+    pub(crate) fn ty(&mut self) -> Result<TensorType, TextError> {
         let start = self.mark();
         let dtype: DType = self.word()?.parse().map_err(|e: String| self.error_at(start, e))?;
         let shape = self.list(|c| c.until::<Expr>(&[',', ']'], "a size"))?;

@@ -103,7 +103,7 @@ impl Tensor {
 }
 
 /// Elements of a floating-point type.
-pub(super) fn floats(dtype: DType, data: &[u8]) -> Vec<f64> {
+pub(crate) fn floats(dtype: DType, data: &[u8]) -> Vec<f64> {
     match dtype {
         DType::F16 => data.as_chunks().0.iter().map(|b| f16::from_le_bytes(*b).to_f64()).collect(),
         DType::Bf16 => data.as_chunks().0.iter().map(|b| bf16::from_le_bytes(*b).to_f64()).collect(),
@@ -113,7 +113,7 @@ pub(super) fn floats(dtype: DType, data: &[u8]) -> Vec<f64> {
 }
 
 /// Elements of an integer type or Bool.
-pub(super) fn integers(dtype: DType, data: &[u8]) -> Vec<i64> {
+pub(crate) fn integers(dtype: DType, data: &[u8]) -> Vec<i64> {
     match dtype {
         DType::I8 => data.iter().map(|&b| i64::from(b as i8)).collect(),
         DType::U8 => data.iter().map(|&b| i64::from(b)).collect(),
@@ -124,7 +124,7 @@ pub(super) fn integers(dtype: DType, data: &[u8]) -> Vec<i64> {
     }
 }
 
-pub(super) fn float_bytes(dtype: DType, values: &[f64]) -> Vec<u8> {
+pub(crate) fn float_bytes(dtype: DType, values: &[f64]) -> Vec<u8> {
     match dtype {
         DType::F16 => values.iter().flat_map(|&v| f16::from_f64(v).to_le_bytes()).collect(),
         DType::Bf16 => values.iter().flat_map(|&v| bf16::from_f64(v).to_le_bytes()).collect(),
@@ -133,7 +133,7 @@ pub(super) fn float_bytes(dtype: DType, values: &[f64]) -> Vec<u8> {
     }
 }
 
-pub(super) fn integer_bytes(dtype: DType, values: &[i64]) -> Vec<u8> {
+pub(crate) fn integer_bytes(dtype: DType, values: &[i64]) -> Vec<u8> {
     values.iter().flat_map(|v| v.to_le_bytes().into_iter().take(dtype.size())).collect()
 }
 

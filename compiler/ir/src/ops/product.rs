@@ -1,9 +1,187 @@
 //! Matrix products, and the convolutions and attention made of them.
 
+use aotfarm_protocol::DType;
 use rayon::prelude::*;
 
-use super::data::{Array, Data};
-use crate::Window;
+use super::normalisation::softmax_row;
+use super::rules::{broadcast, ensure, float, like, rank4, same_dtype};
+use super::{Group, Op, Window, foreign};
+use crate::array::{Array, Data};
+use crate::syntax::{NodeText, TextError};
+use crate::types::{TensorType, shape_text};
+use crate::{Bindings, Expr, MAX_SIZE};
+
+pub(super) struct Product;
+
+impl Group for Product {
+    fn name(&self, op: &Op) -> &'static str {
+        match op {
+            Op::Conv { .. } => "conv",
+            Op::Linear => "linear",
+            Op::MatMul => "matmul",
+            Op::Attention { .. } => "attention",
+            _ => foreign(op),
+        }
+    }
+
+    fn arity(&self, op: &Op) -> (usize, usize) {
+        match op {
+            Op::Conv { .. } | Op::Linear => (2, 3),
+            Op::MatMul => (2, 2),
+            Op::Attention { .. } => (3, 4),
+            _ => foreign(op),
+        }
+    }
+
+    fn infer(&self, op: &Op, operands: &[&TensorType]) -> Result<TensorType, String> {
+        match op {
+            Op::Conv { window, groups } => conv_type(operands, window, *groups),
+            Op::Linear => linear_type(operands),
+            Op::MatMul => matmul_type(operands),
+            Op::Attention { .. } => attention_type(operands),
+            _ => foreign(op),
+        }
+    }
+
+    fn multiply_adds(&self, op: &Op, operands: &[&TensorType], result: &TensorType) -> Expr {
+        let shape = |operand: usize| operands[operand].shape.as_slice();
+        let results = result.elements();
+        match op {
+            Op::Conv { .. } => results * shape(1)[1..].iter().product::<Expr>(),
+            Op::Linear => results * &shape(1)[1],
+            Op::MatMul => results * shape(0).last().cloned().unwrap_or_else(Expr::zero),
+            Op::Attention { .. } => {
+                // query keyᵀ takes E, and the product with value S multiply-adds for each of their results.
+                let [.., s, v] = shape(2) else { return Expr::zero() };
+                let [.., e] = shape(0) else { return Expr::zero() };
+                let rows = results.div_exact(v).unwrap_or_else(Expr::zero);
+                rows * s * (e + v)
+            }
+            _ => foreign(op),
+        }
+    }
+
+    fn attributes(&self, op: &Op) -> Vec<String> {
+        match op {
+            Op::Conv { window, groups } => {
+                let mut attributes = window.attributes();
+                if *groups != 1 {
+                    attributes.push(format!("groups={groups}"));
+                }
+                attributes
+            }
+            Op::Attention { scale, causal } => {
+                let mut attributes = vec![format!("scale={scale:?}")];
+                if *causal {
+                    attributes.push("causal".to_owned());
+                }
+                attributes
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn read(&self, name: &str, node: &mut NodeText<'_>) -> Result<Option<Op>, TextError> {
+        Ok(Some(match name {
+            "conv" => {
+                let kernel = node.operands.get(1).and_then(|w| match w.shape.as_slice() {
+                    [_, _, h, w] => Some([h.as_const()?, w.as_const()?]),
+                    _ => None,
+                });
+                let kernel = kernel
+                    .ok_or_else(|| node.error("the second operand of `conv` must be a weight of type [O, C/groups, KH, KW]"))?;
+                Op::Conv { window: Window::read(kernel, node)?, groups: node.int("groups", Some(1))? }
+            }
+            "linear" => Op::Linear,
+            "matmul" => Op::MatMul,
+            "attention" => Op::Attention { scale: node.float("scale")?, causal: node.flag("causal")? },
+            _ => return Ok(None),
+        }))
+    }
+
+    fn evaluate(&self, op: &Op, x: &[&Array], shape: &[usize], _: &Bindings) -> Result<Array, String> {
+        Ok(match op {
+            Op::Conv { window, groups } => conv(x[0], x[1], x.get(2).copied(), window, *groups as usize, shape),
+            Op::Linear => linear(x[0], x[1], x.get(2).copied(), shape),
+            Op::MatMul => matmul(x[0], x[1], shape),
+            Op::Attention { scale, causal } => attention(x, *scale, *causal, shape),
+            _ => foreign(op),
+        })
+    }
+}
+
+fn conv_type(inputs: &[&TensorType], window: &Window, groups: i64) -> Result<TensorType, String> {
+    float(inputs)?;
+    rank4(&inputs[0].shape)?;
+    let [o, per_group, kh, kw] = inputs[1].shape.as_slice() else {
+        return Err("the weight must have the shape [O, C/groups, KH, KW]".into());
+    };
+    window.check()?;
+    let kernel = [kh.as_const(), kw.as_const()];
+    ensure(kernel == window.kernel.map(Some), || format!("a window of {:?} for a weight of [{kh}, {kw}]", window.kernel))?;
+    ensure((1..=MAX_SIZE).contains(&groups), || format!("{groups} groups"))?;
+    let x = &inputs[0].shape;
+    ensure(x[1] == per_group * groups, || {
+        format!("x has {} channels, but the weight expects {per_group} in each of {groups} groups", x[1])
+    })?;
+    ensure(o.as_const().is_some_and(|o| o % groups == 0), || format!("{o} output channels do not divide into {groups} groups"))?;
+    bias(inputs.get(2), o)?;
+    let [h, w] = window.slide(x);
+    Ok(TensorType { dtype: inputs[0].dtype, shape: vec![x[0].clone(), o.clone(), h, w] })
+}
+
+/// The bias of `n` outputs.
+fn bias(operand: Option<&&TensorType>, n: &Expr) -> Result<(), String> {
+    ensure(operand.is_none_or(|b| b.shape == [n.clone()]), || format!("the bias must have the shape [{n}]"))
+}
+
+fn linear_type(operands: &[&TensorType]) -> Result<TensorType, String> {
+    float(operands)?;
+    let x = operands[0].shape.as_slice();
+    ensure(!x.is_empty(), || "x must have at least 1 dimension".into())?;
+    let [n, k] = operands[1].shape.as_slice() else { return Err("the weight must have the shape [N, K]".into()) };
+    let last = x.len() - 1;
+    ensure(x[last] == *k, || format!("x has {} features, but the weight expects {k}", x[last]))?;
+    bias(operands.get(2), n)?;
+    Ok(like(operands, &[&x[..last], std::slice::from_ref(n)].concat()))
+}
+
+fn matmul_type(operands: &[&TensorType]) -> Result<TensorType, String> {
+    same_dtype(operands)?;
+    ensure(operands[0].dtype != DType::Bool, || "operands must be numeric".into())?;
+    let (a_lead, [m, k]) = matrix(operands[0], "a")?;
+    let (b_lead, [k2, n]) = matrix(operands[1], "b")?;
+    ensure(k == k2, || format!("a has {k} columns, but b has {k2} rows"))?;
+    let mut shape = broadcast(a_lead, b_lead)?;
+    shape.extend([m.clone(), n.clone()]);
+    Ok(like(operands, &shape))
+}
+
+fn matrix<'a>(ty: &'a TensorType, name: &str) -> Result<(&'a [Expr], &'a [Expr; 2]), String> {
+    ty.shape.split_last_chunk().ok_or_else(|| format!("{name} must have at least 2 dimensions"))
+}
+
+fn attention_type(inputs: &[&TensorType]) -> Result<TensorType, String> {
+    float(&inputs[..3])?;
+    let (q_lead, [l, e]) = matrix(inputs[0], "query")?;
+    let (k_lead, [s, e2]) = matrix(inputs[1], "key")?;
+    let (v_lead, [s2, v]) = matrix(inputs[2], "value")?;
+    ensure(e == e2, || format!("query has {e} features, but key has {e2}"))?;
+    ensure(s == s2, || format!("key has {s} positions, but value has {s2}"))?;
+    let mut scores = broadcast(&broadcast(q_lead, k_lead)?, v_lead)?;
+    let mut shape = scores.clone();
+    scores.extend([l.clone(), s.clone()]);
+    shape.extend([l.clone(), v.clone()]);
+    if let Some(mask) = inputs.get(3) {
+        ensure(mask.dtype == DType::Bool || mask.dtype == inputs[0].dtype, || {
+            format!("the mask must be bool or {}, not {}", inputs[0].dtype, mask.dtype)
+        })?;
+        ensure(broadcast(&mask.shape, &scores).is_ok_and(|b| b == scores), || {
+            format!("the mask {} does not broadcast to {}", shape_text(&mask.shape), shape_text(&scores))
+        })?;
+    }
+    Ok(TensorType { dtype: inputs[0].dtype, shape })
+}
 
 /// A matrix inside a slice: row and column strides in elements.
 #[derive(Clone, Copy)]
@@ -61,7 +239,7 @@ fn gemm(alpha: f64, a: Matrix<'_>, b: Matrix<'_>, c: &mut [f64]) {
 const BLOCK: usize = 1 << 18;
 
 /// Cross-correlation, image by image: blocks of output pixels in parallel, each as im2col and one product per group.
-pub(super) fn conv(x: &Array, weight: &Array, bias: Option<&Array>, window: &Window, groups: usize, shape: &[usize]) -> Array {
+fn conv(x: &Array, weight: &Array, bias: Option<&Array>, window: &Window, groups: usize, shape: &[usize]) -> Array {
     let [n, o, oh, ow] = [shape[0], shape[1], shape[2], shape[3]];
     let (c, k) = (x.shape[1] / groups, weight.shape[1..].iter().product::<usize>());
     let (pixels, rows) = (oh * ow, o / groups);
@@ -133,7 +311,7 @@ fn im2col(x: &[f64], [c, height, width]: [usize; 3], window: &Window, ow: usize,
 }
 
 /// `x weightᵀ + bias` over the last dimension.
-pub(super) fn linear(x: &Array, weight: &Array, bias: Option<&Array>, shape: &[usize]) -> Array {
+fn linear(x: &Array, weight: &Array, bias: Option<&Array>, shape: &[usize]) -> Array {
     let [n, k] = [weight.shape[0], weight.shape[1]];
     let m = shape[..shape.len() - 1].iter().product::<usize>();
     let mut out = vec![0.0; m * n];
@@ -156,7 +334,7 @@ fn rows_per_job(rows: usize) -> usize {
 }
 
 /// The product of the last two dimensions; leading ones broadcast to those of `shape`.
-pub(super) fn matmul(a: &Array, b: &Array, shape: &[usize]) -> Array {
+fn matmul(a: &Array, b: &Array, shape: &[usize]) -> Array {
     let lead = &shape[..shape.len() - 2];
     let [m, k] = [a.shape[a.shape.len() - 2], a.shape[a.shape.len() - 1]];
     let n = b.shape[b.shape.len() - 1];
@@ -193,7 +371,7 @@ pub(super) fn matmul(a: &Array, b: &Array, shape: &[usize]) -> Array {
 }
 
 /// Scaled dot-product attention; `inputs` are query, key, value and perhaps a mask.
-pub(super) fn attention(inputs: &[&Array], scale: f64, causal: bool, shape: &[usize]) -> Array {
+fn attention(inputs: &[&Array], scale: f64, causal: bool, shape: &[usize]) -> Array {
     let lead = &shape[..shape.len() - 2];
     let last = |x: &Array, back: usize| x.shape[x.shape.len() - back];
     let [l, e, s, v] = [last(inputs[0], 2), last(inputs[0], 1), last(inputs[1], 2), last(inputs[2], 1)];
@@ -223,7 +401,7 @@ pub(super) fn attention(inputs: &[&Array], scale: f64, causal: bool, shape: &[us
                 // A position that may see nothing attends to nothing, as in torch.
                 row.fill(0.0);
             } else {
-                super::rows::softmax_row(row);
+                softmax_row(row);
             }
         }
         gemm(1.0, Matrix::new(&scores, l, s), Matrix::new(&value.f()[head * s * v..][..s * v], s, v), out);

@@ -1,27 +1,28 @@
-//! Values between nodes: all floating-point types are held in f64 (and rounded only by casts and at the outputs), integers and Bool in i64.
+//! Values that operators compute with: all floating-point types are held in f64 (and rounded only by casts and at the outputs),
+//! integers and Bool in i64.
 
 use aotfarm_protocol::DType;
 use half::{bf16, f16};
 use std::sync::Arc;
 
-use super::tensor::{Tensor, float_bytes, floats, integer_bytes, integers};
+use crate::tensor::{Tensor, float_bytes, floats, integer_bytes, integers};
 
 #[derive(Debug, Clone)]
-pub(super) enum Data {
+pub(crate) enum Data {
     Float(Arc<Vec<f64>>),
     Int(Arc<Vec<i64>>),
 }
 
 /// A value with its sizes known.
 #[derive(Debug, Clone)]
-pub(super) struct Array {
-    pub(super) dtype: DType,
-    pub(super) shape: Vec<usize>,
-    pub(super) data: Data,
+pub(crate) struct Array {
+    pub(crate) dtype: DType,
+    pub(crate) shape: Vec<usize>,
+    pub(crate) data: Data,
 }
 
 impl Array {
-    pub(super) fn from_bytes(dtype: DType, shape: &[usize], bytes: &[u8]) -> Self {
+    pub(crate) fn from_bytes(dtype: DType, shape: &[usize], bytes: &[u8]) -> Self {
         if dtype.is_float() {
             Self::float(dtype, shape, floats(dtype, bytes))
         } else {
@@ -29,13 +30,13 @@ impl Array {
         }
     }
 
-    pub(super) fn float(dtype: DType, shape: &[usize], values: Vec<f64>) -> Self {
+    pub(crate) fn float(dtype: DType, shape: &[usize], values: Vec<f64>) -> Self {
         debug_assert_eq!(values.len(), shape.iter().product::<usize>());
         Self { dtype, shape: shape.to_vec(), data: Data::Float(Arc::new(values)) }
     }
 
     /// Values are wrapped to the element type.
-    pub(super) fn int(dtype: DType, shape: &[usize], mut values: Vec<i64>) -> Self {
+    pub(crate) fn int(dtype: DType, shape: &[usize], mut values: Vec<i64>) -> Self {
         debug_assert_eq!(values.len(), shape.iter().product::<usize>());
         if dtype != DType::I64 {
             values.iter_mut().for_each(|v| *v = wrap(dtype, *v));
@@ -43,7 +44,7 @@ impl Array {
         Self { dtype, shape: shape.to_vec(), data: Data::Int(Arc::new(values)) }
     }
 
-    pub(super) fn to_tensor(&self) -> Tensor {
+    pub(crate) fn to_tensor(&self) -> Tensor {
         let data = match &self.data {
             Data::Float(values) => float_bytes(self.dtype, values),
             Data::Int(values) => integer_bytes(self.dtype, values),
@@ -52,7 +53,7 @@ impl Array {
     }
 
     /// The values of a floating-point array; the shape rules have made sure that it is one.
-    pub(super) fn f(&self) -> &[f64] {
+    pub(crate) fn f(&self) -> &[f64] {
         match &self.data {
             Data::Float(values) => values,
             Data::Int(_) => unreachable!("the shape rules ask for a floating-point operand"),
@@ -60,26 +61,26 @@ impl Array {
     }
 
     /// The values of an integer or Bool array; the shape rules have made sure that it is one.
-    pub(super) fn i(&self) -> &[i64] {
+    pub(crate) fn i(&self) -> &[i64] {
         match &self.data {
             Data::Int(values) => values,
             Data::Float(_) => unreachable!("the shape rules ask for an integer operand"),
         }
     }
 
-    pub(super) fn reshaped(&self, shape: &[usize]) -> Self {
+    pub(crate) fn reshaped(&self, shape: &[usize]) -> Self {
         Self { dtype: self.dtype, shape: shape.to_vec(), data: self.data.clone() }
     }
 
     /// The array read with other strides (in elements) from `offset`.
-    pub(super) fn strided(&self, shape: &[usize], strides: &[isize], offset: usize) -> Self {
+    pub(crate) fn strided(&self, shape: &[usize], strides: &[isize], offset: usize) -> Self {
         match &self.data {
             Data::Float(values) => Self::float(self.dtype, shape, strided(values, shape, strides, offset)),
             Data::Int(values) => Self::int(self.dtype, shape, strided(values, shape, strides, offset)),
         }
     }
 
-    pub(super) fn permuted(&self, axes: &[usize]) -> Self {
+    pub(crate) fn permuted(&self, axes: &[usize]) -> Self {
         if axes.iter().enumerate().all(|(i, &a)| i == a) {
             return self.clone();
         }
@@ -88,7 +89,7 @@ impl Array {
         self.strided(&shape, &axes.iter().map(|&a| strides[a]).collect::<Vec<_>>(), 0)
     }
 
-    pub(super) fn broadcast_to(&self, shape: &[usize]) -> Self {
+    pub(crate) fn broadcast_to(&self, shape: &[usize]) -> Self {
         if self.shape == shape {
             return self.clone();
         }
@@ -99,7 +100,7 @@ impl Array {
         self.strided(shape, &strides, 0)
     }
 
-    pub(super) fn cast(&self, dtype: DType) -> Self {
+    pub(crate) fn cast(&self, dtype: DType) -> Self {
         let shape = &self.shape;
         match (&self.data, dtype.is_float()) {
             (Data::Float(values), true) => Self::float(dtype, shape, values.iter().map(|&v| round(dtype, v)).collect()),
@@ -114,7 +115,7 @@ impl Array {
 }
 
 /// A number as the nearest of a floating-point type.
-pub(super) fn round(dtype: DType, value: f64) -> f64 {
+pub(crate) fn round(dtype: DType, value: f64) -> f64 {
     match dtype {
         DType::F16 => f16::from_f64(value).to_f64(),
         DType::Bf16 => bf16::from_f64(value).to_f64(),
@@ -135,7 +136,7 @@ fn wrap(dtype: DType, value: i64) -> i64 {
 }
 
 /// Row-major strides in elements.
-pub(super) fn strides(shape: &[usize]) -> Vec<isize> {
+pub(crate) fn strides(shape: &[usize]) -> Vec<isize> {
     let mut strides = vec![1isize; shape.len()];
     for i in (1..shape.len()).rev() {
         strides[i - 1] = strides[i] * shape[i] as isize;
@@ -174,4 +175,14 @@ fn strided<T: Copy>(values: &[T], shape: &[usize], strides: &[isize], offset: us
             index[axis] = 0;
         }
     }
+}
+
+/// The larger; NaN if either is.
+pub(crate) fn larger(a: f64, b: f64) -> f64 {
+    if a.is_nan() || b.is_nan() { f64::NAN } else { a.max(b) }
+}
+
+/// The smaller; NaN if either is.
+pub(crate) fn smaller(a: f64, b: f64) -> f64 {
+    if a.is_nan() || b.is_nan() { f64::NAN } else { a.min(b) }
 }
