@@ -1,7 +1,5 @@
 //! What shape rules of several groups ask of their operands.
 
-use aotfarm_protocol::DType;
-
 use crate::types::{MAX_RANK, TensorType, shape_text};
 use crate::{Expr, GraphDim};
 
