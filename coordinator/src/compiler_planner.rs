@@ -115,7 +115,7 @@ impl Variant {
     fn outline(&self) -> VariantOutline {
         let task = |(point, task, calls): &(Bindings, TuningTask, u32)| TaskOutline {
             key: task.key(),
-            kin: task.kin(),
+            kin: task.core(),
             likeness: task.likeness(),
             title: title(task),
             point: named(point),
@@ -271,15 +271,15 @@ impl Blueprint for CompiledModel {
     }
 
     fn alike(&self, task: TaskRef, family: &str, params: &Params) -> Option<CandidateOutline> {
-        let alike = candidate::alike(self.task(task), family, params)?;
-        Some(self.memo().add(alike))
+        let transferred = candidate::transfer(self.task(task), family, params)?;
+        Some(self.memo().add(transferred))
     }
 
     fn siblings(&self, task: TaskRef, candidate: &CandidateOutline) -> Vec<CandidateOutline> {
         let of = self.memo().candidate(candidate.id).clone();
-        let siblings = of.siblings(self.task(task));
+        let of_unit = of.same_unit(self.task(task));
         let mut memo = self.memo();
-        siblings.into_iter().map(|c| memo.add(c)).collect()
+        of_unit.into_iter().map(|c| memo.add(c)).collect()
     }
 
     fn reference(&self, task: TaskRef) -> CandidateOutline {

@@ -4,8 +4,9 @@ use aotfarm_protocol::{
     Accuracy, DType, Digest, KernelCall, Lattice, MeasureProtocol, MeasureSpec, Operand, OperandRole, Values,
 };
 
+use crate::candidate::Candidate;
 use crate::task::TuningTask;
-use crate::{Candidate, title};
+use crate::title::title;
 use aotfarm_ir::{BinaryOp, UnaryOp};
 use aotfarm_plan::spec::{
     AttentionSpec, EpilogueStep, Index, KernelKind, KernelSpec, Layout, LoopNest, Math, Scalar, TensorSpec,
