@@ -86,7 +86,7 @@ impl Variant {
     fn outline(&self) -> VariantOutline {
         let task = |(point, task, calls): &(Bindings, TuningTask, u32)| TaskOutline {
             key: task.key(),
-            core: task.kin(),
+            core: task.core(),
             likeness: task.likeness(),
             title: title(task),
             point: named(point),
@@ -215,13 +215,13 @@ impl SearchSpace for CompiledModel {
     }
 
     fn transfer(&self, task: TaskRef, family: &str, params: &Params) -> Option<CandidateOutline> {
-        let transferred = candidate::alike(self.task(task), family, params)?;
+        let transferred = candidate::transfer(self.task(task), family, params)?;
         Some(self.memo().add(transferred))
     }
 
     fn of_same_unit(&self, task: TaskRef, candidate: &CandidateOutline) -> Vec<CandidateOutline> {
         let candidate = self.memo().candidate(candidate.id).clone();
-        let of_same_unit = candidate.siblings(self.task(task));
+        let of_same_unit = candidate.same_unit(self.task(task));
         let mut memo = self.memo();
         of_same_unit.into_iter().map(|c| memo.add(c)).collect()
     }

@@ -22,7 +22,7 @@ mod bed;
 
 const ABI: &str = aotfarm_abi::kernel::AOTK_H;
 const CUDA_ABI: &str = aotfarm_abi::kernel::AOTK_CUH;
-const CUDA_TOOLS: &str = include_str!("../../compiler/kernels/cuda/tools.cu");
+const CUDA_TOOLS: &str = include_str!("../../compiler/kernels/include/cuda/tools.cu");
 
 const TESTS: &[Test<Bed>] = &[
     ("equal_sources_give_equal_objects", |bed| equal_sources_give_equal_objects(bed).boxed()),

@@ -22,7 +22,7 @@ use bed::{Blobs, Test};
 mod bed;
 
 const ABI: &str = aotfarm_abi::kernel::AOTK_CUH;
-const TOOLS: &str = include_str!("../../compiler/kernels/cuda/tools.cu");
+const TOOLS: &str = include_str!("../../compiler/kernels/include/cuda/tools.cu");
 
 const TESTS: &[Test<Bed>] = &[
     ("bad_candidates_cost_themselves_only", |bed| bad_candidates_cost_themselves_only(bed).boxed()),

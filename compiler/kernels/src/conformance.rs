@@ -2,11 +2,11 @@
 #![cfg(test)]
 
 use std::collections::{HashMap, HashSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use aotfarm_protocol::{DType, Target, TuneMode};
 
-use super::testing::{Built, Machine, check_on, random};
+use super::testing::{Built, Host, check_on, random};
 use super::{Candidate, FAMILIES, candidates, reference, title};
 use crate::task::TuningTask;
 use aotfarm_plan::spec::{GPU_CHANNELS, KernelKind, KernelSpec, Layout, Math, Size, TensorSpec};
@@ -58,7 +58,8 @@ pub fn task(
     TuningTask { spec, target, point: point.to_vec() }
 }
 
-/// Checks every family that supports a task against the oracle on it, and that at least the naive one does.
+/// Checks every family that supports a task against the oracle on it, and that at least the naive
+/// one does.
 pub fn conforms(tasks: &[TuningTask]) {
     let cases: Vec<_> = tasks.iter().enumerate().map(|(k, task)| (task.clone(), random(task, k as u64))).collect();
     conforms_on(&cases);
@@ -80,7 +81,8 @@ pub fn conforms_on(cases: &[(TuningTask, Vec<Vec<u8>>)]) {
     }
 }
 
-/// A task for the first CPU as one for another target. (The weights of convolutions differ; those have examples of their own.)
+/// A task for the first CPU as one for another target. (The weights of convolutions differ; those
+/// have examples of their own.)
 fn on_target(target: Target, task: &TuningTask, raw: &[Vec<u8>]) -> Option<(TuningTask, Vec<Vec<u8>>)> {
     let mut task = TuningTask { target, ..(task.target == Target::CPUS[0]).then(|| task.clone())? };
     match task.spec.kind {
@@ -210,18 +212,12 @@ fn the_last_layer_gives_f32() {
     conforms(&tasks);
 }
 
-fn golden_folder() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden")
-}
-
-/// Compares with a file below tests/golden, or writes it when BLESS is set.
-fn golden(name: &str, text: &str) {
-    let path = golden_folder().join(name);
+/// Compares with a file, or writes it when BLESS is set.
+fn golden(path: &Path, text: &str) {
     if std::env::var_os("BLESS").is_some() {
-        std::fs::create_dir_all(path.parent().expect("a folder")).expect("the folder can be made");
-        std::fs::write(&path, text).expect("the golden file can be written");
+        std::fs::write(path, text).expect("the golden file can be written");
     }
-    let want = std::fs::read_to_string(&path).unwrap_or_default();
+    let want = std::fs::read_to_string(path).unwrap_or_default();
     assert!(
         want == text,
         "{} is not what is made now; if that is meant, run again with BLESS=1 and look at the difference",
@@ -229,7 +225,8 @@ fn golden(name: &str, text: &str) {
     );
 }
 
-/// The source without the headers, which have files of their own, and without the digest in the symbol, which they are part of.
+/// The source without the headers, which have files of their own, and without the digest in the
+/// symbol, which they are part of.
 fn body(candidate: &Candidate) -> String {
     let symbol = &candidate.source.symbol;
     let named = symbol.rsplit_once('_').expect("a digest ends the symbol").0;
@@ -241,15 +238,57 @@ fn body(candidate: &Candidate) -> String {
     kept.join("\n") + "\n"
 }
 
+/// A folder of `families/` with a template, and what it holds.
+struct FamilyFolder {
+    path: PathBuf,
+    /// Names of files that begin with `golden`.
+    goldens: Vec<String>,
+}
+
+/// All folders with a template.
+fn family_folders() -> Vec<FamilyFolder> {
+    let families = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/families");
+    let entries = |folder: &Path| -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(folder).expect("the folder of families is there");
+        entries.map(|entry| entry.expect("a readable folder").path()).collect()
+    };
+    let folders = entries(&families).into_iter().chain(entries(&families.join("cuda"))).filter(|path| path.is_dir());
+    let mut all = Vec::new();
+    for path in folders {
+        let names: Vec<String> =
+            entries(&path).iter().filter_map(|file| Some(file.file_name()?.to_string_lossy().into_owned())).collect();
+        if names.iter().any(|name| name.ends_with(".j2")) {
+            let goldens = names.into_iter().filter(|name| name.starts_with("golden")).collect();
+            all.push(FamilyFolder { path, goldens });
+        }
+    }
+    all
+}
+
+/// The golden file of a family: `golden.c` in the folder of its name, or `golden_<family>.c` in one
+/// that it shares.
+fn golden_of(family: &str, target: Target, folders: &[FamilyFolder]) -> PathBuf {
+    let (extension, own) = match target {
+        Target::Cpu(_) => ("c", family),
+        Target::Cuda { .. } => ("cu", family.strip_prefix("cuda_").unwrap_or(family)),
+    };
+    let shared = format!("golden_{family}.{extension}");
+    if let Some(folder) = folders.iter().find(|folder| folder.goldens.contains(&shared)) {
+        return folder.path.join(shared);
+    }
+    let on_gpu = |folder: &FamilyFolder| folder.path.parent().is_some_and(|parent| parent.ends_with("cuda"));
+    let is_own = |folder: &&FamilyFolder| folder.path.ends_with(own) && on_gpu(folder) == (extension == "cu");
+    let folder = folders.iter().find(is_own);
+    let folder = folder.unwrap_or_else(|| panic!("{family} has no folder `{own}`, and none with an (empty) {shared}"));
+    folder.path.join(format!("golden.{extension}"))
+}
+
 #[test]
 fn every_family_and_template_has_a_golden_source() {
-    let kernels = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-    let mut templates: HashSet<String> = ["cpu", "cuda"]
-        .into_iter()
-        .flat_map(|folder| std::fs::read_dir(kernels.join(folder)).expect("the templates are there"))
-        .map(|entry| entry.expect("a readable folder").file_name().to_string_lossy().into_owned())
-        .filter(|name| name.ends_with(".j2"))
-        .collect();
+    let folders = family_folders();
+    let mut unread: HashSet<PathBuf> =
+        folders.iter().flat_map(|folder| folder.goldens.iter().map(|name| folder.path.join(name))).collect();
+    let mut unrendered: HashSet<&Path> = folders.iter().map(|folder| folder.path.as_path()).collect();
     for family in FAMILIES {
         let mut tasks = examples(Target::CPUS[0]).into_iter().chain(all_examples(GPU));
         let first = tasks.find(|task| family.supports(task).is_ok());
@@ -257,13 +296,13 @@ fn every_family_and_template_has_a_golden_source() {
         let params = family.enumerate(&task).into_iter().next().expect("a point");
         let candidate = Candidate::new(*family, &task, params);
         let name = family.id().split('@').next().expect("a name");
-        let extension = if task.target == GPU { "cu" } else { "c" };
-        golden(&format!("kernels/{name}.{extension}"), &body(&candidate));
-        // The first line says what it was rendered from.
-        templates
-            .retain(|template| !candidate.source.text.lines().next().is_some_and(|line| line.contains(&format!("/{template} "))));
+        let path = golden_of(name, task.target, &folders);
+        golden(&path, &body(&candidate));
+        unread.remove(&path);
+        unrendered.remove(path.parent().expect("a folder"));
     }
-    assert!(templates.is_empty(), "templates that no family renders: {templates:?}");
+    assert!(unrendered.is_empty(), "templates that no family renders: {unrendered:?}");
+    assert!(unread.is_empty(), "golden files of no family: {unread:?}");
 }
 
 #[test]
@@ -272,7 +311,7 @@ fn task_keys_change_only_on_purpose() {
     for task in examples(Target::CPUS[0]) {
         text.push_str(&format!("{} {}\n", task.key(), title(&task)));
     }
-    golden("task_keys.txt", &text);
+    golden(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/task_keys.txt"), &text);
 }
 
 #[test]
@@ -291,8 +330,8 @@ fn every_field_is_part_of_the_key() {
 #[test]
 fn all_units_compile_for_every_target_that_runs_here() {
     for target in Target::CPUS {
-        let Some(machine) = Machine::find(target) else { continue };
+        let Some(host) = Host::find(target) else { continue };
         let naive: Vec<Candidate> = examples(target).iter().map(reference).collect();
-        let _ = Built::new(&machine, target, &naive.iter().collect::<Vec<_>>());
+        let _ = Built::new(&host, target, &naive.iter().collect::<Vec<_>>());
     }
 }

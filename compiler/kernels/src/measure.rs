@@ -4,8 +4,9 @@ use aotfarm_protocol::{
     Accuracy, DType, Digest, KernelCall, Lattice, MeasureProtocol, MeasureSpec, Operand, OperandRole, Values,
 };
 
+use crate::candidate::Candidate;
 use crate::task::TuningTask;
-use crate::{Candidate, title};
+use crate::title::title;
 use aotfarm_ir::{BinaryOp, Domain};
 use aotfarm_plan::spec::{
     AttentionSpec, EpilogueStep, Index, KernelKind, KernelSpec, Layout, LoopNest, Math, Scalar, TensorSpec,
@@ -152,7 +153,7 @@ fn input_values(task: &TuningTask, k: usize) -> Values {
     match &task.spec.kind {
         KernelKind::Loops(nest) => loop_values(task, nest, tensor, |s| matches!(s, Scalar::Input(i, _) if *i == k)),
         KernelKind::Conv(_) | KernelKind::MatMul(_) => {
-            let divides = crate::epilogue(&task.spec.kind)
+            let divides = crate::render::epilogue(&task.spec.kind)
                 .iter()
                 .any(|s| matches!(s, EpilogueStep::Residual(op, i) if *i == k && !total(*op)));
             if divides { POSITIVE } else { plain_values(tensor.dtype, 1.0) }

@@ -1,16 +1,12 @@
-//! IR functions on f32 → C expressions in the words of `kernels/cpu/simd.h`.
+//! IR functions on f32 → C expressions in the words of `include/cpu/simd.h`.
 
 use std::fmt::Write as _;
 
 use aotfarm_protocol::Target;
 
-use super::Unsupported;
-use super::render::Template;
+use crate::family::Unsupported;
 use aotfarm_ir::{BinaryOp, UnaryOp};
 use aotfarm_plan::spec::EpilogueStep;
-
-/// The header that the printed expressions need.
-pub const SIMD: Template = Template { name: "cpu/simd.h", text: include_str!("../cpu/simd.h") };
 
 /// What an expression's operands are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

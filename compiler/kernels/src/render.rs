@@ -1,8 +1,9 @@
 //! Templates → translation units.
 //!
-//! A unit is a banner, two `#define`s with its symbols, the headers, and the rendered template. Templates are nearly C: they name
-//! their kernel `AOTK_SYMBOL` and their pack function `AOTK_PACK`, and take as variables what their family hands in.
-//! What only packs weights stands outside `#ifndef AOTK_PACK_ONLY`, so that a link host of any architecture can compile it.
+//! A unit is a banner, two `#define`s with its symbols, the headers, and the rendered template.
+//! Templates are nearly C: they name their kernel `AOTK_SYMBOL` and their pack function
+//! `AOTK_PACK`, and take as variables what their family hands in. What only packs weights stands
+//! outside `#ifndef AOTK_PACK_ONLY`, so that a link host of any architecture can compile it.
 
 use std::fmt::Write as _;
 
@@ -11,14 +12,17 @@ use aotfarm_protocol::{CpuIsa, DType, Digest, Params, Target};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, UndefinedBehavior, Value};
 
-use super::{FamilyId, KernelSource, printer};
+use crate::family::{FamilyId, KernelSource};
+use crate::printer;
 use crate::task::TuningTask;
 use aotfarm_plan::spec::{EpilogueStep, KernelKind, Math, Size};
 
-/// A file of `kernels/`, embedded.
+/// A template of a family, or a header, embedded.
 #[derive(Debug, Clone, Copy)]
 pub struct Template {
-    /// Path below `kernels/`, for messages and the golden files.
+    /// Its label, such as `cpu/conv_direct.c.j2`. Not a path: it stands in each unit that is made
+    /// of the template, and so is part of the digests by which build results and measurements are
+    /// stored. A template that moves keeps its label.
     pub name: &'static str,
     /// Contents.
     pub text: &'static str,
@@ -31,20 +35,24 @@ pub struct Unit<'a> {
     pub family: FamilyId,
     /// The body.
     pub template: Template,
-    /// Headers between the ABI and the body, in order; left out when only the pack function is compiled.
+    /// Headers between the ABI and the body, in order; left out when only the pack function is
+    /// compiled.
     pub headers: &'a [Template],
     /// The task.
     pub task: &'a TuningTask,
-    /// The compile-time parameters, and only those: units that differ in run-time integers must be the same text.
+    /// The compile-time parameters, and only those: units that differ in run-time integers must be
+    /// the same text.
     pub params: &'a Params,
     /// Whether the body defines `AOTK_PACK`.
     pub packs: bool,
 }
 
-/// Renders a unit with the variables `context` (a map). `lanes` (f32 lanes of a vector) is always there.
+/// Renders a unit with the variables `context` (a map). `lanes` (f32 lanes of a vector) is always
+/// there.
 ///
 /// # Panics
-/// When the template and its family do not fit each other: that is a bug that the conformance tests show.
+/// When the template and its family do not fit each other: that is a bug that the conformance tests
+/// show.
 pub fn unit(unit: &Unit<'_>, context: Value) -> KernelSource {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
@@ -99,11 +107,6 @@ pub fn unit(unit: &Unit<'_>, context: Value) -> KernelSource {
     KernelSource { text, symbol, packs: unit.packs }
 }
 
-/// The unit of [`super::tools`].
-pub(super) fn tools(sm: u32) -> String {
-    format!("/* The worker's tools for sm_{sm} */\n{}", include_str!("../cuda/tools.cu"))
-}
-
 /// `aot_<dtype>_<family>[_<fused>…]__<params>__<isa>_<8 digits of the text's digest>`.
 fn symbol(unit: &Unit<'_>, digest: &Digest) -> String {
     let spec = &unit.task.spec;
@@ -143,7 +146,8 @@ pub fn epilogue(kind: &KernelKind) -> &[EpilogueStep] {
     }
 }
 
-/// A size as a C expression of type `int64_t` in a function whose parameter is `const aotk_call *c`.
+/// A size as a C expression of type `int64_t` in a function whose parameter is `const aotk_call
+/// *c`.
 pub fn size(size: Size) -> String {
     match size {
         Size::Const(n) => format!("((int64_t){n})"),

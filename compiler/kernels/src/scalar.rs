@@ -8,16 +8,9 @@
 
 use aotfarm_protocol::DType;
 
-use super::printer::{Width, binary_c, float_literal, unary_c};
-use super::render::Template;
+use crate::printer::{Width, binary_c, float_literal, unary_c};
 use aotfarm_ir::{BinaryOp, UnaryOp};
 use aotfarm_plan::spec::{Index, KernelSpec, LoopNest, Scalar, Size};
-
-/// The header that printed scalars need besides `printer::SIMD`.
-pub const TYPES: Template = Template { name: "cpu/types.h", text: include_str!("../cpu/types.h") };
-
-/// The same for CUDA C++, besides `cuda/math.cuh`.
-pub const CUDA_TYPES: Template = Template { name: "cuda/types.cuh", text: include_str!("../cuda/types.cuh") };
 
 /// The language of the printed text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

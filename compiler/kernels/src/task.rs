@@ -57,9 +57,9 @@ impl TuningTask {
 }
 
 impl TuningTask {
-    /// What tasks have in common whose kernels differ only in the fused steps and the halos: what is fast for one is fast for the other.
+    /// The core computation: what tasks have in common whose kernels differ only in the fused steps and the halos. What is fast for one is fast for the other.
     /// `None` for kinds in which the fused steps are most of the work.
-    pub fn kin(&self) -> Option<Digest> {
+    pub fn core(&self) -> Option<Digest> {
         let spec = &self.spec;
         let main = match &spec.kind {
             KernelKind::Conv(conv) => {
@@ -75,7 +75,7 @@ impl TuningTask {
         Some(key.field(spec.math.canonical()).field(self.point.canonical()).finish())
     }
 
-    /// What it is like: `None` for kinds without [kin](Self::kin).
+    /// What it is like: `None` for kinds without [core](Self::core).
     pub fn likeness(&self) -> Option<Likeness> {
         let spec = &self.spec;
         let class = match &spec.kind {

@@ -17,7 +17,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("kernels", &["protocol", "abi", "ir", "plan"]),
     ("compiler", &["protocol", "abi", "ir", "frontend", "plan", "kernels"]),
     ("runtime", &["protocol", "abi"]),
-    ("blob", &["protocol"]),
+    ("blob", &["protocol", "abi"]),
     ("store", &["protocol", "blob"]),
     ("client", &["protocol", "blob"]),
     ("registry", &["protocol", "abi", "blob", "store"]),
@@ -31,7 +31,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 ];
 
 /// Imports that are being undone. One that is gone must be taken from this list.
-pub const KNOWN_WRONG: &[(&str, &str)] = &[("aotfarm-worker", "aotfarm-registry")];
+pub const KNOWN_WRONG: &[(&str, &str)] = &[];
 
 /// All that a role can be made of.
 const ALL: &[&str] = &[

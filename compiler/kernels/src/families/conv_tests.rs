@@ -1,11 +1,11 @@
-//! Every convolution family against the oracle: sizes that fill tiles, miss them by one, and are one; channels that do not fill
-//! blocks; batches, halos and all kinds of fused steps.
+//! Every convolution family against the oracle: sizes that fill tiles, miss them by one, and are
+//! one; channels that do not fill blocks; batches, halos and all kinds of fused steps.
 
 use aotfarm_protocol::{CpuIsa, DType, Target};
 
 use crate::task::TuningTask;
-use crate::testing::{Built, Machine, check_points, random, run};
-use crate::{Candidate, CandidateFamily, FAMILIES, alike, candidates};
+use crate::testing::{Built, Host, check_points, random, run};
+use crate::{Candidate, CandidateFamily, FAMILIES, candidates, transfer};
 use aotfarm_ir::{BinaryOp, PoolOp, UnaryOp, Window};
 use aotfarm_plan::spec::{ConvSpec, EpilogueStep, KernelKind, KernelSpec, Layout, Math, PoolSpec, Size, TensorSpec};
 
@@ -166,7 +166,8 @@ impl Case {
     }
 }
 
-/// The ISAs for the case of a number: one of those of x86-64 in turn, and the one whose vectors are shorter.
+/// The ISAs for the case of a number: one of those of x86-64 in turn, and the one whose vectors are
+/// shorter.
 fn isas(k: usize) -> [CpuIsa; 2] {
     [[CpuIsa::X86_64V3, CpuIsa::X86_64V4][k % 2], CpuIsa::Aarch64]
 }
@@ -175,8 +176,8 @@ fn family(id: &str) -> &'static dyn CandidateFamily {
     *FAMILIES.iter().find(|f| f.id() == id).expect("the family is listed")
 }
 
-/// Checks the family on all cases, each for its [`isas`]: `points` of each of `shapes`, and one of each kind of
-/// fused steps on `fused`.
+/// Checks the family on all cases, each for its [`isas`]: `points` of each of `shapes`, and one of
+/// each kind of fused steps on `fused`.
 fn check_all(id: &str, points: usize, shapes: &[Case], fused: &Case) {
     let cases = |from: usize, cases: &[Case]| -> Vec<_> {
         let tasks = cases.iter().enumerate().flat_map(|(k, case)| isas(from + k).map(|isa| (k, case.task(isa))));
@@ -186,7 +187,8 @@ fn check_all(id: &str, points: usize, shapes: &[Case], fused: &Case) {
     check_points(family(id), &cases(shapes.len(), &epilogues(fused)), 1);
 }
 
-/// One case for every kind of fused step; the last ones do not keep zero, so the lanes past the channels would show.
+/// One case for every kind of fused step; the last ones do not keep zero, so the lanes past the
+/// channels would show.
 fn epilogues(base: &Case) -> Vec<Case> {
     let unary = EpilogueStep::Unary;
     let chains: Vec<Vec<EpilogueStep>> = vec![
@@ -278,14 +280,15 @@ fn depthwise() {
     check_all("conv_depthwise@1", 2, &[], &fused);
 }
 
-/// Who sums which rows must not show: planes that no thread has to itself, some that one has, and more threads than rows.
+/// Who sums which rows must not show: planes that no thread has to itself, some that one has, and
+/// more threads than rows.
 #[test]
 fn means_are_the_same_for_any_number_of_threads() {
     let task = case(40, [9, 11], 40, 3, 1, 1).groups(40).batch(3).mean().task(CpuIsa::X86_64V3);
-    let Some(machine) = Machine::find(task.target) else { return };
+    let Some(host) = Host::find(task.target) else { return };
     let depthwise = family("conv_depthwise@1");
     let candidate = Candidate::new(depthwise, &task, depthwise.enumerate(&task)[0].clone());
-    let built = Built::new(&machine, task.target, &[&candidate]);
+    let built = Built::new(&host, task.target, &[&candidate]);
     let raw = random(&task, 5);
     let alone = run(&built, &task, &candidate, &raw, 1);
     for threads in [2, 3, 4, 7, 200] {
@@ -391,7 +394,8 @@ fn im2col() {
     check_all("conv_im2col@1", 2, &shapes.map(Case::plain_output), &fused);
 }
 
-/// The point that another task had as its own: the same one where it is legal, else the best guess that is compiled alike.
+/// A point is transferred from a task to a similar one: the same point where it is legal, else the
+/// best guess of the same compile-time parameters.
 #[test]
 fn points_stand_for_those_of_similar_tasks_and_units_for_their_points() {
     let task = |batch: i64, channels: i64| {
@@ -410,19 +414,19 @@ fn points_stand_for_those_of_similar_tasks_and_units_for_their_points() {
     let winograd: Vec<_> = all.iter().filter(|c| c.family == "conv_winograd@1").collect();
     let mut moved = 0;
     for own in &winograd {
-        assert_eq!(alike(&small, own.family, &own.params).unwrap().id, own.id);
-        let there = alike(&large, own.family, &own.params).unwrap();
+        assert_eq!(transfer(&small, own.family, &own.params).unwrap().id, own.id);
+        let there = transfer(&large, own.family, &own.params).unwrap();
         moved += usize::from(there.params != own.params);
         for name in ["mr", "nv", "out", "pf"] {
             assert_eq!(there.params[name], own.params[name]);
         }
-        let siblings = own.siblings(&small);
-        assert!(siblings.iter().any(|s| s.id == own.id) && siblings.iter().all(|s| s.unit == own.unit));
-        assert_eq!(siblings.len(), winograd.iter().filter(|c| c.unit == own.unit).count());
+        let same = own.same_unit(&small);
+        assert!(same.iter().any(|s| s.id == own.id) && same.iter().all(|s| s.unit == own.unit));
+        assert_eq!(same.len(), winograd.iter().filter(|c| c.unit == own.unit).count());
     }
     assert!(moved > 0, "chunks of the larger task are other ones");
     assert!(
-        alike(&small, "conv_depthwise@1", &winograd[0].params).is_none()
-            && alike(&small, "gone@1", &winograd[0].params).is_none()
+        transfer(&small, "conv_depthwise@1", &winograd[0].params).is_none()
+            && transfer(&small, "gone@1", &winograd[0].params).is_none()
     );
 }

@@ -10,9 +10,10 @@ use std::sync::OnceLock;
 use aotfarm_protocol::{CpuIsa, OperandRole, Target};
 
 use super::{Built, prepared};
+use crate::candidate::Candidate;
 use crate::measure::operands;
 use crate::task::TuningTask;
-use crate::{Candidate, title};
+use crate::title::title;
 
 /// The target that can be emulated. (QEMU's user mode knows AVX2 but not AVX-512.)
 pub const EMULATED: Target = Target::Cpu(CpuIsa::Aarch64);
@@ -150,7 +151,7 @@ mod tests {
     use aotfarm_plan::spec::{Index, KernelKind, LoopNest, Scalar, Size};
     use aotfarm_protocol::DType;
 
-    use super::super::{Machine, random};
+    use super::super::{Host, random};
     use super::*;
     use crate::conformance::{plain, task};
     use crate::{KernelSource, reference};
@@ -167,7 +168,7 @@ mod tests {
         let tensor = || plain(DType::F32, &[8]);
         let task = task(EMULATED, KernelKind::Loops(nest), vec![tensor()], vec![], tensor(), &[]);
         let raw = random(&task, 0);
-        let machine = Machine::find(EMULATED).expect("the emulator was found");
+        let host = Host::find(EMULATED).expect("the emulator was found");
         let run = |statement: &str| {
             let text = format!(
                 "{}\nvoid kernel(const aotk_call *c) {{ const float *in = c->in[0]; float *out = c->out[0];\n\
@@ -177,7 +178,7 @@ mod tests {
             );
             let source = KernelSource { text, symbol: "kernel".to_owned(), packs: false };
             let candidate = Candidate { source, ..reference(&task) };
-            let built = Built::new(&machine, EMULATED, &[&candidate]);
+            let built = Built::new(&host, EMULATED, &[&candidate]);
             emulator.run(&built, &[(&task, &candidate, &raw)])
         };
         assert_eq!(run(""), Ok(vec![[vec![raw[0].clone()], vec![raw[0].clone()]]]));

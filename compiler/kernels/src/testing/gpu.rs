@@ -9,9 +9,10 @@ use aotfarm_protocol::{Launch, OperandRole, Target};
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 
 use super::offsets;
+use crate::candidate::Candidate;
 use crate::measure::operands;
 use crate::task::TuningTask;
-use crate::{Candidate, title};
+use crate::title::title;
 
 /// A function of a library's documented API, whose type the caller gives.
 fn function<T: Copy>(library: &Library, name: &str) -> T {

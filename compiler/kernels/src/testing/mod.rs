@@ -20,7 +20,8 @@ use self::gpu::{Gpu, Nvrtc};
 
 pub mod emulated;
 pub mod gpu;
-use super::{Candidate, CandidateFamily};
+use crate::candidate::Candidate;
+use crate::family::CandidateFamily;
 use crate::measure::{operands, tolerance};
 use crate::task::TuningTask;
 use aotfarm_plan::oracle::{self, Tensor};
@@ -62,13 +63,13 @@ fn is_native(target: Target) -> bool {
 }
 
 /// What builds a target's units and runs them.
-pub struct Machine {
+pub struct Host {
     compiler: String,
     /// `None`: this very process.
     emulator: Option<&'static Emulator>,
 }
 
-impl Machine {
+impl Host {
     /// The one for a target, or `None` after saying why the test is skipped.
     pub fn find(target: Target) -> Option<Self> {
         if is_native(target) {
@@ -105,8 +106,8 @@ pub struct Built {
 
 impl Built {
     /// Compiles. Units that pack are also checked in their pack-only form, for no particular machine.
-    pub fn new(machine: &Machine, target: Target, candidates: &[&Candidate]) -> Self {
-        let compiler = machine.compiler.as_str();
+    pub fn new(host: &Host, target: Target, candidates: &[&Candidate]) -> Self {
+        let compiler = host.compiler.as_str();
         let folder = tempfile::tempdir().expect("a temporary folder");
         let mut by_symbol = HashMap::new();
         let mut files = Vec::new();
@@ -140,7 +141,7 @@ impl Built {
             });
         }
         let files: Vec<PathBuf> = (0..groups.len()).map(library).collect();
-        let loaded = files.iter().filter(|_| machine.emulator.is_none());
+        let loaded = files.iter().filter(|_| host.emulator.is_none());
         Self { by_symbol, libraries: loaded.map(|file| open(file)).collect(), files, _folder: folder }
     }
 
@@ -381,13 +382,13 @@ pub fn check_points(family: &dyn CandidateFamily, cases: &[(TuningTask, Vec<Vec<
     targets.sort_unstable();
     targets.dedup();
     for target in targets {
-        let Some(machine) = Machine::find(target) else { continue };
-        let points = if machine.emulator.is_some() { points.min(EMULATED_POINTS) } else { points };
+        let Some(host) = Host::find(target) else { continue };
+        let points = if host.emulator.is_some() { points.min(EMULATED_POINTS) } else { points };
         let cases: Vec<_> = cases.iter().filter(|(task, _)| task.target == target).collect();
         let sampled: Vec<Vec<Candidate>> = cases.iter().map(|(task, _)| sample(family, task, points)).collect();
         let all: Vec<&Candidate> = sampled.iter().flatten().collect();
-        let built = Built::new(&machine, target, &all);
-        if let Some(emulator) = machine.emulator {
+        let built = Built::new(&host, target, &all);
+        if let Some(emulator) = host.emulator {
             check_emulated(emulator, &built, &cases, &sampled);
             continue;
         }

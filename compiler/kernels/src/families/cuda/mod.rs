@@ -1,19 +1,20 @@
-//! The families for NVIDIA GPUs. Their templates are in `kernels/cuda/`.
+//! The families for NVIDIA GPUs.
 
-pub(super) mod attention;
-pub(super) mod bmm_mma;
-pub(super) mod conv_depthwise;
-pub(super) mod conv_mma;
-pub(super) mod conv_naive;
-pub(super) mod conv_patch;
-pub(super) mod conv_stem;
-pub(super) mod conv_wgmma;
-pub(super) mod gemm_simt;
-mod geometry;
-pub(super) mod loops;
-pub(super) mod matmul_naive;
-mod mma;
-pub(super) mod pool_image;
-pub(super) mod pool_naive;
-pub(super) mod rows;
-pub(super) mod vendor;
+pub mod attention_flash;
+pub mod attention_naive;
+pub mod bmm_mma;
+pub mod conv_depthwise;
+pub mod conv_mma;
+pub mod conv_naive;
+pub mod conv_patch;
+pub mod conv_stem;
+pub mod conv_wgmma;
+pub mod gemm_simt;
+pub mod loops;
+pub mod matmul_naive;
+pub mod pool_image;
+pub mod pool_naive;
+pub mod rows;
+pub mod rows_naive;
+mod shared;
+pub mod vendor;

@@ -1,11 +1,12 @@
-//! What NVIDIA's libraries would do: the baseline of the AUTOTUNE tables. It has no code of ours, and
-//! enters an artifact only where the job allows that.
+//! No family: what NVIDIA's libraries would do, the baseline of the AUTOTUNE tables. It has no code
+//! of ours, and enters an artifact only where the job allows that.
 
 use aotfarm_protocol::{Activation, DType, Extent, Params, VendorCall, VendorConv, VendorLibrary, VendorMatMul};
 
-use super::geometry::{Conv, Image, Product};
+use super::shared::geometry::{Conv, Image, Product};
+use crate::candidate::Candidate;
+use crate::family::{FamilyId, KernelSource, Needs};
 use crate::task::TuningTask;
-use crate::{Candidate, FamilyId, KernelSource, Needs};
 use aotfarm_ir::{BinaryOp, UnaryOp};
 use aotfarm_plan::spec::{EpilogueStep, KernelKind, Math, Size};
 
@@ -17,8 +18,9 @@ const fn family(library: VendorLibrary) -> FamilyId {
     }
 }
 
-/// The baseline of a task, if a vendor's library computes it in one call: a convolution of NHWC images of one type, with at most a bias, a
-/// residual and a ReLU after it; a matrix product of one type, with at most these or a GELU.
+/// The baseline of a task, if a vendor's library computes it in one call: a convolution of NHWC
+/// images of one type, with at most a bias, a residual and a ReLU after it; a matrix product of one
+/// type, with at most these or a GELU.
 pub fn baseline(task: &TuningTask) -> Option<Candidate> {
     let call = conv(task).map(VendorCall::Conv).or_else(|| product(task).map(VendorCall::MatMul))?;
     let family = family(call.library());
@@ -102,7 +104,8 @@ fn product(task: &TuningTask) -> Option<VendorMatMul> {
         None => Activation::None,
         Some(UnaryOp::Relu) => Activation::Relu,
         Some(UnaryOp::GeluTanh) => Activation::Gelu,
-        // The tanh form is off by 5e-4 at most, which only f32 is exact enough to show. The check has the last word.
+        // The tanh form is off by 5e-4 at most, which only f32 is exact enough to show. The check
+        // has the last word.
         Some(UnaryOp::Gelu) if tf32 || a != DType::F32 => Activation::Gelu,
         Some(_) => return None,
     };
@@ -143,7 +146,8 @@ mod tests {
 
     const GPU: Target = Target::Cuda { sm: 90 };
 
-    /// A linear layer from 24 to 40, of `dim[0]` rows, that stores `types`: of its factors, and of its result.
+    /// A linear layer from 24 to 40, of `dim[0]` rows, that stores `types`: of its factors, and of
+    /// its result.
     fn linear(types: [DType; 2], math: Math, epilogue: &[EpilogueStep]) -> TuningTask {
         let rows = |dtype, columns| TensorSpec { dtype, shape: vec![Size::Dim(0), Size::Const(columns)], layout: Layout::Plain };
         let kind = KernelKind::MatMul(MatMulSpec { b_is_weight: true, b_transposed: true, epilogue: epilogue.to_vec() });
