@@ -31,6 +31,8 @@ mod metadata;
 #[cfg(feature = "openapi")]
 pub mod openapi;
 mod outcome;
+mod params;
+mod precision;
 mod profile;
 mod reference;
 mod target;
@@ -52,6 +54,8 @@ pub use manifest::*;
 pub use measure::*;
 pub use metadata::*;
 pub use outcome::*;
+pub use params::{Params, params_text};
+pub use precision::Precision;
 pub use profile::{Profile, Quantiles};
 pub use reference::{Reference, ReferenceError, Selector};
 pub use target::{CpuIsa, Target, TargetError};

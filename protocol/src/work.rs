@@ -6,16 +6,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::{CandidateId, Device, Digest, KeyHasher, MeasureSpec, Outcome, Profile, Target, WorkItemId, WorkerId};
 
-/// A candidate's parameters: ordered names to integers. Families have their own typed form; the database, the wire and
-/// the digests know only this one.
-pub type Params = BTreeMap<String, i64>;
-
-/// Parameters in text, in the order of their names: `mr6_nv2`; `-` when there are none.
-pub fn params_text(params: &Params) -> String {
-    let words: Vec<_> = params.iter().map(|(name, value)| format!("{name}{value}")).collect();
-    if words.is_empty() { "-".to_owned() } else { words.join("_") }
-}
-
 /// The kinds of work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]

@@ -11,7 +11,8 @@ use safetensors::tensor::{Metadata, TensorInfo};
 
 use aotfarm_ir::safetensors::to_safetensors;
 
-use super::{ImportError, SharedBytes};
+use crate::error::ImportError;
+use crate::file::SharedBytes;
 use aotfarm_ir::{Def, Expr, Graph, TensorData, TensorType, text};
 
 /// The `__metadata__` key of the format's version.

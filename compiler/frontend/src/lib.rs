@@ -5,22 +5,16 @@
 
 mod aten;
 mod error;
+mod file;
 pub mod graph;
 mod onnx;
 mod semantics;
 mod symbols;
 
-use std::sync::Arc;
-
 pub use error::{ImportError, UnsupportedOp};
+pub use file::{External, SharedBytes};
 
 use aotfarm_ir::Graph;
-
-/// Bytes of a file, usually mapped, that weights can keep alive.
-pub type SharedBytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
-
-/// Gives the bytes of a file beside the imported one, by its relative path (ONNX external data); the error says why it cannot.
-pub type External<'a> = &'a dyn Fn(&str) -> Result<SharedBytes, String>;
 
 /// Imports a file of any supported format, told apart by content. `file_name` names the model where the file does not, and shows
 /// in messages. Files that refer to other files need [`load_with`].
@@ -58,6 +52,8 @@ pub fn stem(file_name: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     #[test]

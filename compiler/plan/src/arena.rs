@@ -2,7 +2,7 @@
 
 use aotfarm_ir::{Bindings, Expr, GraphDim};
 
-use super::{Place, Plan, Plane, Slot};
+use crate::plan::{Place, Plan, Plane, Slot};
 
 /// The steps between which a buffer holds a value: written at the first, read at the last. A segment's steps are done again and again, so what comes from
 /// before it or is read after it must stay for all of it.

@@ -8,7 +8,7 @@ use crate::spec::{Layout, TensorSpec};
 use aotfarm_ir::interp::{Tensor, bind};
 use aotfarm_ir::{Bindings, Expr, Graph, Sym};
 
-use super::{BufferId, Place, Plan};
+use crate::plan::{BufferId, Place, Plan};
 
 /// The places of a tensor's elements in its buffer.
 fn elements(spec: &TensorSpec, point: &[i64]) -> Vec<usize> {

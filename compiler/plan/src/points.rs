@@ -4,7 +4,7 @@ use aotfarm_protocol::Target;
 
 use aotfarm_ir::Bindings;
 
-use super::{Place, Plan, Slot};
+use crate::plan::{Place, Plan, Slot};
 
 /// How far apart neighbouring sizes that [`spread`] chooses may be. A GPU is filled by other kernels at each size.
 const FAR: i64 = 16;

@@ -8,7 +8,7 @@ use crate::spec::{
     AttentionSpec, EpilogueStep, Index, KernelKind, KernelSpec, Layout, LoopNest, RowSpec, Scalar, Size, TensorSpec, View,
 };
 
-use super::{Place, Plan};
+use crate::plan::{Place, Plan};
 
 impl Plan {
     /// Every buffer, slot and step, one per line; loop nests with their arithmetic.

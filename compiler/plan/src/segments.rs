@@ -10,7 +10,8 @@ use aotfarm_protocol::{Segment, Target};
 use crate::spec::{Index, KernelKind, LoopNest, MatMulSpec, Scalar, Size, TensorSpec};
 use aotfarm_ir::{Expr, Sym};
 
-use super::{BufferId, Place, Plan, Step, VerifyError, arena, verify};
+use super::{VerifyError, arena, verify};
+use crate::plan::{BufferId, Place, Plan, Step};
 
 impl Plan {
     /// Whether each step computes every image from that image alone, wherever in a batch it lies. Only such steps can be in a [`Segment`].

@@ -5,7 +5,8 @@ use aotfarm_protocol::Segment;
 use crate::spec::TensorSpec;
 use aotfarm_ir::{Bindings, EvalError, GraphDim};
 
-use super::{BufferId, Place, Plan, arena::lifetimes};
+use super::arena::lifetimes;
+use crate::plan::{BufferId, Place, Plan};
 
 /// A broken invariant of a plan.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

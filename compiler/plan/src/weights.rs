@@ -7,7 +7,7 @@ use aotfarm_protocol::{DType, Precision};
 
 use aotfarm_ir::TensorData;
 
-use super::{PlanWeight, WeightId};
+use crate::plan::{PlanWeight, WeightId};
 
 /// Finds weights with equal bytes.
 #[derive(Default)]

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::endpoint::{Audience, Endpoint, Operation};
+use super::endpoint::{Audience, Endpoint, Operation, endpoints};
 
 endpoints! { Audience::Admin;
     /// The coordinator is up.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::endpoint::{Audience, Endpoint, Operation};
+use super::endpoint::{Audience, Endpoint, Operation, endpoints};
 use super::request::{Body, Path, Query};
 use crate::{Capabilities, JobId, JobLogEntry, JobRequest, JobStatus, WorkItemId, WorkKind, WorkerId};
 

@@ -223,3 +223,22 @@ fn query_text<Q: Serialize>(query: &Q) -> String {
 fn json<B: Serialize>(body: &B) -> Vec<u8> {
     serde_json::to_vec(body).expect("the maps of a request have only string keys")
 }
+
+/// Defines endpoints, and the table of them.
+///
+/// `/// Text.` `pub const NAME: Endpoint<Request, Response> = METHOD "/path";`
+macro_rules! endpoints {
+    ($audience:expr; $($(#[doc = $text:literal])+ pub const $name:ident: Endpoint<$request:ty, $response:ty> = $method:ident $path:literal;)+) => {
+        $(
+            $(#[doc = $text])+
+            pub const $name: Endpoint<$request, $response> =
+                Endpoint::new($audience, stringify!($name), ::http::Method::$method, $path, concat!($($text, "\n"),+));
+        )+
+
+        /// The endpoints of this module.
+        pub(super) fn table() -> Vec<Operation> {
+            vec![$($name.operation()),+]
+        }
+    };
+}
+pub(super) use endpoints;

@@ -12,24 +12,6 @@
 //! a `JobId` to a `JobStatus`. An answer that is not a success has an [`ApiError`](crate::ApiError) as its body, except to
 //! OCI tools. `docs/openapi.json` is made from [`table`].
 
-/// Defines endpoints, and the table of them.
-///
-/// `/// Text.` `pub const NAME: Endpoint<Request, Response> = METHOD "/path";`
-macro_rules! endpoints {
-    ($audience:expr; $($(#[doc = $text:literal])+ pub const $name:ident: Endpoint<$request:ty, $response:ty> = $method:ident $path:literal;)+) => {
-        $(
-            $(#[doc = $text])+
-            pub const $name: Endpoint<$request, $response> =
-                Endpoint::new($audience, stringify!($name), ::http::Method::$method, $path, concat!($($text, "\n"),+));
-        )+
-
-        /// The endpoints of this module.
-        pub(super) fn table() -> Vec<Operation> {
-            vec![$($name.operation()),+]
-        }
-    };
-}
-
 pub mod admin;
 pub mod client;
 #[cfg(feature = "openapi")]

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::endpoint::{Audience, Endpoint, Operation};
+use super::endpoint::{Audience, Endpoint, Operation, endpoints};
 use super::request::Path;
 use super::response::{Headers, OciManifest, Octets};
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::endpoint::{Audience, Endpoint, Operation};
+use super::endpoint::{Audience, Endpoint, Operation, endpoints};
 use super::request::{Body, Path, Query, ZstdFrames};
 use super::response::{Created, Headers};
 use crate::{ApiError, Digest, ErrorCode, HistoryEntry, ModelInfo, Reference, ReferenceError, VersionInfo};

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::endpoint::{Audience, Endpoint, Operation};
+use super::endpoint::{Audience, Endpoint, Operation, endpoints};
 use super::request::{Body, Path};
 use crate::{Capabilities, Lease, Report, WorkItemId, WorkKind, WorkerId};
 

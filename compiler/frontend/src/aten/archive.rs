@@ -7,7 +7,6 @@ use zip::read::{ArchiveOffset, Config};
 use zip::{CompressionMethod, ZipArchive};
 
 use super::super::{ImportError, SharedBytes};
-use super::damaged;
 use aotfarm_ir::TensorData;
 
 /// Most bytes that all compressed entries may inflate to. torch stores entries uncompressed; only files that were packed
@@ -105,4 +104,9 @@ impl Archive {
     pub(super) fn json<T: serde::de::DeserializeOwned>(&self, name: &str) -> Result<T, ImportError> {
         serde_json::from_slice(self.data(name)?.bytes()).map_err(|e| damaged(format!("`{name}`"), e.to_string()))
     }
+}
+
+/// The error of a place of the archive, or of what it holds.
+pub(super) fn damaged(place: impl Into<String>, what: impl Into<String>) -> ImportError {
+    ImportError::damaged(what, place)
 }

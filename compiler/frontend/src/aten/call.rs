@@ -5,18 +5,9 @@ use aotfarm_ir::{BinaryOp, Expr, TensorType, UnaryOp, ValueId};
 use aotfarm_protocol::DType;
 
 use super::program::{self, Argument, OptionalTensor, SymFloat, SymInt};
-use super::{Import, promotion};
+use super::promotion;
+use super::scope::{Scope, Val};
 use crate::semantics::{self, Emit, Refusal, Result, source};
-
-/// What a name of the exported graph stands for.
-#[derive(Debug, Clone)]
-pub(super) enum Val {
-    Tensor(ValueId),
-    Tensors(Vec<ValueId>),
-    Size(Expr),
-    /// Of nodes that only assert.
-    Nothing,
-}
 
 /// A number argument.
 #[derive(Debug, Clone)]
@@ -27,16 +18,16 @@ pub(super) enum Scalar {
 }
 
 /// A node being mapped.
-pub(super) struct Call<'c, 'a> {
-    pub(super) import: &'c mut Import<'a>,
+pub(super) struct Call<'c> {
+    pub(super) scope: &'c mut Scope,
     pub(super) node: &'c program::Node,
     pub(super) source: &'c str,
 }
 
-impl Call<'_, '_> {
+impl Call<'_> {
     /// The graph under construction, for what this node means.
     pub(super) fn emit(&mut self) -> Emit<'_> {
-        Emit { builder: &mut self.import.builder, source: self.source }
+        Emit { builder: &mut self.scope.builder, source: self.source }
     }
 
     /// The argument of that name, `None` when left out or None.
@@ -56,7 +47,7 @@ impl Call<'_, '_> {
     }
 
     fn lookup(&self, name: &str) -> Result<&Val> {
-        self.import.names.get(name).ok_or_else(|| format!("it uses `{name}`, which no earlier node gives").into())
+        self.scope.names.get(name).ok_or_else(|| format!("it uses `{name}`, which no earlier node gives").into())
     }
 
     pub(super) fn opt_tensor(&self, name: &str) -> Result<Option<ValueId>> {
@@ -87,7 +78,7 @@ impl Call<'_, '_> {
     fn symbolic(&self, size: &SymInt) -> Option<Expr> {
         match size {
             SymInt::AsInt(n) => Some(Expr::from(*n)),
-            SymInt::AsName(name) => match self.import.names.get(name)? {
+            SymInt::AsName(name) => match self.scope.names.get(name)? {
                 Val::Size(expr) => Some(expr.clone()),
                 _ => None,
             },
@@ -204,7 +195,7 @@ impl Call<'_, '_> {
     }
 
     pub(super) fn ty(&self, id: ValueId) -> &TensorType {
-        self.import.builder.ty(id)
+        self.scope.builder.ty(id)
     }
 
     pub(super) fn shape(&self, id: ValueId) -> Vec<Expr> {

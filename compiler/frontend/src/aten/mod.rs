@@ -7,17 +7,20 @@ mod call;
 mod ops;
 mod program;
 mod promotion;
+mod scope;
 
 use std::collections::{BTreeMap, HashMap};
 
 use aotfarm_ir::{Builder, Expr, Graph, TensorData, TensorType, ValueId};
 use aotfarm_protocol::DType;
 
-use self::archive::Archive;
-use self::call::{Call, Val};
+use self::archive::{Archive, damaged};
+use self::call::Call;
 use self::program::{Argument, Bound, Header, InputSpec, OutputSpec, Payload, Payloads, Program, TensorMeta};
+use self::scope::{Scope, Val};
+use crate::error::{ImportError, UnsupportedOp};
+use crate::file::SharedBytes;
 use crate::symbols::{Declared, Symbols};
-use crate::{ImportError, SharedBytes, UnsupportedOp};
 
 /// Reads a `.pt2` file; `name` is the model's.
 pub fn read(file: SharedBytes, name: &str) -> Result<Graph, ImportError> {
@@ -48,10 +51,6 @@ pub fn read(file: SharedBytes, name: &str) -> Result<Graph, ImportError> {
     Import::new(&archive, &program, name)?.run()
 }
 
-fn damaged(place: impl Into<String>, what: impl Into<String>) -> ImportError {
-    ImportError::damaged(what, place)
-}
-
 fn version(found: impl Into<String>, remedy: impl Into<String>) -> ImportError {
     ImportError::Version { format: "the .pt2 file", found: found.into(), remedy: remedy.into() }
 }
@@ -77,9 +76,7 @@ fn output_name(node: &program::Node) -> Option<&str> {
 struct Import<'a> {
     archive: &'a Archive,
     program: &'a Program,
-    builder: Builder,
-    /// What each name of the exported graph stands for.
-    names: HashMap<String, Val>,
+    scope: Scope,
     /// The tensor that a view was taken of.
     view_of: HashMap<ValueId, ValueId>,
     /// Our symbols (`batch`) by torch's (`s77`).
@@ -88,8 +85,8 @@ struct Import<'a> {
 
 impl<'a> Import<'a> {
     fn new(archive: &'a Archive, program: &'a Program, name: &str) -> Result<Self, ImportError> {
-        let builder = Builder::new(name);
-        Ok(Self { archive, program, builder, names: HashMap::new(), view_of: HashMap::new(), symbols: Symbols::default() })
+        let scope = Scope { builder: Builder::new(name), names: HashMap::new() };
+        Ok(Self { archive, program, scope, view_of: HashMap::new(), symbols: Symbols::default() })
     }
 
     fn run(mut self) -> Result<Graph, ImportError> {
@@ -101,7 +98,7 @@ impl<'a> Import<'a> {
         for spec in &self.program.graph_module.signature.output_specs {
             self.output(spec)?;
         }
-        Ok(self.builder.finish()?)
+        Ok(self.scope.builder.finish()?)
     }
 
     fn user_inputs(&self) -> impl Iterator<Item = (&'a str, &'a TensorMeta)> + use<'a> {
@@ -129,7 +126,7 @@ impl<'a> Import<'a> {
                 let range = self.program.range_constraints.get(sym.as_str());
                 let end = |of: fn(&program::Range) -> &Option<Bound>| range.and_then(|r| of(r).as_ref()?.at());
                 let declared = Declared { min: end(|r| &r.min_val), max: end(|r| &r.max_val), hint };
-                self.symbols.declare(&mut self.builder, sym.as_str(), axis, declared)?;
+                self.symbols.declare(&mut self.scope.builder, sym.as_str(), axis, declared)?;
             }
         }
         Ok(())
@@ -176,7 +173,7 @@ impl<'a> Import<'a> {
                 }
                 None => self.user_input(argument)?,
             };
-            self.names.insert(argument.clone(), Val::Tensor(id));
+            self.scope.names.insert(argument.clone(), Val::Tensor(id));
         }
         Ok(())
     }
@@ -192,7 +189,7 @@ impl<'a> Import<'a> {
         let dtype = program::dtype(meta.dtype).map_err(|e| ImportError::refused(place.clone(), e))?;
         let shape: Result<Vec<Expr>, String> = meta.sizes.iter().map(|s| self.size(s)).collect();
         let shape = shape.map_err(|e| damaged(place, e))?;
-        Ok(self.builder.input(name, TensorType { dtype, shape })?)
+        Ok(self.scope.builder.input(name, TensorType { dtype, shape })?)
     }
 
     /// A weight: `as_strided(sizes, strides, offset)` of its whole storage, made contiguous when it is not.
@@ -219,13 +216,13 @@ impl<'a> Import<'a> {
         };
         let data = contiguous(&storage, dtype, &sizes, &strides, offset).map_err(|e| damaged(place, e))?;
         let shape = sizes.into_iter().map(Expr::from).collect();
-        Ok(self.builder.weight(name, TensorType { dtype, shape }, data)?)
+        Ok(self.scope.builder.weight(name, TensorType { dtype, shape }, data)?)
     }
 
     fn node(&mut self, index: usize, node: &program::Node) -> Result<(), ImportError> {
         let source = format!("{}: {}", output_name(node).unwrap_or("node"), target(node));
         let op = ops::find(target(node)).expect("unsupported operators were refused before");
-        let mut call = Call { import: self, node, source: &source };
+        let mut call = Call { scope: &mut self.scope, node, source: &source };
         let value = (op.map)(&mut call).map_err(|e| e.at(&source))?;
         if op.in_place {
             self.write_in_place(index, node, &value, &source)?;
@@ -246,14 +243,14 @@ impl<'a> Import<'a> {
         let root = self.view_of.get(&old).copied().unwrap_or(old);
         let shares = |id: ValueId| id != old && (id == root || self.view_of.get(&id) == Some(&root));
         let later = &self.program.graph_module.graph.nodes[index + 1..];
-        let seen = self.names.iter().any(|(name, v)| matches!(v, Val::Tensor(id) if shares(*id)) && uses(later, name));
+        let seen = self.scope.names.iter().any(|(name, v)| matches!(v, Val::Tensor(id) if shares(*id)) && uses(later, name));
         if seen {
             return Err(ImportError::Node {
                 node: source.to_owned(),
                 what: "it writes into a tensor through a view of it; call run_decompositions() before saving".to_owned(),
             });
         }
-        for bound in self.names.values_mut() {
+        for bound in self.scope.names.values_mut() {
             if matches!(bound, Val::Tensor(id) if *id == old) {
                 *bound = value.clone();
             }
@@ -262,7 +259,7 @@ impl<'a> Import<'a> {
     }
 
     fn tensor_named(&self, arg: &Argument) -> Option<ValueId> {
-        match self.names.get(arg.tensor()?)? {
+        match self.scope.names.get(arg.tensor()?)? {
             Val::Tensor(id) => Some(*id),
             _ => None,
         }
@@ -273,7 +270,7 @@ impl<'a> Import<'a> {
         match (value, node.outputs.as_slice()) {
             (Val::Nothing, _) => {}
             (Val::Tensors(list), [Argument::AsTensors(names)]) => {
-                self.names.extend(names.iter().zip(list).map(|(of, id)| (of.name.clone(), Val::Tensor(id))));
+                self.scope.names.extend(names.iter().zip(list).map(|(of, id)| (of.name.clone(), Val::Tensor(id))));
             }
             // Only the first of several results is computed: the saved statistics of a normalisation, the indices of a pooling
             // are of no use in inference. A node that reads one of them fails by its name.
@@ -282,7 +279,7 @@ impl<'a> Import<'a> {
                     return Err(damaged(format!("node `{source}`"), "it has no output"));
                 };
                 let name = first.result().ok_or_else(|| damaged(format!("node `{source}`"), "its output has no name"))?;
-                self.names.insert(name.to_owned(), value);
+                self.scope.names.insert(name.to_owned(), value);
             }
         }
         Ok(())
@@ -293,7 +290,7 @@ impl<'a> Import<'a> {
         match spec {
             OutputSpec::UserOutput { arg } => match self.tensor_named(arg) {
                 Some(id) => {
-                    self.builder.output(id);
+                    self.scope.builder.output(id);
                     Ok(())
                 }
                 None => refused("an output that is not a tensor of the graph"),

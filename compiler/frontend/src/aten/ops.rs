@@ -4,8 +4,9 @@
 use aotfarm_ir::{BinaryOp, Expr, PoolOp, ReduceOp, UnaryOp, ValueId, Window};
 use aotfarm_protocol::DType;
 
-use super::call::{Call, Scalar, Val};
+use super::call::{Call, Scalar};
 use super::promotion;
+use super::scope::Val;
 use crate::semantics::conv::{self, Same};
 use crate::semantics::pointwise::{self, RELU6};
 use crate::semantics::{self, Result, gather, norm, pool, product, reduce, source, view};

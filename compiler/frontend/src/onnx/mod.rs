@@ -6,48 +6,27 @@
 mod node;
 mod ops;
 mod proto;
+mod scope;
 mod tensor;
 
 use std::collections::HashMap;
 
 use prost::Message as _;
 
-use aotfarm_ir::{Builder, Expr, Graph, TensorData, TensorType, ValueId};
+use aotfarm_ir::{Builder, Expr, Graph, TensorType};
 
 use self::node::NodeCall;
-use self::proto::{DimensionValue, GraphProto, ModelProto, TensorProto, ValueInfoProto};
-use crate::semantics::Result;
+use self::proto::{DimensionValue, GraphProto, ModelProto, ValueInfoProto};
+use self::scope::{Known, Scope};
+use crate::error::ImportError;
+use crate::file::{External, SharedBytes};
 use crate::symbols::{Declared, Symbols};
-use crate::{External, ImportError, SharedBytes};
 
 /// Versions of the standard operator set that the mappings hold for.
 const OPSETS: std::ops::RangeInclusive<i64> = 13..=23;
 
-/// Elements up to which an integer tensor is followed symbolically.
-const SMALL: usize = 64;
-
-/// What a slice that goes to the end is taken to end at.
-const OPEN_END: i64 = 1 << 62;
-
-/// What is known of a value of the file.
-#[derive(Debug, Clone, Default)]
-struct Known {
-    /// The tensor, once something has used it as one.
-    tensor: Option<ValueId>,
-    /// Its elements, for small integer tensors of rank 0 and 1.
-    sizes: Option<Sizes>,
-}
-
-/// The elements of a small integer tensor, as expressions.
-#[derive(Debug, Clone)]
-struct Sizes {
-    values: Vec<Expr>,
-    /// Whether it has rank 0.
-    scalar: bool,
-}
-
 /// Reads an `.onnx` file; `name` is the model's.
-pub fn read(file: &SharedBytes, name: &str, external: External<'_>) -> std::result::Result<Graph, ImportError> {
+pub fn read(file: &SharedBytes, name: &str, external: External<'_>) -> Result<Graph, ImportError> {
     let bytes = prost::bytes::Bytes::from_owner(Shared(file.clone()));
     let model = ModelProto::decode(bytes).map_err(|e| ImportError::damaged(e.to_string(), "the protobuf of the model"))?;
     let opset = model.opset_import.iter().find(|o| o.domain.is_empty() || o.domain == "ai.onnx").map(|o| o.version);
@@ -67,15 +46,9 @@ pub fn read(file: &SharedBytes, name: &str, external: External<'_>) -> std::resu
     if !missing.is_empty() {
         return Err(ImportError::unsupported(missing));
     }
-    Import {
-        graph,
-        external,
-        builder: Builder::new(name),
-        known: HashMap::new(),
-        symbols: Symbols::default(),
-        initializers: HashMap::new(),
-    }
-    .run()
+    let initializers = graph.initializer.iter().map(|t| (t.name.as_str(), t)).collect();
+    let scope = Scope { external, builder: Builder::new(name), known: HashMap::new(), initializers };
+    Import { graph, scope, symbols: Symbols::default() }.run()
 }
 
 /// The whole file as one owner, so that weights refer to it without a copy.
@@ -94,40 +67,36 @@ fn label(node: &proto::NodeProto) -> &str {
 
 struct Import<'a> {
     graph: &'a GraphProto,
-    external: External<'a>,
-    builder: Builder,
-    known: HashMap<String, Known>,
+    scope: Scope<'a>,
     symbols: Symbols,
-    initializers: HashMap<&'a str, &'a TensorProto>,
 }
 
 impl Import<'_> {
-    fn run(mut self) -> std::result::Result<Graph, ImportError> {
-        self.initializers = self.graph.initializer.iter().map(|t| (t.name.as_str(), t)).collect();
+    fn run(mut self) -> Result<Graph, ImportError> {
         for input in &self.graph.input {
             // Older files list weights as inputs, too.
-            if !self.initializers.contains_key(input.name.as_str()) {
+            if !self.scope.initializers.contains_key(input.name.as_str()) {
                 self.input(input)?;
             }
         }
         for node in &self.graph.node {
             let op = ops::find(node).expect("unsupported operators were refused before");
             let source = format!("{}: {}", node.output.first().map_or("node", String::as_str), ops::qualified(node));
-            let mut call = NodeCall { import: &mut self, node, source: &source };
+            let mut call = NodeCall { scope: &mut self.scope, node, source: &source };
             let results = op(&mut call).map_err(|e| e.at(&source))?;
             for (name, result) in node.output.iter().filter(|n| !n.is_empty()).zip(results) {
-                self.known.insert(name.clone(), result);
+                self.scope.known.insert(name.clone(), result);
             }
         }
         for output in &self.graph.output {
-            let id = self.tensor(&output.name).map_err(|e| e.at(&format!("output `{}`", output.name)))?;
-            self.builder.output(id);
+            let id = self.scope.tensor(&output.name).map_err(|e| e.at(&format!("output `{}`", output.name)))?;
+            self.scope.builder.output(id);
         }
-        Ok(self.builder.finish()?)
+        Ok(self.scope.builder.finish()?)
     }
 
     /// Declares an input with its symbolic dimensions.
-    fn input(&mut self, input: &ValueInfoProto) -> std::result::Result<(), ImportError> {
+    fn input(&mut self, input: &ValueInfoProto) -> Result<(), ImportError> {
         let place = format!("input `{}`", input.name);
         let ty = input.r#type.as_ref().and_then(|t| t.tensor_type.as_ref());
         let ty = ty.ok_or_else(|| ImportError::refused(place.clone(), "it is not a tensor"))?;
@@ -142,50 +111,12 @@ impl Import<'_> {
                 None => self.symbol(&format!("{}_{axis}", input.name), axis)?,
             });
         }
-        let id = self.builder.input(&input.name, TensorType { dtype, shape })?;
-        self.known.insert(input.name.clone(), Known { tensor: Some(id), sizes: None });
+        let id = self.scope.builder.input(&input.name, TensorType { dtype, shape })?;
+        self.scope.known.insert(input.name.clone(), Known { tensor: Some(id), sizes: None });
         Ok(())
     }
 
-    fn symbol(&mut self, name: &str, axis: usize) -> std::result::Result<Expr, ImportError> {
-        Ok(self.symbols.declare(&mut self.builder, name, axis, Declared::default())?)
-    }
-
-    /// A value as a tensor; weights enter the graph when they are first used.
-    fn tensor(&mut self, name: &str) -> Result<ValueId> {
-        if let Some(id) = self.known.get(name).and_then(|k| k.tensor) {
-            return Ok(id);
-        }
-        let (ty, data) = if let Some(proto) = self.initializers.get(name).copied() {
-            self.data(proto)?
-        } else {
-            let sizes = self.known.get(name).and_then(|k| k.sizes.as_ref());
-            let sizes = sizes.ok_or_else(|| format!("it uses `{name}`, which no earlier node gives"))?;
-            let constants: Option<Vec<i64>> = sizes.values.iter().map(Expr::as_const).collect();
-            let constants = constants
-                .filter(|c| c.iter().all(|n| n.abs() < OPEN_END))
-                .ok_or("it uses a symbolic shape as data, which is not supported")?;
-            let shape = if sizes.scalar { Vec::new() } else { vec![Expr::from(constants.len() as i64)] };
-            let ty = TensorType { dtype: aotfarm_protocol::DType::I64, shape };
-            (ty, TensorData::new(constants.iter().flat_map(|n| n.to_le_bytes()).collect()))
-        };
-        let id = self.builder.weight(name, ty, data)?;
-        self.known.entry(name.to_owned()).or_default().tensor = Some(id);
-        Ok(id)
-    }
-
-    fn data(&self, proto: &TensorProto) -> Result<(TensorType, TensorData)> {
-        Ok(tensor::read(proto, self.external).map_err(|e| format!("weight `{}`: {e}", proto.name))?)
-    }
-
-    /// The elements of a value, when it is a small integer tensor that is known.
-    fn sizes(&mut self, name: &str) -> Option<Sizes> {
-        if let Some(sizes) = self.known.get(name).and_then(|k| k.sizes.clone()) {
-            return Some(sizes);
-        }
-        let proto = self.initializers.get(name).copied()?;
-        let sizes = tensor::small_integers(proto, self.external)?;
-        self.known.entry(name.to_owned()).or_default().sizes = Some(sizes.clone());
-        Some(sizes)
+    fn symbol(&mut self, name: &str, axis: usize) -> Result<Expr, ImportError> {
+        Ok(self.symbols.declare(&mut self.scope.builder, name, axis, Declared::default())?)
     }
 }

@@ -4,12 +4,13 @@ use aotfarm_ir::{BinaryOp, Def, Expr, Op, UnaryOp, ValueId};
 use aotfarm_protocol::DType;
 
 use super::proto::{AttributeProto, NodeProto};
-use super::{Import, Known, Sizes};
+use super::scope::{Known, Scope};
+use super::tensor::Sizes;
 use crate::semantics::{self, Emit, Result};
 
 /// A node being mapped.
 pub(super) struct NodeCall<'c, 'a> {
-    pub(super) import: &'c mut Import<'a>,
+    pub(super) scope: &'c mut Scope<'a>,
     pub(super) node: &'c NodeProto,
     pub(super) source: &'c str,
 }
@@ -17,7 +18,7 @@ pub(super) struct NodeCall<'c, 'a> {
 impl NodeCall<'_, '_> {
     /// The graph under construction, for what this node means.
     pub(super) fn emit(&mut self) -> Emit<'_> {
-        Emit { builder: &mut self.import.builder, source: self.source }
+        Emit { builder: &mut self.scope.builder, source: self.source }
     }
 
     /// The file's name of operand `i`, if it is given.
@@ -27,7 +28,7 @@ impl NodeCall<'_, '_> {
 
     pub(super) fn opt_tensor(&mut self, i: usize) -> Result<Option<ValueId>> {
         let Some(name) = self.name(i).map(ToOwned::to_owned) else { return Ok(None) };
-        self.import.tensor(&name).map(Some)
+        self.scope.tensor(&name).map(Some)
     }
 
     pub(super) fn tensor(&mut self, i: usize) -> Result<ValueId> {
@@ -42,7 +43,7 @@ impl NodeCall<'_, '_> {
     /// Operand `i` as known integers.
     pub(super) fn opt_sizes(&mut self, i: usize) -> Option<Sizes> {
         let name = self.name(i)?.to_owned();
-        self.import.sizes(&name)
+        self.scope.sizes(&name)
     }
 
     pub(super) fn sizes(&mut self, i: usize) -> Result<Vec<Expr>> {
@@ -61,15 +62,15 @@ impl NodeCall<'_, '_> {
     /// A constant number of one element.
     pub(super) fn number(&mut self, i: usize) -> Result<Option<f64>> {
         let Some(name) = self.name(i).map(ToOwned::to_owned) else { return Ok(None) };
-        if let Some([one]) = self.import.sizes(&name).as_ref().map(|s| s.values.as_slice()) {
+        if let Some([one]) = self.scope.sizes(&name).as_ref().map(|s| s.values.as_slice()) {
             return one.as_const().map(|n| Some(n as f64)).ok_or_else(|| format!("operand {i} must be constant").into());
         }
-        let id = self.import.tensor(&name)?;
-        let value = self.import.builder.graph().value(id);
+        let id = self.scope.tensor(&name)?;
+        let value = self.scope.builder.graph().value(id);
         let (dtype, def) = (value.ty.dtype, &value.def);
         match def {
             Def::Weight(data) if dtype == DType::F32 && data.bytes().len() == 4 => Ok(Some(f64::from(data.to_f32()[0]))),
-            Def::Node(at) => match &self.import.builder.graph().nodes[*at].op {
+            Def::Node(at) => match &self.scope.builder.graph().nodes[*at].op {
                 Op::Full { value, .. } => Ok(Some(*value)),
                 _ => Err(format!("operand {i} must be a constant number").into()),
             },
@@ -112,15 +113,15 @@ impl NodeCall<'_, '_> {
     }
 
     pub(super) fn shape(&self, id: ValueId) -> Vec<Expr> {
-        self.import.builder.shape(id).to_vec()
+        self.scope.builder.shape(id).to_vec()
     }
 
     pub(super) fn rank(&self, id: ValueId) -> usize {
-        self.import.builder.shape(id).len()
+        self.scope.builder.shape(id).len()
     }
 
     pub(super) fn dtype(&self, id: ValueId) -> DType {
-        self.import.builder.ty(id).dtype
+        self.scope.builder.ty(id).dtype
     }
 
     pub(super) fn unary(&mut self, op: UnaryOp, x: ValueId) -> Result<ValueId> {

@@ -3,9 +3,9 @@
 use aotfarm_ir::{BinaryOp, Expr, PoolOp, ReduceOp, TensorData, TensorType, UnaryOp, ValueId, Window};
 use aotfarm_protocol::DType;
 
-use super::Known;
 use super::node::{NodeCall, known, one};
 use super::proto::NodeProto;
+use super::scope::Known;
 use super::tensor;
 use crate::semantics::conv::{self, Same};
 use crate::semantics::{self, Refusal, Result, gather, norm, pointwise, pool, product, reduce, source, view};
@@ -340,12 +340,12 @@ fn constant(c: &mut NodeCall) -> Result<Vec<Known>> {
     match attribute.name.as_str() {
         "value" => {
             let proto = attribute.t.as_ref().ok_or("a constant without a value")?;
-            if let Some(sizes) = tensor::small_integers(proto, c.import.external) {
+            if let Some(sizes) = tensor::small_integers(proto, c.scope.external) {
                 return known(sizes.values, sizes.scalar);
             }
-            let (ty, data) = c.import.data(proto)?;
+            let (ty, data) = c.scope.data(proto)?;
             let name = c.node.output.first().cloned().unwrap_or_default();
-            one(c.import.builder.weight(&name, ty, data)?)
+            one(c.scope.builder.weight(&name, ty, data)?)
         }
         "value_int" => known(vec![Expr::from(attribute.i)], true),
         "value_ints" => known(attribute.ints.iter().map(|&n| Expr::from(n)).collect(), false),
@@ -357,7 +357,7 @@ fn constant(c: &mut NodeCall) -> Result<Vec<Known>> {
             let data = TensorData::from_f32(&attribute.floats);
             let ty = TensorType { dtype: DType::F32, shape: vec![Expr::from(attribute.floats.len() as i64)] };
             let name = c.node.output.first().cloned().unwrap_or_default();
-            one(c.import.builder.weight(&name, ty, data)?)
+            one(c.scope.builder.weight(&name, ty, data)?)
         }
         other => Err(format!("a constant given as `{other}` is not supported").into()),
     }
@@ -368,7 +368,7 @@ fn constant_of_shape(c: &mut NodeCall) -> Result<Vec<Known>> {
     let Some(proto) = c.attribute("value").and_then(|a| a.t.clone()) else {
         return one(source::full(&mut c.emit(), 0.0, shape, DType::F32)?);
     };
-    let (ty, data) = c.import.data(&proto)?;
+    let (ty, data) = c.scope.data(&proto)?;
     let bytes = data.bytes();
     let value = match (ty.dtype, bytes.len()) {
         (DType::F32, 4) => f64::from(data.to_f32()[0]),

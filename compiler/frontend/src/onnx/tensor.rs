@@ -6,8 +6,21 @@ use aotfarm_protocol::DType;
 
 use super::super::{External, SharedBytes};
 use super::proto::TensorProto;
-use super::{OPEN_END, SMALL, Sizes};
 use aotfarm_ir::{Expr, TensorData, TensorType};
+
+/// Elements up to which an integer tensor is followed symbolically.
+pub(super) const SMALL: usize = 64;
+
+/// What a slice that goes to the end is taken to end at.
+pub(super) const OPEN_END: i64 = 1 << 62;
+
+/// The elements of a small integer tensor, as expressions.
+#[derive(Debug, Clone)]
+pub(super) struct Sizes {
+    pub(super) values: Vec<Expr>,
+    /// Whether it has rank 0.
+    pub(super) scalar: bool,
+}
 
 /// The element type of `TensorProto.DataType`.
 pub(super) fn dtype(number: i32) -> Result<DType, String> {

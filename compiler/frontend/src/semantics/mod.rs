@@ -16,7 +16,7 @@ pub(crate) mod view;
 use aotfarm_ir::{BinaryOp, BuildError, Builder, Expr, Op, TensorType, UnaryOp, ValueId};
 use aotfarm_protocol::DType;
 
-use crate::ImportError;
+use crate::error::ImportError;
 
 /// Why a node cannot be mapped.
 pub(crate) enum Refusal {

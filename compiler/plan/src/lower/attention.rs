@@ -3,10 +3,10 @@
 use aotfarm_ir::{Def, Expr, Node};
 
 use super::lowering::{Call, Lowering};
-use crate::PlanError;
 use crate::attention::Strided;
 use crate::chains::Chain;
 use crate::dims::Dims;
+use crate::error::PlanError;
 use crate::spec::{AttentionSpec, KernelKind, Mask, Size, View};
 
 pub(super) fn attention(l: &mut Lowering<'_>, node: &Node, chain: &Chain, scale: f64, causal: bool) -> Result<(), PlanError> {

@@ -6,9 +6,11 @@ use aotfarm_protocol::Target;
 use super::lowering::{Call, Lowering};
 use crate::chains::Chain;
 use crate::dims::Dims;
+use crate::error::PlanError;
 use crate::layouts::Blocking;
+use crate::plan::WeightId;
 use crate::spec::{Branch, ConvSpec, KernelKind};
-use crate::{PlanError, WeightId, weights};
+use crate::weights;
 
 pub(super) fn conv(l: &mut Lowering<'_>, node: &Node, chain: &Chain) -> Result<(), PlanError> {
     l.require_f32(node)?;

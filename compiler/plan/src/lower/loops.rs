@@ -3,9 +3,9 @@
 use aotfarm_ir::{Node, ValueId};
 
 use super::lowering::{Call, Lowering};
-use crate::PlanError;
 use crate::chains::Chain;
 use crate::dims::Dims;
+use crate::error::PlanError;
 use crate::nest::{Nest, NestScope, Operands};
 use crate::spec::{KernelKind, Scalar};
 

@@ -9,11 +9,12 @@ use aotfarm_protocol::{DType, Precision};
 use super::label::label;
 use crate::chains::{Chain, ChainStep, Chains};
 use crate::dims::Dims;
+use crate::error::PlanError;
 use crate::forms::Form;
 use crate::layouts::Layouts;
+use crate::plan::{Buffer, BufferId, Place, Plan, Plane, Step, WeightId};
 use crate::spec::{EpilogueStep, KernelKind, KernelSpec, Layout, Math, Size, TensorSpec};
 use crate::weights::{self, Weights};
-use crate::{Buffer, BufferId, Place, Plan, PlanError, Plane, Step, WeightId};
 
 pub(super) struct Lowering<'a> {
     pub(super) graph: &'a Graph,

@@ -6,13 +6,15 @@ use aotfarm_ir::{Expr, Graph, Op, ValueId};
 use aotfarm_protocol::{Dim, DimRange, Port, Precision, Target};
 
 use self::lowering::Lowering;
+use crate::arena;
 use crate::chains::{Chains, Fusions, Uses};
+use crate::error::PlanError;
 use crate::forms::{Form, forms};
 use crate::layouts::{Blocking, Layouts, is_nestable};
 use crate::passes::decompose_attention;
+use crate::plan::Plan;
 use crate::prepare::{Prepared, prepare};
 use crate::weights::Weights;
-use crate::{Plan, PlanError, arena};
 
 mod attention;
 mod conv;

@@ -3,8 +3,8 @@
 use aotfarm_ir::{Node, Op, ValueId};
 
 use super::lowering::{Call, Lowering};
-use crate::PlanError;
 use crate::dims::Dims;
+use crate::error::PlanError;
 use crate::spec::{KernelKind, PoolSpec};
 
 pub(super) fn pool(l: &mut Lowering<'_>, node: &Node) -> Result<(), PlanError> {

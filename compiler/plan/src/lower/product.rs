@@ -6,8 +6,10 @@ use aotfarm_protocol::Target;
 use super::lowering::{Call, Lowering};
 use crate::chains::Chain;
 use crate::dims::Dims;
+use crate::error::PlanError;
+use crate::plan::WeightId;
 use crate::spec::{KernelKind, MatMulSpec};
-use crate::{PlanError, WeightId, weights};
+use crate::weights;
 
 pub(super) fn product(l: &mut Lowering<'_>, node: &Node, chain: &Chain) -> Result<(), PlanError> {
     l.require_f32(node)?;

@@ -3,8 +3,8 @@
 use aotfarm_ir::{Node, Op};
 
 use super::lowering::{Call, Lowering};
-use crate::PlanError;
 use crate::dims::Dims;
+use crate::error::PlanError;
 use crate::spec::{KernelKind, RowSpec};
 
 pub(super) fn rows(l: &mut Lowering<'_>, node: &Node) -> Result<(), PlanError> {
