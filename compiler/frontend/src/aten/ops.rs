@@ -98,6 +98,7 @@ static ROWS: &[Row] = &[
     row("aten.erf.default", |c| unary(c, UnaryOp::Erf)),
     row("aten.exp.default", |c| unary(c, UnaryOp::Exp)),
     row("aten.log.default", |c| unary(c, UnaryOp::Log)),
+    row("aten.log1p.default", |c| unary(c, UnaryOp::Log1p)),
     row("aten.sqrt.default", |c| unary(c, UnaryOp::Sqrt)),
     row("aten.rsqrt.default", |c| unary(c, UnaryOp::Rsqrt)),
     row("aten.reciprocal.default", |c| unary(c, UnaryOp::Reciprocal)),

@@ -124,6 +124,8 @@ unary_functions! {
         Neg = "neg" on Number, float |x| -x, int |x| x.wrapping_neg();
         Exp = "exp" on Float, float |x| x.exp();
         Log = "log" on PartOfFloat, float |x| x.ln();
+        /// `log(1 + x)`, as exact near 0 as anywhere.
+        Log1p = "log1p" on PartOfFloat, float |x| x.ln_1p();
         Sqrt = "sqrt" on PartOfFloat, float |x| x.sqrt();
         Rsqrt = "rsqrt" on PartOfFloat, float |x| 1.0 / x.sqrt();
         Reciprocal = "reciprocal" on PartOfFloat, float |x| 1.0 / x;
@@ -417,4 +419,19 @@ fn select(condition: &Array, then: &Array, otherwise: &Array, shape: &[usize]) -
 
 fn choose<T: Copy>(condition: &[i64], then: &[T], otherwise: &[T]) -> Vec<T> {
     condition.iter().zip(then.iter().zip(otherwise)).map(|(&c, (&a, &b))| if c != 0 { a } else { b }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::UnaryOp;
+
+    #[test]
+    fn log1p_is_exact_near_zero() {
+        for (x, wanted) in [(0.0, 0.0), (1e-20, 1e-20), (-1e-9, -1.0000000005e-9), (1.0, std::f64::consts::LN_2)] {
+            let got = UnaryOp::Log1p.of_float(x);
+            assert!((got - wanted).abs() <= 1e-15 * wanted.abs(), "log1p({x}) = {got}");
+        }
+        assert_eq!(UnaryOp::Log1p.of_float(-1.0), f64::NEG_INFINITY);
+        assert!(UnaryOp::Log1p.of_float(-2.0).is_nan() && UnaryOp::Log1p.of_float(f64::NAN).is_nan());
+    }
 }

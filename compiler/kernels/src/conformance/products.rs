@@ -90,6 +90,8 @@ fn fused_steps_and_both_orders_of_b() {
         linear(V3, 9, 35, 16, false, fused()),
         linear(V3, 9, 35, 16, true, two_biases),
         linear(V3, 3, 35, 16, true, vec![EpilogueStep::Unary(UnaryOp::Gelu)]),
+        // One that units define themselves, in each dialect.
+        linear(V3, 3, 35, 16, true, vec![EpilogueStep::Unary(UnaryOp::Sigmoid), EpilogueStep::Unary(UnaryOp::Log1p)]),
     ];
     conforms(&tasks);
 }
