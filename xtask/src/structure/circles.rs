@@ -29,7 +29,6 @@ pub const KNOWN_CIRCLES: &[&[&str]] = &[
     &["frontend::onnx", "frontend::onnx::node", "frontend::onnx::ops", "frontend::onnx::tensor"],
     &["frontend::pt2", "frontend::pt2::archive", "frontend::pt2::call", "frontend::pt2::ops"],
     &["plan", "plan::arena", "plan::verify"],
-    &["kernels", "kernels::families", "kernels::printer", "kernels::render", "kernels::scalar"],
     &[
         "compiler::link",
         "compiler::link::glue",
