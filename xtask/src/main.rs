@@ -21,7 +21,7 @@ struct Arguments {
 enum Chore {
     /// Everything: structure, format, lints, dependencies, tests
     Ci,
-    /// Rules that no other tool checks: who imports whom, no circles, the words, a golden file for every template
+    /// Rules that no other tool checks: who imports whom, no circles, the words
     Structure,
     /// Lines by crate, the longest files and functions
     Lines {

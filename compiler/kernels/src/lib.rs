@@ -5,8 +5,8 @@
 //! task, rendered. [`candidates`] gives those of a task, out of all [`FAMILIES`]. What kernels may
 //! count on where they run says [`Machine`]. How to add a family says the module `families`.
 //!
-//! Modules, each using only those before it: `task`, `family` (the trait), `machine`; `render`,
-//! `headers`, `scalar`, `printer` (text); `candidate`, `families`, `enumerate`; beside them `title`
+//! Modules, each using only those before it: `task`, `family` (the trait), `machine`; `printer`,
+//! `scalar`, `render`, `headers` (text); `candidate`, `families`, `enumerate`; beside them `title`
 //! (tasks in words) and `measure` (how candidates are checked).
 
 mod candidate;
