@@ -171,6 +171,7 @@ impl CompiledModel {
             section_bytes: linkage.section_bytes,
             packs: linkage.packs,
             copies: linkage.copies,
+            recipe: link::recipe(),
             metadata: linkage.metadata,
             steps,
         })

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use aotfarm_protocol::endpoints::registry;
 use aotfarm_protocol::{
-    ApiError, ErrorCode, JobEvent, JobId, JobRequest, JobState, JobStatus, KeyHasher, MAX_THREADS, Published, Reference,
+    ApiError, Digest, ErrorCode, JobEvent, JobId, JobRequest, JobState, JobStatus, KeyHasher, MAX_THREADS, Published, Reference,
 };
 use aotfarm_store::{Ending, JobRow, Pins, Snapshot};
 use uuid::Uuid;
@@ -47,6 +47,12 @@ fn check_request(request: &JobRequest) -> Result<(), ApiError> {
     Ok(())
 }
 
+/// The key of a job: equal ones are the same work.
+pub(crate) fn key(request: &JobRequest, compiler: &str) -> Digest {
+    let request = serde_json::to_string(request).expect("a request has only string keys");
+    KeyHasher::new("job").field(request).field(compiler).finish()
+}
+
 impl Core {
     /// Takes a job. One whose very request was answered before is published at once, without any work.
     pub(crate) async fn submit(&self, request: JobRequest) -> Result<JobStatus, Error> {
@@ -59,12 +65,13 @@ impl Core {
                 .hint(format!("PUT it to {} first", registry::BLOB_PUT.path().replace("{digest}", "DIGEST")))
                 .into());
         }
-        let request_json = serde_json::to_string(&request).expect("a request has only string keys");
-        let key = KeyHasher::new("job").field(request_json).field(self.planner.version()).finish();
+        let compiler = self.planner.version();
+        let key = key(&request, &compiler);
         let now = self.now();
         let mut job = JobRow {
             id: JobId(Uuid::now_v7()),
             key,
+            compiler: Some(compiler),
             request,
             state: JobState::Queued,
             pins: Pins::new(),

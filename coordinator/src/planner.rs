@@ -57,6 +57,8 @@ pub struct LinkOutline {
     pub packs: Vec<PackStep>,
     /// Weights that kernels read raw.
     pub copies: Vec<CopyStep>,
+    /// Digest of the recipe by which it is linked.
+    pub recipe: Digest,
     /// What the artifact says about itself.
     pub metadata: ArtifactMetadata,
     /// The spec of each of its steps, as an index into

@@ -97,6 +97,10 @@ pub struct LinkSpec {
     pub packs: Vec<PackStep>,
     /// Weights that kernels read raw.
     pub copies: Vec<CopyStep>,
+    /// Digest of the link recipe of the program that asks: one that links by another gives the item back. Absent in what
+    /// was stored before recipes had digests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recipe: Option<Digest>,
 }
 
 /// Benchmark an artifact end to end, after checking it.

@@ -31,6 +31,8 @@ pub struct JobRow {
     pub id: JobId,
     /// Digest of the request and the compiler's version: equal keys are the same work.
     pub key: Digest,
+    /// Version of the compiler that plans it; `None` in rows of releases that did not say.
+    pub compiler: Option<String>,
     /// What was asked.
     pub request: JobRequest,
     /// Where it stands.
@@ -88,6 +90,9 @@ pub trait WriteJobs {
     /// Adds to a job that has just reached a final state what came of it. `at` is Unix
     /// milliseconds.
     async fn finish_job(&mut self, id: JobId, ending: &Ending, at: i64) -> Result<()>;
+
+    /// Gives a job to another version of the compiler; its key follows from it.
+    async fn set_compiler(&mut self, id: JobId, compiler: &str, key: Digest) -> Result<()>;
 
     /// Stores the choices of a job.
     async fn set_pins(&mut self, id: JobId, pins: &Pins) -> Result<()>;

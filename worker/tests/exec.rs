@@ -356,6 +356,7 @@ async fn link_spec(bed: &Bed) -> LinkSpec {
             bytes: 4,
         }],
         copies: vec![CopyStep { from: 2, to: 0, bytes: 3 }],
+        recipe: None,
     }
 }
 

@@ -64,6 +64,11 @@ pub struct Linkage {
     pub metadata: ArtifactMetadata,
 }
 
+/// The digest of the recipe by which workers make a `.so` of a [`Linkage`]: a part of every Link item.
+pub fn recipe() -> Digest {
+    Digest::from_sha256(aotfarm_abi::link::digest())
+}
+
 /// Makes the inputs of the Link item of `plan` with the selected kernels.
 pub fn link(plan: &Plan, choices: &[SpecChoice], info: &ArtifactInfo) -> Result<Linkage, LinkError> {
     link_with(plan, choices, info, &|task, candidate, dims| {

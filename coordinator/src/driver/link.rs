@@ -68,6 +68,7 @@ pub(super) async fn link_item(
         section_bytes: outline.section_bytes,
         packs: outline.packs,
         copies: outline.copies,
+        recipe: Some(outline.recipe),
     };
     Ok(Want { spec: WorkSpec::Link(spec), label, context: None })
 }

@@ -126,6 +126,7 @@ async fn drive(core: &Arc<Core>, planners: &Semaphore, id: JobId) -> Drive<()> {
         let mut snapshot = core.store.read().await?;
         core.job(&mut *snapshot, id).await?
     };
+    let job = plan::adopt(core, job).await?;
     let attempt = Attempt { core: Arc::clone(core), id, job };
     core.advance(id, JobStep::Resume, &Ending::default()).await?;
     if follow::follow(&attempt).await? {

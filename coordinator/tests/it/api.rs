@@ -60,7 +60,7 @@ async fn health_tells_the_version() {
 }
 
 async fn open_error(config: Config) -> String {
-    let opened = Coordinator::open_with(config, Arc::new(FakePlanner), Arc::new(SystemClock)).await;
+    let opened = Coordinator::open_with(config, Arc::new(FakePlanner("fake-1")), Arc::new(SystemClock)).await;
     opened.err().expect("the folder cannot be used").to_string()
 }
 

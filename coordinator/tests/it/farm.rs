@@ -40,7 +40,8 @@ impl Clock for FakeClock {
     }
 }
 
-pub(crate) struct FakePlanner;
+/// Its version.
+pub(crate) struct FakePlanner(&'static str);
 
 struct FakeBlueprint {
     script: Script,
@@ -52,7 +53,7 @@ struct FakeBlueprint {
 
 impl Planner for FakePlanner {
     fn version(&self) -> String {
-        "fake-1".to_owned()
+        self.0.to_owned()
     }
 
     fn plan(&self, graph: Bytes, request: &JobRequest) -> Result<Arc<dyn Blueprint>, Refusal> {
@@ -144,6 +145,7 @@ impl Blueprint for FakeBlueprint {
             section_bytes: 0,
             packs: vec![],
             copies: vec![],
+            recipe: Digest::of("recipe"),
             metadata: ArtifactMetadata {
                 precision: Default::default(),
                 untested,
@@ -200,9 +202,13 @@ pub(crate) struct Farm {
 
 impl Farm {
     pub(crate) async fn open(dir: &Path, clock: Arc<FakeClock>) -> Self {
+        Self::open_with_compiler(dir, clock, "fake-1").await
+    }
+
+    pub(crate) async fn open_with_compiler(dir: &Path, clock: Arc<FakeClock>, version: &'static str) -> Self {
         let config = Config { data_dir: dir.to_owned(), ..Config::default() };
         let clock_ = Arc::clone(&clock) as Arc<dyn Clock>;
-        let coordinator = Coordinator::open_with(config, Arc::new(FakePlanner), clock_).await.unwrap();
+        let coordinator = Coordinator::open_with(config, Arc::new(FakePlanner(version)), clock_).await.unwrap();
         let router = coordinator.router();
         Self { coordinator, clock, router }
     }

@@ -64,3 +64,25 @@ async fn nobody_is_judged_right_after_a_start() {
     worker.finish(&farm, &lease).await.unwrap();
     assert_eq!(worker.work(&farm, job).await.state, JobState::Published);
 }
+
+/// A coordinator of another compiler does not go on with the plan of the one before: it says so, and asks only for what the new plan
+/// needs besides.
+#[tokio::test]
+async fn another_compiler_plans_a_job_anew_and_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let farm = Farm::new(&dir).await;
+    let clock = Arc::clone(&farm.clock);
+    let worker = farm.worker("a").await;
+    let job = farm.submit("net", GRAPH).await.id;
+    let lease = worker.take(&farm, &ALL, 1).await.remove(0);
+    farm.coordinator.close().await;
+    let farm = Farm::open_with_compiler(dir.path(), Arc::clone(&clock), "fake-2").await;
+    worker.finish(&farm, &lease).await.unwrap();
+    assert_eq!(worker.work(&farm, job).await.state, JobState::Published);
+    let said = |event: &JobEvent| matches!(event, JobEvent::Note { message } if message == "planned anew by compiler fake-2: fake-1 began it");
+    assert_eq!(farm.log(job).await.iter().filter(|event| said(event)).count(), 1);
+    // The same request now is the same work for this compiler, and was done.
+    let again = farm.submit("net", GRAPH).await;
+    assert_eq!(again.state, JobState::Published);
+    assert!(farm.items(job).await.iter().all(|item| item.completions == 1));
+}

@@ -23,6 +23,7 @@ impl FromRow<'_, SqliteRow> for JobRow {
         Ok(Self {
             id,
             key,
+            compiler: row.try_get("compiler")?,
             request,
             state,
             pins: pins.into_iter().collect(),
@@ -74,11 +75,12 @@ impl ReadJobs for Unit {
 impl WriteJobs for Unit {
     async fn insert_job(&mut self, job: &JobRow) -> Result<()> {
         sqlx::query(
-            "INSERT INTO jobs (id, key, request, state, pins, error, published, submitted_at, finished_at)
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO jobs (id, key, compiler, request, state, pins, error, published, submitted_at, finished_at)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         )
         .bind(Word(job.id))
         .bind(Word(job.key))
+        .bind(&job.compiler)
         .bind(Json(&job.request))
         .bind(Word(job.state))
         .bind(pairs(&job.pins))
@@ -106,6 +108,16 @@ impl WriteJobs for Unit {
             .bind(ending.error.as_ref().map(Json))
             .bind(ending.published.as_ref().map(Json))
             .bind(at)
+            .bind(Word(id))
+            .execute(self.conn())
+            .await?;
+        Ok(())
+    }
+
+    async fn set_compiler(&mut self, id: JobId, compiler: &str, key: Digest) -> Result<()> {
+        sqlx::query("UPDATE jobs SET compiler = ?, key = ? WHERE id = ?")
+            .bind(compiler)
+            .bind(Word(key))
             .bind(Word(id))
             .execute(self.conn())
             .await?;

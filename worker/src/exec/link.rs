@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use aotfarm_abi::cc;
 use aotfarm_abi::link::{GLUE_FLAGS, LINK_FLAGS, LINK_LIBRARIES, VERSION_SCRIPT, cubins_assembly, weights_assembly};
-use aotfarm_protocol::{LinkSpec, Target, WorkResult};
+use aotfarm_protocol::{Digest, LinkSpec, Target, WorkResult};
 use futures_util::future::try_join_all;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio_util::sync::CancellationToken;
@@ -29,6 +29,9 @@ pub(super) async fn link(
     dir: &Path,
     cancel: &CancellationToken,
 ) -> Result<WorkResult, ExecError> {
+    if spec.recipe.is_some_and(|recipe| recipe != Digest::from_sha256(aotfarm_abi::link::digest())) {
+        return Err(ExecError::Lacks("link recipe of the coordinator's program: run the same release on both"));
+    }
     // The artifact of a GPU is for this host's architecture; the weakest CPU of it will do for what runs there.
     let target = match spec.target {
         Target::Cpu(_) => spec.target,

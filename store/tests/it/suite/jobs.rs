@@ -9,6 +9,7 @@ pub(crate) fn job(id: JobId, name: &str, state: JobState, submitted_at: i64) -> 
     JobRow {
         id,
         key: Digest::of(name),
+        compiler: Some("0.1.0+1f3a9c02".to_owned()),
         request: request(name),
         state,
         pins: Pins::new(),
