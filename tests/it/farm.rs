@@ -244,14 +244,19 @@ impl Drop for Running {
 /// A coordinator process and the command line of its users. Workers are added.
 pub(crate) struct Farm {
     pub(crate) cli: Cli,
-    address: String,
+    /// Host and port of the coordinator.
+    pub(crate) address: String,
     coordinator: Option<Running>,
 }
 
 impl Farm {
     /// A coordinator without workers.
     pub(crate) fn new() -> Self {
-        let cli = Cli::new();
+        Self::over(Cli::new())
+    }
+
+    /// A coordinator without workers over the data folder of `cli`.
+    pub(crate) fn over(cli: Cli) -> Self {
         let mut farm = Self { cli, address: "127.0.0.1:0".to_owned(), coordinator: None };
         farm.start_coordinator();
         farm.cli.coordinator = Some(format!("http://{}", farm.address));

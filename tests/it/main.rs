@@ -10,6 +10,9 @@ mod flow;
 mod foreign;
 mod help;
 mod model;
+mod npy;
+mod old_data;
+mod old_worker;
 
 /// Whether this host has a C compiler; the reason is printed when it has not.
 fn has_compiler() -> bool {

@@ -41,7 +41,7 @@ impl Clock for FakeClock {
 }
 
 /// Its version.
-pub(crate) struct FakePlanner(&'static str);
+pub(crate) struct FakePlanner(pub(crate) &'static str);
 
 struct FakeBlueprint {
     script: Script,
