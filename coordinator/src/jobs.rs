@@ -94,9 +94,11 @@ impl Core {
         }
         tx.commit().await?;
         tracing::info!(job.id = %job.id, job.name = job.request.name, "a job was submitted");
+        // As it was taken: a driver may be on its way a moment later.
+        let status = self.status(job.id).await?;
         self.signals.jobs.raise();
         self.signals.events.raise();
-        self.status(job.id).await
+        Ok(status)
     }
 
     /// What an equal request published before, if its artifacts are still there.

@@ -159,10 +159,10 @@ fn what_was_built_and_measured_is_not_done_again() {
         }
         assert_eq!(kind, "link", "of {release}: done again, though nothing was built");
         let items = farm.job(job).items;
-        for kind in [WorkKind::Build, WorkKind::Measure] {
-            let count = items[&kind];
-            assert!(count.total > 0 && count.cached == count.total, "of {release}: {kind:?} {count:?}");
-        }
+        let built = items[&WorkKind::Build];
+        assert!(built.total > 0 && built.cached == built.total, "of {release}: {built:?}");
+        // What the records answer is not even asked for.
+        assert!(items.get(&WorkKind::Measure).is_none_or(|count| count.cached == count.total), "of {release}: {items:?}");
         farm.cli.run(&["cancel", &job.to_string()]).ok();
     }
 }
