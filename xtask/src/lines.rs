@@ -37,7 +37,7 @@ pub fn print(root: &Path) -> anyhow::Result<()> {
     let (mut files, mut functions) = (Longest::default(), Longest::default());
     let sources = WalkDir::new(&root).sort_by_file_name().into_iter().filter_entry(|entry| {
         let name = entry.file_name().to_string_lossy();
-        entry.depth() == 0 || !(name.starts_with('.') || name == "target" || name == "golden" || name == "fixtures")
+        entry.depth() == 0 || !(name.starts_with('.') || name == "target" || name.starts_with("golden") || name == "fixtures")
     });
     for entry in sources {
         let path = entry?.into_path();
