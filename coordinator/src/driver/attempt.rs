@@ -75,13 +75,16 @@ pub(super) struct Planned {
 impl Attempt {
     /// Brings the job to the next state.
     pub(super) async fn step(&self, step: JobStep) -> Drive<()> {
-        if self.core.advance(self.id, step, &Ending::default()).await? { Ok(()) } else { Err(Stop::Gone) }
+        self.advance(step, &Ending::default()).await
     }
 
     /// Brings the job to its end.
     pub(super) async fn end(&self, step: JobStep, published: Published) -> Drive<()> {
-        let ending = Ending { error: None, published: Some(published) };
-        if self.core.advance(self.id, step, &ending).await? { Ok(()) } else { Err(Stop::Gone) }
+        self.advance(step, &Ending { error: None, published: Some(published) }).await
+    }
+
+    async fn advance(&self, step: JobStep, ending: &Ending) -> Drive<()> {
+        if self.core.advance(self.id, step, ending).await? { Ok(()) } else { Err(Stop::Gone) }
     }
 
     /// Stops the attempt when the job is no longer in `state`.

@@ -22,8 +22,7 @@ use crate::error::Error;
 use crate::items::Want;
 use crate::pipeline::JobStep;
 use crate::planner::Blueprint;
-use aotfarm_store::Pin;
-use aotfarm_store::{Ended, MeasureContext};
+use aotfarm_store::{Ended, MeasureContext, Pin};
 
 /// What an open item is for.
 enum Open {

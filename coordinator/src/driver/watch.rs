@@ -8,8 +8,7 @@ use tokio::time::Instant;
 
 use super::attempt::{Attempt, Drive, LOOK};
 use super::capability::{Missing, check_capability};
-use aotfarm_store::Ended;
-use aotfarm_store::Pins;
+use aotfarm_store::{Ended, Pins};
 
 /// Progress is told at most this often.
 const THROTTLE: Duration = Duration::from_millis(250);
