@@ -1,4 +1,5 @@
-//! The `.graph` format: a safetensors file with the weights as tensors, and the graph's text in `__metadata__`.
+//! The `.graph` format: a safetensors file with the weights and the first contents of states as tensors, and the graph's text in
+//! `__metadata__`.
 //!
 //! Keys of `__metadata__`: [`FORMAT_KEY`] (the version of the text, [`FORMAT_VERSION`]) and [`TEXT_KEY`] (see [`aotfarm_ir::text`]).
 
@@ -70,6 +71,7 @@ pub fn write(graph: &Graph) -> Vec<u8> {
         .iter()
         .filter_map(|value| match &value.def {
             Def::Weight(data) => Some((value.name.as_str(), &value.ty, data)),
+            Def::State(position) => Some((value.name.as_str(), &value.ty, &graph.states[*position].initial)),
             Def::Input(_) | Def::Node(_) => None,
         })
         .collect();

@@ -5,7 +5,8 @@ use std::collections::HashSet;
 use super::ops::check_ranges;
 use super::types::{check_sizes, check_weight};
 use super::{
-    Def, Expr, Graph, GraphDim, InferError, Node, Op, Sym, TensorData, TensorType, Value, ValueId, VerifyError, infer, verify,
+    Def, Expr, Graph, GraphDim, InferError, Node, Op, State, Sym, TensorData, TensorType, Value, ValueId, VerifyError, WriteBack,
+    infer, verify,
 };
 
 /// Why a graph cannot be built.
@@ -27,7 +28,7 @@ pub enum BuildError {
         /// What is wrong.
         what: String,
     },
-    /// An input or weight has an unusable type or data.
+    /// An input, state or weight has an unusable type or data.
     #[error("tensor `{name}`: {what}")]
     Tensor {
         /// Its name.
@@ -79,6 +80,34 @@ impl Builder {
     pub fn weight(&mut self, name: &str, ty: TensorType, data: TensorData) -> Result<ValueId, BuildError> {
         check_weight(&ty, data.bytes().len()).map_err(|what| BuildError::Tensor { name: name.to_owned(), what })?;
         Ok(self.value_of(name, ty, Def::Weight(data)))
+    }
+
+    /// Adds a state, and gives its contents when a run begins. Its shape must be constant, and `initial` must hold exactly its elements.
+    /// Runs leave it as it is until [`Builder::next`] says otherwise.
+    pub fn state(&mut self, name: &str, ty: TensorType, initial: TensorData) -> Result<ValueId, BuildError> {
+        check_weight(&ty, initial.bytes().len()).map_err(|what| BuildError::Tensor { name: name.to_owned(), what })?;
+        let value = self.value_of(name, ty, Def::State(self.graph.states.len()));
+        self.graph.states.push(State { value, initial, next: value });
+        Ok(value)
+    }
+
+    /// Says what a state, named by its contents when a run begins, holds when the run has ended; the last word counts.
+    /// [`Builder::finish`] checks that both are of one type. Panics when `state` is no state's value.
+    pub fn next(&mut self, state: ValueId, next: ValueId) {
+        let Def::State(position) = self.graph.value(state).def else {
+            panic!("`{}` is not the value of a state", self.graph.value(state).name)
+        };
+        self.graph.states[position].next = next;
+    }
+
+    /// Says what an input of the model holds when the run has ended; the last word counts. [`Builder::finish`] checks that both are
+    /// of one type. Panics when `input` is no input.
+    pub fn write_back(&mut self, input: ValueId, value: ValueId) {
+        let Def::Input(input) = self.graph.value(input).def else {
+            panic!("`{}` is not an input of the model", self.graph.value(input).name)
+        };
+        self.graph.writes.retain(|write| write.input != input);
+        self.graph.writes.push(WriteBack { input, value });
     }
 
     /// Adds a node and gives its result. `source` tells where it comes from (`conv2d_3: aten.conv2d.default`); the part before the

@@ -14,7 +14,7 @@ impl ValueId {
     }
 }
 
-/// The elements of a weight: little-endian, row-major, contiguous. Cheap to clone.
+/// The elements of a weight or of a state's first contents: little-endian, row-major, contiguous. Cheap to clone.
 #[derive(Clone)]
 pub struct TensorData {
     bytes: Arc<dyn AsRef<[u8]> + Send + Sync>,
@@ -70,6 +70,8 @@ pub enum Def {
     Input(usize),
     /// A named weight or constant; the value's name is the weight's.
     Weight(TensorData),
+    /// What the state of this position in [`Graph::states`] holds when a run begins; the value's name is the state's.
+    State(usize),
     /// The output of the node of this index in [`Graph::nodes`].
     Node(usize),
 }
@@ -98,7 +100,27 @@ pub struct Node {
     pub source: String,
 }
 
-/// The imported model. Nodes are in topological order: a node uses only inputs, weights and outputs of earlier nodes.
+/// A buffer that outlives a run: a session owns it, each run reads what the run before it left.
+#[derive(Debug, Clone)]
+pub struct State {
+    /// Its contents when a run begins, of constant shape ([`Def::State`]).
+    pub value: ValueId,
+    /// Its contents in a fresh session, and after a reset.
+    pub initial: TensorData,
+    /// Its contents when the run has ended, of the same type; `value` itself where no run changes them.
+    pub next: ValueId,
+}
+
+/// An input that the model changes: what the caller's tensor holds when the run has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WriteBack {
+    /// Position in [`Graph::inputs`]; an input is written at most once.
+    pub input: usize,
+    /// The new contents, of the input's type.
+    pub value: ValueId,
+}
+
+/// The imported model. Nodes are in topological order: a node uses only inputs, states, weights and outputs of earlier nodes.
 #[derive(Debug, Clone, Default)]
 pub struct Graph {
     /// The model's name, from the file.
@@ -113,6 +135,10 @@ pub struct Graph {
     pub inputs: Vec<ValueId>,
     /// The model's outputs, in order.
     pub outputs: Vec<ValueId>,
+    /// What outlives a run.
+    pub states: Vec<State>,
+    /// The inputs that a run changes.
+    pub writes: Vec<WriteBack>,
 }
 
 impl Graph {
@@ -124,5 +150,11 @@ impl Graph {
     /// A tensor's type.
     pub fn ty(&self, id: ValueId) -> &TensorType {
         &self.value(id).ty
+    }
+
+    /// All that a run must compute: the outputs, then what the states hold afterwards, then what is written back into inputs.
+    pub fn results(&self) -> impl Iterator<Item = ValueId> {
+        let states = self.states.iter().map(|state| state.next);
+        self.outputs.iter().copied().chain(states).chain(self.writes.iter().map(|write| write.value))
     }
 }

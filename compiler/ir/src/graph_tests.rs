@@ -59,6 +59,47 @@ fn builder_makes_names_unique_and_checks_declarations() {
 }
 
 #[test]
+fn states_and_writes_are_verified() {
+    let built = |change: fn(&mut Builder, ValueId, ValueId)| {
+        let (mut b, x) = builder();
+        let mean = b.state("mean", TensorType::new(DType::F32, [6]), TensorData::from_f32(&[1.0; 6])).unwrap();
+        let y = b.push(Op::Binary(BinaryOp::Add), &[x, mean], "y: add").unwrap();
+        b.output(y);
+        b.write_back(x, y);
+        change(&mut b, x, mean);
+        b.finish().map_err(|error| error.to_string())
+    };
+    let graph = built(|_, _, _| ()).unwrap();
+    assert_eq!((graph.states[0].next, graph.writes), (ValueId(1), vec![WriteBack { input: 0, value: ValueId(2) }]));
+    // The last word counts.
+    let graph = built(|b, x, _| b.write_back(x, x)).unwrap();
+    assert_eq!(graph.writes, [WriteBack { input: 0, value: ValueId(0) }]);
+    let error = built(|b, x, mean| b.next(mean, x)).unwrap_err();
+    assert_eq!(error, "tensor `mean`: it is f32[6], but what it holds after a run, `x`, is f32[n, 6]");
+    let error = built(|b, x, mean| b.write_back(x, mean)).unwrap_err();
+    assert_eq!(error, "tensor `x`: it is f32[n, 6], but what it holds after a run, `mean`, is f32[6]");
+    let (mut b, _) = builder();
+    let sized = b.state("cache", TensorType::new(DType::F32, exprs(&["n"])), TensorData::from_f32(&[0.0])).unwrap_err();
+    assert!(sized.to_string().contains("must have a constant shape"), "{sized}");
+    let short = b.state("cache", TensorType::new(DType::F32, [2]), TensorData::from_f32(&[0.0])).unwrap_err();
+    assert!(short.to_string().contains("takes 8 bytes, but the data has 4"), "{short}");
+
+    let broken = |change: fn(&mut Graph)| {
+        let mut g = built(|_, _, _| ()).unwrap();
+        change(&mut g);
+        verify(&g).expect_err("the verifier accepted it")
+    };
+    assert!(matches!(broken(|g| g.states[0].next = ValueId(99)), VerifyError::NoSuchValue { .. }));
+    assert!(matches!(broken(|g| g.states[0].value = ValueId(0)), VerifyError::Definition { .. }));
+    assert!(matches!(broken(|g| g.states.clear()), VerifyError::Definition { .. }));
+    assert!(matches!(broken(|g| g.states.push(g.states[0].clone())), VerifyError::Definition { .. }));
+    assert!(matches!(broken(|g| g.states[0].initial = TensorData::new(vec![])), VerifyError::Tensor { .. }));
+    assert!(matches!(broken(|g| g.writes[0].input = 1), VerifyError::NoSuchInput { .. }));
+    assert!(matches!(broken(|g| g.writes[0].value = ValueId(99)), VerifyError::NoSuchValue { .. }));
+    assert!(matches!(broken(|g| g.writes.push(g.writes[0])), VerifyError::Definition { .. }));
+}
+
+#[test]
 fn the_verifier_names_each_broken_invariant() {
     let graph = || {
         let (mut b, x) = builder();

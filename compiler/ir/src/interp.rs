@@ -4,9 +4,9 @@
 //! good as the same model evaluated in float64. Integers wrap on overflow, as in torch.
 
 use crate::array::Array;
-use crate::{Bindings, Def, EvalError, Expr, Graph, Node, ValueId};
+use crate::{Bindings, Def, EvalError, Expr, Graph, Node, State, ValueId};
 
-pub use crate::tensor::{Case, CaseError, Tensor};
+pub use crate::tensor::{Case, CaseError, Tensor, write_tensors};
 
 /// Most elements of one value: 16 GiB of f64.
 const MAX_ELEMENTS: usize = 1 << 31;
@@ -21,6 +21,9 @@ pub enum InterpError {
     /// An input of the wrong type, rank, size, or number of bytes.
     #[error("input `{name}`: {what}")]
     Input { name: String, what: String },
+    /// Contents of states that are not those of this graph.
+    #[error("state `{name}`: {what}")]
+    State { name: String, what: String },
     /// A dimension that no input's shape tells.
     #[error("the size of `{0}` cannot be found from the inputs")]
     UnknownDim(String),
@@ -112,17 +115,46 @@ fn check_input(graph: &Graph, ty: &crate::TensorType, tensor: &Tensor, bindings:
     Ok(())
 }
 
-/// Runs a verified graph.
+/// What a run leaves.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Results {
+    /// The model's outputs.
+    pub outputs: Vec<Tensor>,
+    /// What the states hold, in the order of [`Graph::states`].
+    pub states: Vec<Tensor>,
+    /// What the inputs that the model changes hold, in the order of [`Graph::writes`].
+    pub writes: Vec<Tensor>,
+}
+
+/// What the states of a verified graph hold in a fresh session.
+pub fn initial(graph: &Graph) -> Vec<Tensor> {
+    let tensor = |state: &State| {
+        let ty = graph.ty(state.value);
+        let sizes = ty.shape.iter().map(|size| size.as_const().and_then(|n| usize::try_from(n).ok()));
+        let shape = sizes.collect::<Option<_>>().expect("a verified state has a constant shape");
+        Tensor { dtype: ty.dtype, shape, data: state.initial.bytes().to_vec() }
+    };
+    graph.states.iter().map(tensor).collect()
+}
+
+/// Runs a verified graph as the first run of a session.
 pub fn run(graph: &Graph, inputs: &[Tensor]) -> Result<Vec<Tensor>, InterpError> {
+    run_from(graph, inputs, &initial(graph)).map(|results| results.outputs)
+}
+
+/// Runs a verified graph whose states hold what `states` says: [`initial`], or what the run before left.
+pub fn run_from(graph: &Graph, inputs: &[Tensor], states: &[Tensor]) -> Result<Results, InterpError> {
     let bindings = bind(graph, inputs)?;
+    check_states(graph, states)?;
     let run = Run { graph, bindings };
     // How many uses of each value are still to come, so that it can be dropped after the last.
     let mut uses = vec![0usize; graph.values.len()];
-    for id in graph.nodes.iter().flat_map(|n| &n.inputs).chain(&graph.outputs) {
+    for id in graph.nodes.iter().flat_map(|n| n.inputs.iter().copied()).chain(graph.results()) {
         uses[id.index()] += 1;
     }
     let mut values: Vec<Option<Array>> = vec![None; graph.values.len()];
-    for (id, tensor) in graph.inputs.iter().zip(inputs) {
+    let states = graph.states.iter().map(|state| &state.value).zip(states);
+    for (id, tensor) in graph.inputs.iter().zip(inputs).chain(states) {
         values[id.index()] = Some(Array::from_bytes(tensor.dtype, &tensor.shape, &tensor.data));
     }
     for node in &graph.nodes {
@@ -142,12 +174,28 @@ pub fn run(graph: &Graph, inputs: &[Tensor]) -> Result<Vec<Tensor>, InterpError>
             values[node.output.index()] = Some(result);
         }
     }
-    let mut outputs = Vec::with_capacity(graph.outputs.len());
-    for &id in &graph.outputs {
+    let mut outputs = Vec::new();
+    for id in graph.results() {
         run.load_weight(id, &mut values)?;
-        outputs.push(values[id.index()].as_ref().expect("a verified graph computes its outputs").to_tensor());
+        outputs.push(values[id.index()].as_ref().expect("a verified graph computes its results").to_tensor());
     }
-    Ok(outputs)
+    let mut states = outputs.split_off(graph.outputs.len());
+    let writes = states.split_off(graph.states.len());
+    Ok(Results { outputs, states, writes })
+}
+
+fn check_states(graph: &Graph, states: &[Tensor]) -> Result<(), InterpError> {
+    let wanted = initial(graph);
+    for (n, state) in wanted.iter().enumerate() {
+        let like = |t: &Tensor| (t.dtype, &t.shape, t.data.len()) == (state.dtype, &state.shape, state.data.len());
+        if !states.get(n).is_some_and(like) {
+            let value = graph.value(graph.states[n].value);
+            let got =
+                states.get(n).map_or("nothing".to_owned(), |t| format!("{}{:?} of {} bytes", t.dtype, t.shape, t.data.len()));
+            return Err(InterpError::State { name: value.name.clone(), what: format!("expected {}, got {got}", value.ty) });
+        }
+    }
+    Ok(())
 }
 
 struct Run<'a> {

@@ -25,7 +25,7 @@ pub use dims::{Bindings, GraphDim, MAX_SIZE, Sym};
 pub use example::{EXAMPLES, example};
 pub use expr::{EXPR_C_HELPERS, EvalError, Expr};
 pub use expr_parse::ParseExprError;
-pub use graph::{Def, Graph, Node, TensorData, Value, ValueId};
+pub use graph::{Def, Graph, Node, State, TensorData, Value, ValueId, WriteBack};
 pub use ops::{BinaryOp, Class, Domain, InferError, Op, PoolOp, ReduceOp, UnaryOp, Window, broadcast, check_ranges, infer};
 pub use stats::{Stats, multiply_adds, stats};
 pub use types::{MAX_ELEMENTS, MAX_RANK, TensorType, check_sizes};

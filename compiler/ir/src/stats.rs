@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::{Bindings, Def, Expr, Graph, Node, Sym, TensorType};
+use super::{Bindings, Def, Expr, Graph, Node, Sym, TensorType, ValueId};
 
 /// Figures of a graph.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +23,10 @@ pub struct Stats {
     pub inputs: Vec<String>,
     /// `name: type` of the outputs.
     pub outputs: Vec<String>,
+    /// `name: type` of the states.
+    pub states: Vec<String>,
+    /// Names of the inputs that a run changes.
+    pub written: Vec<String>,
     /// `name = min..max` of the symbolic dimensions.
     pub dims: Vec<String>,
 }
@@ -32,7 +36,7 @@ pub fn stats(graph: &Graph) -> Stats {
     let weights = || {
         graph.values.iter().filter_map(|value| match &value.def {
             Def::Weight(data) => Some((&value.ty, data.bytes().len() as u64)),
-            Def::Input(_) | Def::Node(_) => None,
+            Def::Input(_) | Def::State(_) | Def::Node(_) => None,
         })
     };
     let batch: Vec<&Sym> = graph.inputs.iter().filter_map(|&id| graph.ty(id).shape.first()?.as_sym()).collect();
@@ -45,7 +49,8 @@ pub fn stats(graph: &Graph) -> Stats {
     for node in &graph.nodes {
         *ops.entry(node.op.name()).or_insert(0) += 1;
     }
-    let ports = |ids: &[super::ValueId]| ids.iter().map(|&id| format!("{}: {}", graph.value(id).name, graph.ty(id))).collect();
+    let named = |id: ValueId| format!("{}: {}", graph.value(id).name, graph.ty(id));
+    let ports = |ids: &[ValueId]| ids.iter().map(|&id| named(id)).collect();
     Stats {
         parameters: weights().filter(|(ty, _)| ty.dtype.is_float()).map(|(ty, bytes)| bytes / ty.dtype.size() as u64).sum(),
         weight_bytes: weights().map(|(_, bytes)| bytes).sum(),
@@ -53,6 +58,8 @@ pub fn stats(graph: &Graph) -> Stats {
         ops,
         inputs: ports(&graph.inputs),
         outputs: ports(&graph.outputs),
+        states: graph.states.iter().map(|state| named(state.value)).collect(),
+        written: graph.writes.iter().map(|write| graph.value(graph.inputs[write.input]).name.clone()).collect(),
         dims: graph.dims.iter().map(ToString::to_string).collect(),
         point,
     }
@@ -71,6 +78,12 @@ impl fmt::Display for Stats {
         }
         for output in &self.outputs {
             writeln!(f, "output      {output}")?;
+        }
+        for state in &self.states {
+            writeln!(f, "state       {state}")?;
+        }
+        for input in &self.written {
+            writeln!(f, "writes      {input}")?;
         }
         for dim in &self.dims {
             writeln!(f, "dimension   {dim}")?;

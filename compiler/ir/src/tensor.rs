@@ -167,13 +167,14 @@ impl Case {
         let named = |kind: &str, list: &[Tensor]| {
             list.iter().enumerate().map(|(i, t)| (format!("{kind}.{i}"), t.clone())).collect::<Vec<_>>()
         };
-        let tensors = [named("in", &self.inputs), named("out", &self.outputs)].concat();
-        let views = tensors.iter().map(|(name, t)| {
-            (
-                name,
-                TensorView::new(to_safetensors(t.dtype), t.shape.clone(), &t.data).expect("a tensor has the bytes of its shape"),
-            )
-        });
-        safetensors::serialize(views, None).expect("views with distinct names always serialise")
+        write_tensors(&[named("in", &self.inputs), named("out", &self.outputs)].concat())
     }
+}
+
+/// The bytes of a safetensors file with these tensors. Panics when two have one name, or one has not the bytes of its shape.
+pub fn write_tensors(tensors: &[(String, Tensor)]) -> Vec<u8> {
+    let views = tensors.iter().map(|(name, t)| {
+        (name, TensorView::new(to_safetensors(t.dtype), t.shape.clone(), &t.data).expect("a tensor has the bytes of its shape"))
+    });
+    safetensors::serialize(views, None).expect("views with distinct names always serialise")
 }

@@ -1,17 +1,22 @@
-//! The text form of a Graph: one line per declaration, weights by name only.
+//! The text form of a Graph: one line per declaration, weights and the first contents of states by name only.
 //!
 //! ```text
 //! graph resnet18
 //! dim batch = 1..32 hint 8
 //! input %x : f32[batch, 3, 224, 224]
+//! state %calls : i64[]
+//! weight %one : i64[]
 //! weight %conv1.weight : f32[64, 3, 7, 7]
 //! %conv1 = conv %x, %conv1.weight {stride=[2, 2], pad=[[3, 3], [3, 3]]} : f32[batch, 64, 112, 112]  ; conv2d: aten.conv2d.default
+//! %more = add %calls, %one : i64[]
 //! output %conv1
+//! next %calls = %more
 //! ```
 //!
+//! What a state holds after a run is a line `next`, unless it is what it held before; what an input does, a line `write`.
 //! A line that starts with `;` is a comment. Attributes at their default (stride 1, no padding …) are left out; what the type of the
 //! result says (the shape of a `reshape`, the element type of a `cast`) is not repeated. `parse(print(g))` is `g` but for the numbering of
-//! its values: inputs, then weights, then nodes.
+//! its values: inputs, then states, then weights, then nodes.
 
 mod parse;
 
@@ -48,6 +53,9 @@ fn write_graph(out: &mut String, graph: &Graph) -> fmt::Result {
     for id in &graph.inputs {
         writeln!(out, "input %{} : {}", name(id), graph.ty(*id))?;
     }
+    for state in &graph.states {
+        writeln!(out, "state %{} : {}", name(&state.value), graph.ty(state.value))?;
+    }
     for value in graph.values.iter().filter(|v| matches!(v.def, Def::Weight(_))) {
         writeln!(out, "weight %{} : {}", Name(&value.name), value.ty)?;
     }
@@ -71,6 +79,12 @@ fn write_graph(out: &mut String, graph: &Graph) -> fmt::Result {
     }
     for id in &graph.outputs {
         writeln!(out, "output %{}", name(id))?;
+    }
+    for state in graph.states.iter().filter(|state| state.next != state.value) {
+        writeln!(out, "next %{} = %{}", name(&state.value), name(&state.next))?;
+    }
+    for write in &graph.writes {
+        writeln!(out, "write %{} = %{}", name(&graph.inputs[write.input]), name(&write.value))?;
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::ops::check_ranges;
 use super::types::{check_sizes, check_weight};
-use super::{Def, Graph, InferError, Node, TensorType, ValueId, infer};
+use super::{Def, Graph, InferError, Node, TensorType, Value, ValueId, infer};
 
 /// A broken invariant. `node` is `%result = op (source)`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -16,6 +16,9 @@ pub enum VerifyError {
     /// An id beyond the list of values.
     #[error("{place} refers to value {id}, but there are {values} values")]
     NoSuchValue { place: String, id: u32, values: usize },
+    /// A position beyond the list of inputs.
+    #[error("{place} refers to input {input}, but there are {inputs} inputs")]
+    NoSuchInput { place: String, input: usize, inputs: usize },
     /// Two values of one name, or none.
     #[error("the name `{0}` is used by two values")]
     DuplicateName(String),
@@ -34,7 +37,7 @@ pub enum VerifyError {
     /// The stored type differs from the inferred one.
     #[error("node {node} is declared {declared}, but its operands give {inferred}")]
     Type { node: String, declared: TensorType, inferred: TensorType },
-    /// An input or weight has an unusable type or data.
+    /// An input, state or weight has an unusable type or data.
     #[error("tensor `{name}`: {what}")]
     Tensor { name: String, what: String },
     /// Nothing is computed.
@@ -72,6 +75,7 @@ pub fn verify(graph: &Graph) -> Result<(), VerifyError> {
                 check_weight(&value.ty, data.bytes().len()).map_err(tensor)?;
                 true
             }
+            Def::State(position) => graph.states.get(*position).is_some_and(|state| state.value == id),
             Def::Node(index) => graph.nodes.get(*index).is_some_and(|node| node.output == id),
         };
         if !defined {
@@ -85,6 +89,7 @@ pub fn verify(graph: &Graph) -> Result<(), VerifyError> {
             return Err(VerifyError::Definition { name: graph.value(id).name.clone(), what });
         }
     }
+    check_states(graph)?;
     for (index, node) in graph.nodes.iter().enumerate() {
         check_node(graph, index, node)?;
     }
@@ -98,10 +103,45 @@ fn check_ids(graph: &Graph) -> Result<(), VerifyError> {
     };
     graph.inputs.iter().try_for_each(|id| check(id, &|| "the list of inputs".into()))?;
     graph.outputs.iter().try_for_each(|id| check(id, &|| "the list of outputs".into()))?;
+    graph.states.iter().flat_map(|s| [s.value, s.next]).try_for_each(|id| check(&id, &|| "the list of states".into()))?;
+    graph.writes.iter().try_for_each(|write| check(&write.value, &|| "the list of writes into inputs".into()))?;
     for (index, node) in graph.nodes.iter().enumerate() {
         let place = || format!("node {index} ({})", node.source);
         check(&node.output, &place)?;
         node.inputs.iter().try_for_each(|id| check(id, &place))?;
+    }
+    Ok(())
+}
+
+/// Checks what outlives a run: states and writes into inputs.
+fn check_states(graph: &Graph) -> Result<(), VerifyError> {
+    let same_type = |old: ValueId, new: ValueId| {
+        let (ty, new) = (graph.ty(old), graph.value(new));
+        let what = || format!("it is {ty}, but what it holds after a run, `{}`, is {}", new.name, new.ty);
+        if *ty == new.ty { Ok(()) } else { Err(VerifyError::Tensor { name: graph.value(old).name.clone(), what: what() }) }
+    };
+    for (position, state) in graph.states.iter().enumerate() {
+        let Value { name, ty, def } = graph.value(state.value);
+        if !matches!(def, Def::State(p) if *p == position) {
+            let what = format!("listed as state {position}");
+            return Err(VerifyError::Definition { name: name.clone(), what });
+        }
+        check_weight(ty, state.initial.bytes().len()).map_err(|what| VerifyError::Tensor { name: name.clone(), what })?;
+        same_type(state.value, state.next)?;
+    }
+    let mut written = HashSet::new();
+    for write in &graph.writes {
+        let inputs = graph.inputs.len();
+        let place = || "the list of writes into inputs".to_owned();
+        let id = *graph.inputs.get(write.input).ok_or_else(|| VerifyError::NoSuchInput {
+            place: place(),
+            input: write.input,
+            inputs,
+        })?;
+        if !written.insert(id) {
+            return Err(VerifyError::Definition { name: graph.value(id).name.clone(), what: "written back twice".into() });
+        }
+        same_type(id, write.value)?;
     }
     Ok(())
 }

@@ -400,7 +400,7 @@ fn epilogue_step(graph: &Graph, node: &Node, slot: usize, axis: usize, anchor: &
 fn has_own_elements(graph: &Graph, id: ValueId, image: bool) -> bool {
     match &graph.value(id).def {
         Def::Weight(_) => false,
-        Def::Input(_) => !image,
+        Def::Input(_) | Def::State(_) => !image,
         Def::Node(n) => match graph.nodes[*n].op {
             Op::Expand { .. } | Op::Full { .. } | Op::Iota { .. } => false,
             Op::Linear | Op::MatMul | Op::Softmax { .. } | Op::LayerNorm { .. } => !image,
@@ -444,6 +444,6 @@ fn channel_vector(graph: &Graph, id: ValueId, shape: &[Expr], axis: usize, own: 
             }
             _ => None,
         },
-        Def::Input(_) => None,
+        Def::Input(_) | Def::State(_) => None,
     }
 }

@@ -54,7 +54,7 @@ pub(super) fn forms(graph: &Graph, uses: &Uses, chains: &Chains, layouts: &Layou
         .values
         .iter()
         .map(|value| match value.def {
-            Def::Input(_) => Form::Input,
+            Def::Input(_) | Def::State(_) => Form::Input,
             Def::Weight(_) => Form::Weight,
             Def::Node(_) => Form::Inline,
         })

@@ -380,6 +380,46 @@ fn inputs_are_checked_against_their_declaration() {
 }
 
 #[test]
+fn runs_go_on_from_what_the_run_before_left() {
+    // torch 2.14: `calls += 1; mean.mul_(0.75).add_(x, alpha=0.25); y = mean * calls; x.neg_()`, called with 4, 8, -4.
+    let mut b = Builder::new("ema");
+    let x = b.input("x", TensorType::new(DType::F32, [1])).unwrap();
+    let calls =
+        b.state("calls", TensorType::new(DType::I64, Vec::<Expr>::new()), TensorData::new(2i64.to_le_bytes().to_vec())).unwrap();
+    let mean = b.state("mean", TensorType::new(DType::F32, [1]), TensorData::from_f32(&[1.0])).unwrap();
+    let mut node = |op: Op, inputs: &[ValueId]| b.push(op, inputs, "node").unwrap();
+    let full = |value: f64, dtype| Op::Full { value, shape: vec![], dtype };
+    let [one, keep, take] = [full(1.0, DType::I64), full(0.75, DType::F32), full(0.25, DType::F32)].map(|op| node(op, &[]));
+    let more = node(Op::Binary(BinaryOp::Add), &[calls, one]);
+    let (old, new) = (node(Op::Binary(BinaryOp::Mul), &[mean, keep]), node(Op::Binary(BinaryOp::Mul), &[x, take]));
+    let ema = node(Op::Binary(BinaryOp::Add), &[old, new]);
+    let count = node(Op::Cast(DType::F32), &[more]);
+    let y = node(Op::Binary(BinaryOp::Mul), &[ema, count]);
+    let negated = node(Op::Unary(UnaryOp::Neg), &[x]);
+    b.output(y);
+    b.next(calls, more);
+    b.next(mean, ema);
+    b.write_back(x, negated);
+    let graph = b.finish().unwrap();
+
+    let mut states = initial(&graph);
+    assert_eq!(states, [Tensor::from_i64(&[], &[2]), Tensor::from_f32(&[1], &[1.0])]);
+    for (x, y, mean) in [(4.0, 5.25, 1.75), (8.0, 13.25, 3.3125), (-4.0, 7.421875, 1.484375)] {
+        let results = run_from(&graph, &[Tensor::from_f32(&[1], &[x])], &states).unwrap();
+        assert_eq!(results.outputs, [Tensor::from_f32(&[1], &[y])]);
+        assert_eq!(results.states[1], Tensor::from_f32(&[1], &[mean]));
+        assert_eq!(results.writes, [Tensor::from_f32(&[1], &[-x])]);
+        states = results.states;
+    }
+    assert_eq!(states[0], Tensor::from_i64(&[], &[5]));
+    let x = Tensor::from_f32(&[1], &[4.0]);
+    assert_eq!(run(&graph, std::slice::from_ref(&x)).unwrap(), [Tensor::from_f32(&[1], &[5.25])], "the first run of a session");
+    states.swap(0, 1);
+    let error = run_from(&graph, &[x], &states).unwrap_err().to_string();
+    assert_eq!(error, "state `calls`: expected i64[], got f32[1] of 4 bytes");
+}
+
+#[test]
 fn case_files_round_trip_and_refuse_others() {
     let case = Case { inputs: vec![Tensor::from_i64(&[2], &[1, -2])], outputs: vec![Tensor::from_f32(&[1, 2], &[0.5, 1.5]); 11] };
     assert_eq!(Case::read(&case.write()), Ok(case.clone()));

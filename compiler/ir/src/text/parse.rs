@@ -5,13 +5,14 @@ use std::collections::HashMap;
 use crate::syntax::{Attributes, Cursor, TextError};
 use crate::types::check_weight;
 use crate::{
-    Def, Graph, GraphDim, Node, Op, Sym, TensorData, TensorType, Value, ValueId, check_ranges, check_sizes, infer, verify,
+    Def, Graph, GraphDim, Node, Op, State, Sym, TensorData, TensorType, Value, ValueId, WriteBack, check_ranges, check_sizes,
+    infer, verify,
 };
 
 /// Most bytes of weights that [`parse`] makes up.
 const MAX_ZEROS: usize = 1 << 30;
 
-/// Parses and verifies a graph whose weights are all zero (a text holds none): for tests and for looking at a graph.
+/// Parses and verifies a graph whose weights and states are all zero (a text holds none): for tests and for looking at a graph.
 pub fn parse(text: &str) -> Result<Graph, TextError> {
     let mut left = MAX_ZEROS;
     parse_with(text, &mut |_, ty| {
@@ -23,7 +24,8 @@ pub fn parse(text: &str) -> Result<Graph, TextError> {
     })
 }
 
-/// Parses and verifies a graph. `weights` gives the data of each weight by name and type, or says why it cannot.
+/// Parses and verifies a graph. `weights` gives the data of each weight, and the first contents of each state, by name and type, or
+/// says why it cannot.
 pub fn parse_with(
     text: &str,
     weights: &mut dyn FnMut(&str, &TensorType) -> Result<TensorData, String>,
@@ -70,22 +72,35 @@ impl Parser<'_> {
                 self.graph.inputs.push(id);
             }
             "weight" => {
-                let (name, ty) = self.declaration(&mut cursor)?;
-                let data = check_sizes(&ty, &[]).and_then(|()| (self.weights)(&name, &ty)).and_then(|data| {
-                    check_weight(&ty, data.bytes().len())?;
-                    Ok(data)
-                });
-                let data = data.map_err(|what| cursor.error_at(start, format!("weight `{name}`: {what}")))?;
+                let (name, ty, data) = self.stored(&mut cursor, start, "weight")?;
                 self.define(&cursor, start, name, ty, Def::Weight(data))?;
+            }
+            "state" => {
+                let (name, ty, initial) = self.stored(&mut cursor, start, "state")?;
+                let value = self.define(&cursor, start, name, ty, Def::State(self.graph.states.len()))?;
+                self.graph.states.push(State { value, initial, next: value });
             }
             "output" => {
                 let id = self.operand(&mut cursor)?;
                 self.graph.outputs.push(id);
             }
+            "next" => {
+                let (id, next) = self.change(&mut cursor)?;
+                let Def::State(position) = self.graph.value(id).def else {
+                    return Err(cursor.error_at(start, format!("`%{}` is not a state", self.graph.value(id).name)));
+                };
+                self.graph.states[position].next = next;
+            }
+            "write" => {
+                let (id, value) = self.change(&mut cursor)?;
+                let Def::Input(input) = self.graph.value(id).def else {
+                    return Err(cursor.error_at(start, format!("`%{}` is not an input", self.graph.value(id).name)));
+                };
+                self.graph.writes.push(WriteBack { input, value });
+            }
             other => {
-                return Err(
-                    cursor.error_at(start, format!("expected dim, input, weight, output or `%name = …`, found `{other}`"))
-                );
+                let what = "expected dim, input, state, weight, output, next, write or `%name = …`";
+                return Err(cursor.error_at(start, format!("{what}, found `{other}`")));
             }
         }
         cursor.end()
@@ -114,6 +129,24 @@ impl Parser<'_> {
         let name = cursor.value()?;
         cursor.expect(":")?;
         Ok((name, cursor.ty()?))
+    }
+
+    /// The declaration of a `weight` or `state`, and its data.
+    fn stored(&mut self, cursor: &mut Cursor<'_>, at: usize, kind: &str) -> Result<(String, TensorType, TensorData), TextError> {
+        let (name, ty) = self.declaration(cursor)?;
+        let data = check_sizes(&ty, &[]).and_then(|()| (self.weights)(&name, &ty)).and_then(|data| {
+            check_weight(&ty, data.bytes().len())?;
+            Ok(data)
+        });
+        let data = data.map_err(|what| cursor.error_at(at, format!("{kind} `{name}`: {what}")))?;
+        Ok((name, ty, data))
+    }
+
+    /// `%what = %new contents`.
+    fn change(&self, cursor: &mut Cursor<'_>) -> Result<(ValueId, ValueId), TextError> {
+        let id = self.operand(cursor)?;
+        cursor.expect("=")?;
+        Ok((id, self.operand(cursor)?))
     }
 
     fn define(&mut self, cursor: &Cursor<'_>, at: usize, name: String, ty: TensorType, def: Def) -> Result<ValueId, TextError> {

@@ -41,12 +41,55 @@ fn quoted_names_and_sources_survive() {
     assert_eq!(back.nodes[0].source, graph.nodes[0].source);
 }
 
+/// A counter, an exponential average of an input, and an input that the model raises.
+pub(super) const STATES: &str = "graph g
+dim n = 1..8
+input %x : f32[n, 2]
+state %calls : i64[]
+state %mean : f32[2]
+state %idle : bool[3]
+weight %one : i64[]
+%more = add %calls, %one : i64[]
+%sum = reduce_sum %x {axes=[0]} : f32[2]
+%grown = add %mean, %sum : f32[2]
+%up = relu %x : f32[n, 2]
+output %calls
+next %calls = %more
+next %mean = %grown
+write %x = %up
+";
+
+#[test]
+fn states_and_writes_survive_the_text() {
+    let graph = parse(STATES).unwrap();
+    assert_eq!(print(&graph), STATES);
+    assert_eq!((graph.states.len(), graph.writes.len()), (3, 1));
+    assert_eq!(graph.states[2].next, graph.states[2].value, "no line `next`: it stays as it is");
+    let results: Vec<&str> = graph.results().map(|id| graph.value(id).name.as_str()).collect();
+    assert_eq!(results, ["calls", "more", "grown", "idle", "up"]);
+    for (line, wanted) in [
+        ("next %x = %up", "line 16, column 1: `%x` is not a state"),
+        ("write %mean = %grown", "line 16, column 1: `%mean` is not an input"),
+        ("next %mean = %up", "tensor `mean`: it is f32[2], but what it holds after a run, `up`, is f32[n, 2]"),
+        ("write %x = %grown", "value `x` is not what defines it says: written back twice"),
+        ("state %cache : f32[n]", "line 16, column 1: state `cache`: the size `n` uses `n`"),
+        ("state %one : i64[]", "line 16, column 1: `%one` is defined twice"),
+        ("next %calls %one", "line 16, column 13: expected `=`"),
+    ] {
+        let message = parse(&format!("{STATES}{line}")).expect_err(line).to_string();
+        assert!(message.contains(wanted), "expected `{wanted}` in `{message}`");
+    }
+}
+
 #[test]
 fn errors_have_line_and_column() {
     let cases = [
         ("", "line 0, column 0: the text is empty"),
         ("graphs g", "line 1, column 1: expected `graph `"),
-        ("graph g\nnonsense", "line 2, column 1: expected dim, input, weight, output or `%name = …`, found `nonsense`"),
+        (
+            "graph g\nnonsense",
+            "line 2, column 1: expected dim, input, state, weight, output, next, write or `%name = …`, found `nonsense`",
+        ),
         ("graph g\ndim n = 1..x", "line 2, column 5: expected a range such as 1..32, found `1..x`"),
         ("graph g\ndim n = 4..1", "line 2, column 5: the range 4..1 is not within 1..1099511627776"),
         ("graph g\ninput %x : f99[2]", "line 2, column 12: `f99` is not an element type"),

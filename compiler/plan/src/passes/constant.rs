@@ -36,7 +36,7 @@ pub(super) fn uniform(graph: &Graph, id: ValueId) -> Option<f64> {
             Op::Full { value, .. } => Some(value),
             _ => None,
         },
-        Def::Input(_) => None,
+        Def::Input(_) | Def::State(_) => None,
     }
 }
 

@@ -1,4 +1,4 @@
-//! Removes nodes and weights that no output depends on.
+//! Removes nodes and weights that no result depends on.
 
 use aotfarm_ir::{BuildError, Def, Graph};
 
@@ -6,7 +6,7 @@ use super::rewrite::rewrite;
 
 pub(super) fn run(graph: &Graph) -> Result<Graph, BuildError> {
     let mut alive = vec![false; graph.values.len()];
-    for id in &graph.outputs {
+    for id in graph.results() {
         alive[id.index()] = true;
     }
     for node in graph.nodes.iter().rev() {

@@ -9,7 +9,7 @@ use super::rewrite::{Rewriter, rewrite};
 
 pub(super) fn run(graph: &Graph) -> Result<Graph, BuildError> {
     let mut uses = vec![0u32; graph.values.len()];
-    for id in graph.nodes.iter().flat_map(|node| &node.inputs).chain(&graph.outputs) {
+    for id in graph.nodes.iter().flat_map(|node| node.inputs.iter().copied()).chain(graph.results()) {
         uses[id.index()] += 1;
     }
     rewrite(graph, |r, node, inputs| {

@@ -102,7 +102,7 @@ fn evaluate(r: &mut Rewriter<'_>, node: &Node, inputs: &[ValueId], ty: &TensorTy
         Def::Node(n) => {
             r.graph().nodes[n].op.class() == Class::Source && bytes_of(r.ty(*id)).is_some_and(|bytes| bytes <= SMALL_BYTES)
         }
-        Def::Input(_) => false,
+        Def::Input(_) | Def::State(_) => false,
     };
     let (Some(shape), Some(bytes)) = (ty.const_shape(), bytes_of(ty)) else { return Ok(None) };
     if inputs.is_empty() || !inputs.iter().all(known) {
@@ -124,7 +124,7 @@ fn evaluate(r: &mut Rewriter<'_>, node: &Node, inputs: &[ValueId], ty: &TensorTy
         operands.push(match &value.def {
             Def::Weight(data) => builder.weight(&value.name, value.ty.clone(), data.clone())?,
             Def::Node(n) => builder.push(r.graph().nodes[*n].op.clone(), &[], &value.name)?,
-            Def::Input(_) => return Ok(None),
+            Def::Input(_) | Def::State(_) => return Ok(None),
         });
     }
     let result = builder.push(node.op.clone(), &operands, &node.source)?;

@@ -24,6 +24,10 @@ pub(super) fn rewrite(
     for id in &graph.inputs {
         map[id.index()] = Some(builder.input(&graph.value(*id).name, graph.ty(*id).clone())?);
     }
+    for state in &graph.states {
+        let value = graph.value(state.value);
+        map[state.value.index()] = Some(builder.state(&value.name, value.ty.clone(), state.initial.clone())?);
+    }
     let mut rewriter = Rewriter { old: graph, builder, map };
     for node in &graph.nodes {
         let inputs = node.inputs.iter().map(|id| rewriter.get(*id)).collect::<Result<Vec<_>, _>>()?;
@@ -36,6 +40,14 @@ pub(super) fn rewrite(
     for id in &graph.outputs {
         let output = rewriter.get(*id)?;
         rewriter.builder.output(output);
+    }
+    for state in &graph.states {
+        let (value, next) = (rewriter.get(state.value)?, rewriter.get(state.next)?);
+        rewriter.builder.next(value, next);
+    }
+    for write in &graph.writes {
+        let (input, value) = (rewriter.get(graph.inputs[write.input])?, rewriter.get(write.value)?);
+        rewriter.builder.write_back(input, value);
     }
     rewriter.builder.finish()
 }
