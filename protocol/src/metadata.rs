@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{DType, Digest, Precision, Target, VendorLibrary};
+use crate::{DType, Digest, Precision, Signature, Target, VendorLibrary};
 
 /// A symbolic dimension and the sizes that are allowed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,7 +43,7 @@ pub struct Port {
 }
 
 /// The metadata of an artifact.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct ArtifactMetadata {
     /// What it is made for.
@@ -67,6 +67,9 @@ pub struct ArtifactMetadata {
     pub inputs: Vec<Port>,
     /// Outputs in order.
     pub outputs: Vec<Port>,
+    /// How the exported program nests its arguments and results, where the file says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signature: Option<Signature>,
     /// The plan's steps in order: label and, where one was selected, `family@version` and parameters by tuned point.
     pub steps: Vec<StepInfo>,
     /// Runs of steps that are done for a few images at a time; all others are done for the whole batch.

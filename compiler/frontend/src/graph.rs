@@ -1,7 +1,8 @@
 //! The `.graph` format: a safetensors file with the weights and the first contents of states as tensors, and the graph's text in
 //! `__metadata__`.
 //!
-//! Keys of `__metadata__`: [`FORMAT_KEY`] (the version of the text, [`FORMAT_VERSION`]) and [`TEXT_KEY`] (see [`aotfarm_ir::text`]).
+//! Keys of `__metadata__`: [`FORMAT_KEY`] (the version of the text, [`FORMAT_VERSION`]), [`TEXT_KEY`] (see [`aotfarm_ir::text`]) and,
+//! where the exporter told it, [`SIGNATURE_KEY`].
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -9,6 +10,8 @@ use std::fmt::Write;
 
 use safetensors::SafeTensors;
 use safetensors::tensor::{Metadata, TensorInfo};
+
+use aotfarm_protocol::{Nested, Signature};
 
 use aotfarm_ir::safetensors::to_safetensors;
 
@@ -20,6 +23,8 @@ use aotfarm_ir::{Def, Expr, Graph, TensorData, TensorType, text};
 pub const FORMAT_KEY: &str = "aotfarm.format";
 /// The `__metadata__` key of the graph's text.
 pub const TEXT_KEY: &str = "aotfarm.ir";
+/// The `__metadata__` key of the signature, the JSON of [`aotfarm_protocol::Signature`].
+pub const SIGNATURE_KEY: &str = "aotfarm.signature";
 /// The version that this build writes and reads.
 pub const FORMAT_VERSION: &str = "1";
 
@@ -49,8 +54,20 @@ pub fn read(bytes: &SharedBytes) -> Result<Graph, ImportError> {
         return Err(ImportError::Version { format: "the graph format", found: found.to_owned(), remedy });
     }
     let data = PREFIX + header;
-    text::parse_with(text, &mut |name, ty| weight(bytes, data, &tensors, name, ty))
-        .map_err(|error| ImportError::damaged(error.to_string(), format!("the graph text, `{TEXT_KEY}`")))
+    let mut graph = text::parse_with(text, &mut |name, ty| weight(bytes, data, &tensors, name, ty))
+        .map_err(|error| ImportError::damaged(error.to_string(), format!("the graph text, `{TEXT_KEY}`")))?;
+    if let Some(text) = entry(SIGNATURE_KEY) {
+        let place = format!("the signature, `{SIGNATURE_KEY}`");
+        let signature: Signature = serde_json::from_str(text).map_err(|e| ImportError::damaged(e.to_string(), place.clone()))?;
+        let arguments = signature.arguments.iter().map(|argument| &argument.value);
+        let fits = arguments.flat_map(Nested::tensors).all(|at| at < graph.inputs.len())
+            && signature.result.tensors().all(|at| at < graph.outputs.len());
+        if !fits {
+            return Err(ImportError::damaged("it names an input or output that the graph does not have", place));
+        }
+        graph.signature = Some(signature);
+    }
+    Ok(graph)
 }
 
 fn weight(bytes: &SharedBytes, data: usize, tensors: &Metadata, name: &str, ty: &TensorType) -> Result<TensorData, String> {
@@ -79,7 +96,10 @@ pub fn write(graph: &Graph) -> Vec<u8> {
     weights.sort_by_key(|(name, ty, _)| (Reverse(ty.dtype.size()), *name));
 
     let text = text::print(graph);
-    let metadata = BTreeMap::from([(FORMAT_KEY, FORMAT_VERSION), (TEXT_KEY, &text)]);
+    let mut metadata = BTreeMap::from([(FORMAT_KEY, FORMAT_VERSION.to_owned()), (TEXT_KEY, text)]);
+    if let Some(signature) = &graph.signature {
+        metadata.insert(SIGNATURE_KEY, json(signature));
+    }
     let mut header = format!("{{\"__metadata__\":{}", json(&metadata));
     let mut at = 0;
     for (name, ty, data) in &weights {

@@ -9,6 +9,7 @@ mod file;
 pub mod graph;
 mod onnx;
 mod semantics;
+mod storage;
 mod symbols;
 
 pub use error::{ImportError, UnsupportedOp};

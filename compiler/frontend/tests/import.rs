@@ -136,7 +136,7 @@ fn errors_name_the_place_and_the_remedy() {
     assert!(edited("\"major\": 8", "\"major\": 9").contains("schema version 9"));
     assert!(edited("\"dtype\": 7", "\"dtype\": 10").contains("complex"));
     assert!(edited("user_input", "token").contains("token"));
-    assert!(edited("user_output", "buffer_mutation").contains("eval mode"));
+    assert!(edited("user_output", "loss_output").contains("an output of the kind `loss_output`"));
 }
 
 /// Sizes in a zip directory are only claims: neither one that is too large nor one that is too small is inflated for.

@@ -2,6 +2,8 @@
 
 use std::collections::HashSet;
 
+use aotfarm_protocol::Signature;
+
 use super::ops::check_ranges;
 use super::types::{check_sizes, check_weight};
 use super::{
@@ -131,6 +133,11 @@ impl Builder {
     /// Adds the next output of the model; a value may be an output more than once.
     pub fn output(&mut self, id: ValueId) {
         self.graph.outputs.push(id);
+    }
+
+    /// Says how the exported program nests its arguments and results.
+    pub fn signature(&mut self, signature: Signature) {
+        self.graph.signature = Some(signature);
     }
 
     /// The type of a value.

@@ -1,6 +1,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use aotfarm_protocol::Signature;
+
 use super::{GraphDim, Op, TensorType};
 
 /// Index of a value in [`Graph::values`].
@@ -139,6 +141,8 @@ pub struct Graph {
     pub states: Vec<State>,
     /// The inputs that a run changes.
     pub writes: Vec<WriteBack>,
+    /// How the exported program nests its arguments and results, where the file says so.
+    pub signature: Option<Signature>,
 }
 
 impl Graph {

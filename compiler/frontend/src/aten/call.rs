@@ -6,8 +6,9 @@ use aotfarm_protocol::DType;
 
 use super::program::{self, Argument, OptionalTensor, SymFloat, SymInt};
 use super::promotion;
-use super::scope::{Scope, Val};
+use super::scope::{Bound, Scope};
 use crate::semantics::{self, Emit, Refusal, Result, source};
+use crate::storage::is_dense;
 
 /// A number argument.
 #[derive(Debug, Clone)]
@@ -18,13 +19,13 @@ pub(super) enum Scalar {
 }
 
 /// A node being mapped.
-pub(super) struct Call<'c> {
-    pub(super) scope: &'c mut Scope,
+pub(super) struct Call<'c, 'a> {
+    pub(super) scope: &'c mut Scope<'a>,
     pub(super) node: &'c program::Node,
     pub(super) source: &'c str,
 }
 
-impl Call<'_> {
+impl Call<'_, '_> {
     /// The graph under construction, for what this node means.
     pub(super) fn emit(&mut self) -> Emit<'_> {
         Emit { builder: &mut self.scope.builder, source: self.source }
@@ -46,8 +47,13 @@ impl Call<'_> {
         Refusal::What(format!("argument `{name}` should be {expected}, but is {found}"))
     }
 
-    fn lookup(&self, name: &str) -> Result<&Val> {
-        self.scope.names.get(name).ok_or_else(|| format!("it uses `{name}`, which no earlier node gives").into())
+    /// The present value of a tensor of the file, if the name is one's.
+    fn lookup(&self, name: &str) -> Result<Option<ValueId>> {
+        match self.scope.names.get(name) {
+            Some(Bound::Tensor(view)) => Ok(Some(self.scope.storages.last_read(*view))),
+            Some(Bound::Size(_)) => Ok(None),
+            None => Err(format!("it uses `{name}`, which no earlier node gives").into()),
+        }
     }
 
     pub(super) fn opt_tensor(&self, name: &str) -> Result<Option<ValueId>> {
@@ -55,10 +61,8 @@ impl Call<'_> {
         if let Argument::AsOptionalTensor(OptionalTensor::AsNone(_)) = arg {
             return Ok(None);
         }
-        match self.lookup(arg.tensor().ok_or_else(|| self.wrong(name, "a tensor"))?)? {
-            Val::Tensor(id) => Ok(Some(*id)),
-            _ => Err(self.wrong(name, "a tensor")),
-        }
+        let tensor = arg.tensor().ok_or_else(|| self.wrong(name, "a tensor"))?;
+        self.lookup(tensor)?.map(Some).ok_or_else(|| self.wrong(name, "a tensor"))
     }
 
     pub(super) fn tensor(&self, name: &str) -> Result<ValueId> {
@@ -67,20 +71,15 @@ impl Call<'_> {
 
     pub(super) fn tensors(&self, name: &str) -> Result<Vec<ValueId>> {
         let Some(Argument::AsTensors(list)) = self.argument(name) else { return Err(self.wrong(name, "a list of tensors")) };
-        list.iter()
-            .map(|of| match self.lookup(&of.name)? {
-                Val::Tensor(id) => Ok(*id),
-                _ => Err(self.wrong(name, "a list of tensors")),
-            })
-            .collect()
+        list.iter().map(|of| self.lookup(&of.name)?.ok_or_else(|| self.wrong(name, "a list of tensors"))).collect()
     }
 
     fn symbolic(&self, size: &SymInt) -> Option<Expr> {
         match size {
             SymInt::AsInt(n) => Some(Expr::from(*n)),
             SymInt::AsName(name) => match self.scope.names.get(name)? {
-                Val::Size(expr) => Some(expr.clone()),
-                _ => None,
+                Bound::Size(expr) => Some(expr.clone()),
+                Bound::Tensor(_) => None,
             },
         }
     }
@@ -182,6 +181,33 @@ impl Call<'_> {
             Some(Argument::AsScalarType(number)) => Ok(Some(program::dtype(*number)?)),
             Some(_) => Err(self.wrong(name, "an element type")),
         }
+    }
+
+    /// The strides of a tensor in elements, as torch lays it out.
+    pub(super) fn strides(&self, name: &str) -> Result<Vec<Expr>> {
+        let tensor = self.argument(name).and_then(Argument::tensor).ok_or_else(|| self.wrong(name, "a tensor"))?;
+        let meta = self.scope.meta(tensor).ok_or("the file does not say how its operand lies in memory")?;
+        let strides = meta.strides.iter().map(|stride| self.scope.size(stride)).collect::<std::result::Result<Vec<_>, _>>()?;
+        if strides.len() == self.rank(self.tensor(name)?) {
+            Ok(strides)
+        } else {
+            Err("the strides of its operand do not fit its shape".into())
+        }
+    }
+
+    /// Whether a tensor lies in memory as `memory_format` asks: row-major unless it says otherwise.
+    pub(super) fn is_laid_out(&self, name: &str) -> Result<bool> {
+        let (shape, strides) = (self.shape(self.tensor(name)?), self.strides(name)?);
+        let rank = shape.len();
+        // `torch.memory_format` by its number in the schema.
+        let order: Vec<usize> = match self.argument("memory_format") {
+            Some(Argument::AsMemoryFormat(2)) if rank == 4 => vec![0, 2, 3, 1],
+            Some(Argument::AsMemoryFormat(3)) if rank == 5 => vec![0, 2, 3, 4, 1],
+            Some(Argument::AsMemoryFormat(4)) => return Ok(true),
+            None | Some(Argument::AsMemoryFormat(1)) => (0..rank).collect(),
+            Some(_) => return Err(self.wrong("memory_format", "a memory format that fits its rank")),
+        };
+        Ok(is_dense(&shape, &strides, &order))
     }
 
     /// An axis, counted from the end when negative.

@@ -8,19 +8,25 @@ mod ops;
 mod program;
 mod promotion;
 mod scope;
+mod signature;
+mod weights;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
-use aotfarm_ir::{Builder, Expr, Graph, TensorData, TensorType, ValueId};
-use aotfarm_protocol::DType;
+use aotfarm_ir::{Graph, TensorData, TensorType, ValueId};
+use aotfarm_protocol::Nested;
 
 use self::archive::{Archive, damaged};
 use self::call::Call;
-use self::program::{Argument, Bound, Header, InputSpec, OutputSpec, Payload, Payloads, Program, TensorMeta};
-use self::scope::{Scope, Val};
+use self::ops::{Shares, Writes};
+use self::program::{Argument, Header, InputSpec, OutputSpec, Program, TensorMeta};
+use self::scope::{Bound, Scope, Val};
+use self::weights::Weights;
 use crate::error::{ImportError, UnsupportedOp};
 use crate::file::SharedBytes;
-use crate::symbols::{Declared, Symbols};
+use crate::semantics::{self, Emit, view};
+use crate::storage::ViewId;
+use crate::symbols::Declared;
 
 /// Reads a `.pt2` file; `name` is the model's.
 pub fn read(file: SharedBytes, name: &str) -> Result<Graph, ImportError> {
@@ -48,7 +54,15 @@ pub fn read(file: SharedBytes, name: &str) -> Result<Graph, ImportError> {
     if !missing.is_empty() {
         return Err(ImportError::Unsupported { ops: missing });
     }
-    Import::new(&archive, &program, name)?.run()
+    let weights = Weights::of(&archive)?;
+    // Which buffers a program writes to is known when all of it has been read; then it is read again with those as states.
+    let mut states = BTreeSet::new();
+    loop {
+        match Import::new(&weights, &program, name).run(&states)? {
+            Read::Graph(graph) => return Ok(graph),
+            Read::Writes(buffers) => states.extend(buffers),
+        }
+    }
 }
 
 fn version(found: impl Into<String>, remedy: impl Into<String>) -> ImportError {
@@ -73,41 +87,87 @@ fn output_name(node: &program::Node) -> Option<&str> {
     node.outputs.first()?.result()
 }
 
+/// What reading a program came to.
+enum Read {
+    Graph(Graph),
+    /// It writes to these buffers, which were not known to be states.
+    Writes(Vec<String>),
+}
+
+/// A parameter, buffer or constant.
+struct Buffer<'a> {
+    name: &'a str,
+    argument: &'a str,
+    view: ViewId,
+    /// Its contents when a run begins, if it is state.
+    state: Option<ValueId>,
+}
+
 struct Import<'a> {
-    archive: &'a Archive,
-    program: &'a Program,
-    scope: Scope,
-    /// The tensor that a view was taken of.
-    view_of: HashMap<ValueId, ValueId>,
-    /// Our symbols (`batch`) by torch's (`s77`).
-    symbols: Symbols,
+    weights: &'a Weights<'a>,
+    scope: Scope<'a>,
+    /// Whether any node writes. If none does, nothing depends on what shares memory with what.
+    has_writes: bool,
+    buffers: Vec<Buffer<'a>>,
+    /// The model's inputs.
+    inputs: Vec<(&'a str, ViewId)>,
+    /// The leaves of what a caller passes and gets.
+    arguments: Vec<Nested>,
+    results: Vec<Nested>,
 }
 
 impl<'a> Import<'a> {
-    fn new(archive: &'a Archive, program: &'a Program, name: &str) -> Result<Self, ImportError> {
-        let scope = Scope { builder: Builder::new(name), names: HashMap::new() };
-        Ok(Self { archive, program, scope, view_of: HashMap::new(), symbols: Symbols::default() })
+    fn new(weights: &'a Weights<'a>, program: &'a Program, name: &str) -> Self {
+        let writes = |node: &program::Node| ops::find(target(node)).is_some_and(|(_, writes)| writes == Writes::First);
+        let has_writes = program.graph_module.graph.nodes.iter().any(writes);
+        Self {
+            weights,
+            scope: Scope::new(program, name),
+            has_writes,
+            buffers: Vec::new(),
+            inputs: Vec::new(),
+            arguments: Vec::new(),
+            results: Vec::new(),
+        }
     }
 
-    fn run(mut self) -> Result<Graph, ImportError> {
+    fn run(mut self, states: &BTreeSet<String>) -> Result<Read, ImportError> {
+        let program = self.scope.program;
         self.dims()?;
-        self.inputs()?;
-        for (index, node) in self.program.graph_module.graph.nodes.iter().enumerate() {
-            self.node(index, node)?;
+        for spec in &program.graph_module.signature.input_specs {
+            self.input(spec, states)?;
         }
-        for spec in &self.program.graph_module.signature.output_specs {
+        for node in &program.graph_module.graph.nodes {
+            self.node(node)?;
+        }
+        // In the decomposed form, outputs are what they were before the writes that the signature lists.
+        for spec in &program.graph_module.signature.output_specs {
             self.output(spec)?;
         }
-        Ok(self.scope.builder.finish()?)
+        for spec in &program.graph_module.signature.output_specs {
+            self.mutation(spec)?;
+        }
+        let written = self.buffers.iter().filter(|buffer| buffer.state.is_none() && self.scope.storages.version(buffer.view) > 0);
+        let written: Vec<String> = written.map(|buffer| buffer.name.to_owned()).collect();
+        if !written.is_empty() {
+            return Ok(Read::Writes(written));
+        }
+        self.ends()?;
+        let module = &program.graph_module;
+        if let Some(call) = module.module_call_graph.iter().find(|entry| entry.fqn.is_empty()).and_then(|e| e.signature.as_ref())
+        {
+            let signature = signature::signature(call, self.arguments, self.results).map_err(|e| damaged("the signature", e))?;
+            self.scope.builder.signature(signature);
+        }
+        Ok(Read::Graph(self.scope.builder.finish()?))
     }
 
     fn user_inputs(&self) -> impl Iterator<Item = (&'a str, &'a TensorMeta)> + use<'a> {
-        let graph = &self.program.graph_module.graph;
-        let specs = &self.program.graph_module.signature.input_specs;
-        specs.iter().filter_map(move |s| {
+        let module = &self.scope.program.graph_module;
+        module.signature.input_specs.iter().filter_map(move |s| {
             let InputSpec::UserInput { arg } = s else { return None };
             let name = arg.tensor()?;
-            Some((name, graph.tensor_values.get(name)?))
+            Some((name, module.graph.tensor_values.get(name)?))
         })
     }
 
@@ -123,181 +183,176 @@ impl<'a> Import<'a> {
                     }
                     continue;
                 };
-                let range = self.program.range_constraints.get(sym.as_str());
-                let end = |of: fn(&program::Range) -> &Option<Bound>| range.and_then(|r| of(r).as_ref()?.at());
+                let range = self.scope.program.range_constraints.get(sym.as_str());
+                let end = |of: fn(&program::Range) -> &Option<program::Bound>| range.and_then(|r| of(r).as_ref()?.at());
                 let declared = Declared { min: end(|r| &r.min_val), max: end(|r| &r.max_val), hint };
-                self.symbols.declare(&mut self.scope.builder, sym.as_str(), axis, declared)?;
+                self.scope.symbols.declare(&mut self.scope.builder, sym.as_str(), axis, declared)?;
             }
         }
         Ok(())
     }
 
-    /// A size of the file in our symbols.
-    fn size(&self, size: &program::Size) -> Result<Expr, String> {
-        let (size, _) = program::size(size)?;
-        if let Some(unknown) = size.symbols().into_iter().find(|s| self.symbols.get(s.as_str()).is_none()) {
-            return Err(format!("it uses the symbol `{unknown}`, which is the size of no input"));
+    /// What the graph takes: the model's inputs, its weights, and arguments that the export made constants, which no node names.
+    fn input(&mut self, spec: &'a InputSpec, states: &BTreeSet<String>) -> Result<(), ImportError> {
+        match spec {
+            InputSpec::Parameter { arg, parameter_name: name } | InputSpec::Buffer { arg, buffer_name: name } => {
+                let weight = self.weights.weight(name)?;
+                self.buffer(name, &arg.name, weight, states.contains(name))
+            }
+            InputSpec::TensorConstant { arg, tensor_constant_name: name } => {
+                let constant = self.weights.constant(name)?;
+                self.buffer(name, &arg.name, constant, states.contains(name))
+            }
+            InputSpec::UserInput { arg: Argument::AsTensor(of) } => {
+                self.arguments.push(Nested::Tensor(self.inputs.len()));
+                self.user_input(&of.name)
+            }
+            InputSpec::UserInput { arg: value } | InputSpec::ConstantInput { value } => {
+                let what =
+                    "an input that is neither a tensor nor a constant; pass it as a tensor, or as a constant when exporting";
+                let constant = value.constant().ok_or_else(|| ImportError::refused("the signature", what))?;
+                self.arguments.push(constant);
+                Ok(())
+            }
+            InputSpec::Other(spec) => Err(match spec.keys().next() {
+                Some(kind) => ImportError::refused("the signature", format!("an input of the kind `{kind}`")),
+                None => damaged("the signature", "an input specification is empty"),
+            }),
         }
-        Ok(size.substitute(&|s| self.symbols.get(s.as_str()).cloned()))
     }
 
-    fn inputs(&mut self) -> Result<(), ImportError> {
-        let weights: Payloads = self.payloads("data/weights/model_weights_config.json")?;
-        let constants: Payloads = self.payloads("data/constants/model_constants_config.json")?;
-        for spec in &self.program.graph_module.signature.input_specs {
-            let (argument, weight) = match spec {
-                InputSpec::Parameter { arg, parameter_name } => (&arg.name, Some((parameter_name, "data/weights/"))),
-                InputSpec::Buffer { arg, buffer_name } => (&arg.name, Some((buffer_name, "data/weights/"))),
-                InputSpec::TensorConstant { arg, tensor_constant_name } => {
-                    (&arg.name, Some((tensor_constant_name, "data/constants/")))
-                }
-                InputSpec::UserInput { arg: Argument::AsTensor(of) } => (&of.name, None),
-                InputSpec::UserInput { .. } => {
-                    let what = "an input that is not a tensor; pass it as a constant when exporting";
-                    return Err(ImportError::refused("the signature", what));
-                }
-                InputSpec::Other(spec) => {
-                    return Err(match spec.keys().next() {
-                        Some(kind) => ImportError::refused("the signature", format!("an input of the kind `{kind}`")),
-                        None => damaged("the signature", "an input specification is empty"),
-                    });
-                }
-            };
-            let id = match weight {
-                Some((name, folder)) => {
-                    // Buffers that are not persistent are stored with the constants.
-                    let found = weights.config.get(name).map(|p| (p, folder));
-                    let found = found.or_else(|| constants.config.get(name).map(|p| (p, "data/constants/")));
-                    let (payload, folder) = found.ok_or_else(|| damaged(format!("weight `{name}`"), "its data is missing"))?;
-                    self.weight(name, payload, folder)?
-                }
-                None => self.user_input(argument)?,
-            };
-            self.scope.names.insert(argument.clone(), Val::Tensor(id));
-        }
+    fn buffer(
+        &mut self,
+        name: &'a str,
+        argument: &'a str,
+        (ty, data): (TensorType, TensorData),
+        is_state: bool,
+    ) -> Result<(), ImportError> {
+        let builder = &mut self.scope.builder;
+        let id = if is_state { builder.state(name, ty, data)? } else { builder.weight(name, ty, data)? };
+        let view = self.scope.storages.own(id);
+        self.buffers.push(Buffer { name, argument, view, state: is_state.then_some(id) });
+        self.scope.names.insert(argument.to_owned(), Bound::Tensor(view));
         Ok(())
     }
 
-    fn payloads(&self, entry: &str) -> Result<Payloads, ImportError> {
-        if self.archive.contains(entry) { self.archive.json(entry) } else { Ok(Payloads::default()) }
-    }
-
-    fn user_input(&mut self, name: &str) -> Result<ValueId, ImportError> {
+    fn user_input(&mut self, name: &'a str) -> Result<(), ImportError> {
         let place = format!("input `{name}`");
-        let meta = self.program.graph_module.graph.tensor_values.get(name);
-        let meta = meta.ok_or_else(|| damaged(place.clone(), "its type is missing"))?;
-        let dtype = program::dtype(meta.dtype).map_err(|e| ImportError::refused(place.clone(), e))?;
-        let shape: Result<Vec<Expr>, String> = meta.sizes.iter().map(|s| self.size(s)).collect();
-        let shape = shape.map_err(|e| damaged(place, e))?;
-        Ok(self.scope.builder.input(name, TensorType { dtype, shape })?)
-    }
-
-    /// A weight: `as_strided(sizes, strides, offset)` of its whole storage, made contiguous when it is not.
-    fn weight(&mut self, name: &str, payload: &Payload, folder: &str) -> Result<ValueId, ImportError> {
-        let place = format!("weight `{name}`");
-        if payload.use_pickle {
-            return Err(version(
-                format!("with the pickled {place}, as torch 2.8 wrote it,"),
-                "export it again with torch 2.9 or newer",
-            ));
-        }
-        let meta = payload.tensor_meta.as_ref().ok_or_else(|| damaged(place.clone(), "its type is missing"))?;
-        let dtype = program::dtype(meta.dtype).map_err(|e| ImportError::refused(place.clone(), e))?;
-        let storage = self.archive.data(&format!("{folder}{}", payload.path_name))?;
-        let sizes = program::constants(&meta.sizes).ok_or_else(|| damaged(place.clone(), "its shape is not constant"))?;
-        let offset = match &meta.storage_offset {
-            None => Some(0),
-            Some(program::Size::AsInt(n)) => Some(*n),
-            Some(_) => None,
-        };
-        let strides = program::constants(&meta.strides).filter(|s| s.len() == sizes.len());
-        let (Some(offset), Some(strides)) = (offset, strides) else {
-            return Err(damaged(place, "its strides do not fit its shape"));
-        };
-        let data = contiguous(&storage, dtype, &sizes, &strides, offset).map_err(|e| damaged(place, e))?;
-        let shape = sizes.into_iter().map(Expr::from).collect();
-        Ok(self.scope.builder.weight(name, TensorType { dtype, shape }, data)?)
-    }
-
-    fn node(&mut self, index: usize, node: &program::Node) -> Result<(), ImportError> {
-        let source = format!("{}: {}", output_name(node).unwrap_or("node"), target(node));
-        let op = ops::find(target(node)).expect("unsupported operators were refused before");
-        let mut call = Call { scope: &mut self.scope, node, source: &source };
-        let value = (op.map)(&mut call).map_err(|e| e.at(&source))?;
-        if op.in_place {
-            self.write_in_place(index, node, &value, &source)?;
-        }
-        if let (Val::Tensor(result), true) = (&value, op.view)
-            && let Some(base) = node.inputs.first().and_then(|a| self.tensor_named(&a.arg))
-        {
-            let root = self.view_of.get(&base).copied().unwrap_or(base);
-            self.view_of.insert(*result, root);
-        }
-        self.bind(node, value, &source)
-    }
-
-    /// An in-place operator gives its first operand a new value under every name that it has. Writing through a view would have
-    /// to reach the tensor behind it; that is refused when anything would see the difference.
-    fn write_in_place(&mut self, index: usize, node: &program::Node, value: &Val, source: &str) -> Result<(), ImportError> {
-        let Some(old) = node.inputs.first().and_then(|a| self.tensor_named(&a.arg)) else { return Ok(()) };
-        let root = self.view_of.get(&old).copied().unwrap_or(old);
-        let shares = |id: ValueId| id != old && (id == root || self.view_of.get(&id) == Some(&root));
-        let later = &self.program.graph_module.graph.nodes[index + 1..];
-        let seen = self.scope.names.iter().any(|(name, v)| matches!(v, Val::Tensor(id) if shares(*id)) && uses(later, name));
-        if seen {
-            return Err(ImportError::Node {
-                node: source.to_owned(),
-                what: "it writes into a tensor through a view of it; call run_decompositions() before saving".to_owned(),
-            });
-        }
-        for bound in self.scope.names.values_mut() {
-            if matches!(bound, Val::Tensor(id) if *id == old) {
-                *bound = value.clone();
-            }
-        }
+        let meta = self.scope.meta(name).ok_or_else(|| damaged(place.clone(), "its type is missing"))?;
+        let ty = self.scope.file_type(meta).map_err(|e| ImportError::refused(place, e))?;
+        let id = self.scope.builder.input(name, ty)?;
+        let view = self.scope.storages.own(id);
+        self.inputs.push((name, view));
+        self.scope.names.insert(name.to_owned(), Bound::Tensor(view));
         Ok(())
     }
 
-    fn tensor_named(&self, arg: &Argument) -> Option<ValueId> {
-        match self.scope.names.get(arg.tensor()?)? {
-            Val::Tensor(id) => Some(*id),
-            _ => None,
-        }
+    fn node(&mut self, node: &program::Node) -> Result<(), ImportError> {
+        let source = format!("{}: {}", output_name(node).unwrap_or("node"), target(node));
+        let (op, writes) = ops::find(target(node)).expect("unsupported operators were refused before");
+        self.apply(node, op, writes, &source).map_err(|e| e.at(&source))
     }
 
-    /// Names the results of a node.
-    fn bind(&mut self, node: &program::Node, value: Val, source: &str) -> Result<(), ImportError> {
-        match (value, node.outputs.as_slice()) {
+    fn apply(&mut self, node: &program::Node, op: &ops::Row, writes: Writes, source: &str) -> semantics::Result<()> {
+        for name in node.inputs.iter().flat_map(|input| input.arg.tensors()) {
+            self.read(name, source)?;
+        }
+        let has_writes = self.has_writes;
+        let mut call = Call { scope: &mut self.scope, node, source };
+        let value = (op.map)(&mut call)?;
+        let shared = match (op.shares, &value) {
+            (Shares::Always, _) => true,
+            (Shares::If(condition), Val::Tensor(value)) if has_writes => condition(&call, *value)?,
+            (Shares::If(_) | Shares::Never, _) => false,
+        };
+        let first = node.inputs.first().and_then(|input| self.scope.view(input.arg.tensor()?));
+        let bound = |scope: &mut Scope<'_>, value: ValueId| -> semantics::Result<Bound> {
+            let e = &mut Emit { builder: &mut scope.builder, source };
+            let view = match (writes, first) {
+                (Writes::First, Some(first)) if shared => {
+                    if value != scope.storages.last_read(first) {
+                        return Err("it changes the shape of its operand in place; use the form that returns a view".into());
+                    }
+                    first
+                }
+                (Writes::First, Some(first)) => {
+                    let ty = e.ty(scope.storages.last_read(first)).clone();
+                    let value = e.cast(value, ty.dtype)?;
+                    let value = view::expand(e, value, ty.shape)?;
+                    scope.storages.write(e, first, value)?;
+                    first
+                }
+                (Writes::Nothing, Some(first)) if shared => scope.storages.derive(e, first, value)?,
+                (Writes::First, None) => return Err("it writes to an operand that is not a tensor".into()),
+                (Writes::Nothing, _) => scope.storages.own(value),
+            };
+            Ok(Bound::Tensor(view))
+        };
+        let outputs = node.outputs.as_slice();
+        match (value, outputs) {
             (Val::Nothing, _) => {}
             (Val::Tensors(list), [Argument::AsTensors(names)]) => {
-                self.scope.names.extend(names.iter().zip(list).map(|(of, id)| (of.name.clone(), Val::Tensor(id))));
+                for (of, value) in names.iter().zip(list) {
+                    let bound = bound(&mut self.scope, value)?;
+                    self.scope.names.insert(of.name.clone(), bound);
+                }
             }
-            // Only the first of several results is computed: the saved statistics of a normalisation, the indices of a pooling
-            // are of no use in inference. A node that reads one of them fails by its name.
+            // Results that are of no use in inference, such as the saved statistics of a normalisation, are not computed. A
+            // node that reads one of them fails by its name.
+            (Val::Tensors(list), outputs) => {
+                for (output, value) in outputs.iter().zip(list) {
+                    let bound = bound(&mut self.scope, value)?;
+                    self.scope.names.insert(result_name(output)?, bound);
+                }
+            }
             (value, outputs) => {
-                let Some(first) = outputs.first() else {
-                    return Err(damaged(format!("node `{source}`"), "it has no output"));
+                let name = result_name(outputs.first().ok_or("it has no output")?)?;
+                let bound = match value {
+                    Val::Tensor(value) => bound(&mut self.scope, value)?,
+                    Val::Size(size) => Bound::Size(size),
+                    Val::Tensors(_) | Val::Nothing => unreachable!("they are handled above"),
                 };
-                let name = first.result().ok_or_else(|| damaged(format!("node `{source}`"), "its output has no name"))?;
-                self.scope.names.insert(name.to_owned(), value);
+                self.scope.names.insert(name, bound);
             }
         }
         Ok(())
+    }
+
+    /// The present value of a tensor; `None` for names that are none.
+    fn read(&mut self, name: &str, source: &str) -> semantics::Result<Option<ValueId>> {
+        let Scope { builder, storages, names, .. } = &mut self.scope;
+        let Some(Bound::Tensor(view)) = names.get(name) else { return Ok(None) };
+        storages.read(&mut Emit { builder, source }, *view).map(Some)
     }
 
     fn output(&mut self, spec: &OutputSpec) -> Result<(), ImportError> {
         let refused = |what: &str| Err(ImportError::refused("the signature", what));
         match spec {
-            OutputSpec::UserOutput { arg } => match self.tensor_named(arg) {
-                Some(id) => {
-                    self.scope.builder.output(id);
+            OutputSpec::UserOutput { arg: Argument::AsTensor(of) } => {
+                let source = format!("{}: output", of.name);
+                let Some(id) = self.read(&of.name, &source).map_err(|e| e.at(&source))? else {
+                    return refused(&format!("the output `{}` is not a tensor of the graph", of.name));
+                };
+                self.results.push(Nested::Tensor(self.scope.builder.graph().outputs.len()));
+                self.scope.builder.output(id);
+                Ok(())
+            }
+            OutputSpec::UserOutput { arg: Argument::AsSymInt(program::SymInt::AsName(name)) } => {
+                let Some(Bound::Size(size)) = self.scope.names.get(name) else {
+                    return refused(&format!("the output `{name}` is not a size that follows from the inputs"));
+                };
+                self.results.push(Nested::Size(size.to_string()));
+                Ok(())
+            }
+            OutputSpec::UserOutput { arg } => match arg.constant() {
+                Some(constant) => {
+                    self.results.push(constant);
                     Ok(())
                 }
-                None => refused("an output that is not a tensor of the graph"),
+                None => refused("an output that is neither a tensor of the graph nor a constant"),
             },
-            // State that a call leaves behind (a counter, a cache) has no place in an artifact.
-            OutputSpec::BufferMutation(_) | OutputSpec::UserInputMutation(_) | OutputSpec::ParameterMutation(_) => {
-                refused("the model changes its own state when it runs; export it in eval mode")
+            OutputSpec::BufferMutation { .. } | OutputSpec::ParameterMutation { .. } | OutputSpec::UserInputMutation { .. } => {
+                Ok(())
             }
             OutputSpec::Other(spec) => match spec.keys().next() {
                 Some(kind) => refused(&format!("an output of the kind `{kind}`")),
@@ -305,54 +360,59 @@ impl<'a> Import<'a> {
             },
         }
     }
-}
 
-fn uses(nodes: &[program::Node], name: &str) -> bool {
-    nodes.iter().any(|n| n.inputs.iter().any(|a| a.arg.mentions(name)))
-}
-
-/// The elements `sizes` at `strides` from `offset` of a storage, row-major.
-fn contiguous(storage: &TensorData, dtype: DType, sizes: &[i64], strides: &[i64], offset: i64) -> Result<TensorData, String> {
-    let unit = dtype.size();
-    let overflow = || "its shape overflows".to_owned();
-    if sizes.iter().chain(strides).any(|&n| n < 0) || offset < 0 {
-        return Err("its shape, strides or offset are negative".to_owned());
-    }
-    let count = sizes.iter().try_fold(1i64, |n, &s| n.checked_mul(s)).ok_or_else(overflow)?;
-    if count == 0 {
-        return Ok(TensorData::new(Vec::new()));
-    }
-    let last = sizes
-        .iter()
-        .zip(strides)
-        .try_fold(offset, |at, (&n, &s)| at.checked_add((n - 1).checked_mul(s)?))
-        .ok_or_else(overflow)?;
-    let end = last.checked_add(1).and_then(|e| e.checked_mul(unit as i64)).ok_or_else(overflow)?;
-    let stored = storage.bytes().len();
-    if end as u64 > stored as u64 {
-        return Err(format!("it needs {end} bytes of a storage that has {stored}"));
-    }
-    let row_major =
-        sizes.iter().zip(strides).rev().try_fold(1, |want, (&n, &s)| (n == 1 || s == want).then_some(want * n)).is_some();
-    if row_major {
-        return Ok(storage.slice(offset as usize * unit, count as usize * unit));
-    }
-    // An expanded tensor repeats elements; the copy is as large as its shape says, not as its storage.
-    if count as u64 > stored as u64 * 64 {
-        return Err(format!("its shape has {count} elements, but its storage only {stored} bytes"));
-    }
-    let mut bytes = Vec::with_capacity(count as usize * unit);
-    let mut index = vec![0i64; sizes.len()];
-    for _ in 0..count {
-        let at = (offset + index.iter().zip(strides).map(|(i, s)| i * s).sum::<i64>()) as usize * unit;
-        bytes.extend_from_slice(&storage.bytes()[at..at + unit]);
-        for axis in (0..sizes.len()).rev() {
-            index[axis] += 1;
-            if index[axis] < sizes[axis] {
-                break;
+    /// What the signature of a decomposed program says is written when the run ends.
+    fn mutation(&mut self, spec: &OutputSpec) -> Result<(), ImportError> {
+        let (arg, name, view) = match spec {
+            OutputSpec::BufferMutation { arg, buffer_name: name }
+            | OutputSpec::ParameterMutation { arg, parameter_name: name } => {
+                (arg, name, self.buffers.iter().find(|buffer| buffer.name == name).map(|buffer| buffer.view))
             }
-            index[axis] = 0;
-        }
+            OutputSpec::UserInputMutation { arg, user_input_name: name } => {
+                (arg, name, self.inputs.iter().find(|(input, _)| input == name).map(|(_, view)| *view))
+            }
+            OutputSpec::UserOutput { .. } | OutputSpec::Other(_) => return Ok(()),
+        };
+        let source = format!("{name}: mutation");
+        let value = self.read(&arg.name, &source).map_err(|e| e.at(&source))?;
+        let (Some(value), Some(view)) = (value, view) else {
+            return Err(damaged("the signature", format!("the mutation of `{name}` names no tensor of the graph")));
+        };
+        let Scope { builder, storages, .. } = &mut self.scope;
+        storages.write(&mut Emit { builder, source: &source }, view, value).map_err(|e| e.at(&source))
     }
-    Ok(TensorData::new(bytes))
+
+    /// What the states and the inputs hold when a run has ended.
+    fn ends(&mut self) -> Result<(), ImportError> {
+        let Scope { builder, storages, .. } = &mut self.scope;
+        let mut newest = |name: &str, view| {
+            let source = format!("{name}: contents");
+            let e = &mut Emit { builder: &mut *builder, source: &source };
+            storages.read(e, view).map_err(|error| error.at(&source))
+        };
+        let mut nexts = Vec::new();
+        for buffer in &self.buffers {
+            if let Some(state) = buffer.state {
+                nexts.push((state, newest(buffer.argument, buffer.view)?));
+            }
+        }
+        let mut writes = Vec::new();
+        for (position, (name, view)) in self.inputs.iter().enumerate() {
+            writes.push((position, newest(name, *view)?));
+        }
+        for (state, next) in nexts {
+            builder.next(state, next);
+        }
+        for (position, value) in writes {
+            let input = builder.graph().inputs[position];
+            if value != input {
+                builder.write_back(input, value);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn result_name(output: &Argument) -> semantics::Result<String> {
+    Ok(output.result().ok_or("its output has no name")?.to_owned())
 }

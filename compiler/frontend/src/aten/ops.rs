@@ -10,6 +10,7 @@ use super::scope::Val;
 use crate::semantics::conv::{self, Same};
 use crate::semantics::pointwise::{self, RELU6};
 use crate::semantics::{self, Result, gather, norm, pool, product, reduce, source, view};
+use crate::storage;
 
 type Map = fn(&mut Call) -> Result<Val>;
 
@@ -18,27 +19,53 @@ pub(super) struct Row {
     /// As in `aten.conv2d.default`.
     name: &'static str,
     pub(super) map: Map,
-    /// Whether it writes to its first operand.
-    pub(super) in_place: bool,
-    /// Whether its result may share memory with its first operand.
-    pub(super) view: bool,
+    pub(super) shares: Shares,
+}
+
+/// Whether the results of an operator share memory with its first operand.
+#[derive(Clone, Copy)]
+pub(super) enum Shares {
+    Never,
+    Always,
+    /// It depends on the arguments, and on the shape of the result.
+    If(Condition),
+}
+
+type Condition = fn(&Call, ValueId) -> Result<bool>;
+
+/// What an operator writes to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Writes {
+    Nothing,
+    /// Its first operand takes over the result.
+    First,
 }
 
 const fn row(name: &'static str, map: Map) -> Row {
-    Row { name, map, in_place: false, view: false }
-}
-
-const fn in_place(name: &'static str, map: Map) -> Row {
-    Row { name, map, in_place: true, view: false }
+    Row { name, map, shares: Shares::Never }
 }
 
 const fn shares(name: &'static str, map: Map) -> Row {
-    Row { name, map, in_place: false, view: true }
+    Row { name, map, shares: Shares::Always }
 }
 
-/// The row of an operator.
-pub(super) fn find(name: &str) -> Option<&'static Row> {
-    ROWS.iter().find(|r| r.name == name)
+const fn shares_if(condition: Condition, name: &'static str, map: Map) -> Row {
+    Row { name, map, shares: Shares::If(condition) }
+}
+
+/// The row of an operator, and what it writes to: `aten.add_.Tensor` writes what `aten.add.Tensor` computes.
+pub(super) fn find(name: &str) -> Option<(&'static Row, Writes)> {
+    let exact = |name: &str| ROWS.iter().find(|row| row.name == name);
+    if let Some(row) = exact(name) {
+        return Some((row, Writes::Nothing));
+    }
+    let (operator, overload) = name.rsplit_once('.')?;
+    // `__iand__` is `__and__` in place.
+    let functional = match operator.strip_prefix("aten.__i") {
+        Some(logic) => format!("aten.__{logic}.{overload}"),
+        None => format!("{}.{overload}", operator.strip_suffix('_')?),
+    };
+    exact(&functional).map(|row| (row, Writes::First))
 }
 
 static ROWS: &[Row] = &[
@@ -75,26 +102,16 @@ static ROWS: &[Row] = &[
     row("aten._softmax.default", softmax),
     // Element-wise functions of one tensor.
     row("aten.relu.default", |c| unary(c, UnaryOp::Relu)),
-    in_place("aten.relu_.default", |c| unary(c, UnaryOp::Relu)),
     row("aten.relu6.default", |c| unary(c, RELU6)),
-    in_place("aten.relu6_.default", |c| unary(c, RELU6)),
     row("aten.hardtanh.default", hardtanh),
-    in_place("aten.hardtanh_.default", hardtanh),
     row("aten.hardswish.default", |c| unary(c, UnaryOp::Hardswish)),
-    in_place("aten.hardswish_.default", |c| unary(c, UnaryOp::Hardswish)),
     row("aten.hardsigmoid.default", |c| unary(c, UnaryOp::Hardsigmoid)),
-    in_place("aten.hardsigmoid_.default", |c| unary(c, UnaryOp::Hardsigmoid)),
     row("aten.silu.default", |c| unary(c, UnaryOp::Silu)),
-    in_place("aten.silu_.default", |c| unary(c, UnaryOp::Silu)),
     row("aten.sigmoid.default", |c| unary(c, UnaryOp::Sigmoid)),
-    in_place("aten.sigmoid_.default", |c| unary(c, UnaryOp::Sigmoid)),
     row("aten.tanh.default", |c| unary(c, UnaryOp::Tanh)),
-    in_place("aten.tanh_.default", |c| unary(c, UnaryOp::Tanh)),
     row("aten.gelu.default", gelu),
     row("aten.leaky_relu.default", leaky_relu),
-    in_place("aten.leaky_relu_.default", leaky_relu),
     row("aten.elu.default", elu),
-    in_place("aten.elu_.default", elu),
     row("aten.erf.default", |c| unary(c, UnaryOp::Erf)),
     row("aten.exp.default", |c| unary(c, UnaryOp::Exp)),
     row("aten.log.default", |c| unary(c, UnaryOp::Log)),
@@ -116,17 +133,13 @@ static ROWS: &[Row] = &[
     // Element-wise functions of two.
     row("aten.add.Tensor", |c| scaled(c, BinaryOp::Add)),
     row("aten.add.Scalar", |c| scaled(c, BinaryOp::Add)),
-    in_place("aten.add_.Tensor", |c| scaled(c, BinaryOp::Add)),
     row("aten.sub.Tensor", |c| scaled(c, BinaryOp::Sub)),
     row("aten.sub.Scalar", |c| scaled(c, BinaryOp::Sub)),
-    in_place("aten.sub_.Tensor", |c| scaled(c, BinaryOp::Sub)),
     row("aten.rsub.Scalar", rsub),
     row("aten.mul.Tensor", |c| binary(c, BinaryOp::Mul)),
     row("aten.mul.Scalar", |c| binary(c, BinaryOp::Mul)),
-    in_place("aten.mul_.Tensor", |c| binary(c, BinaryOp::Mul)),
     row("aten.div.Tensor", |c| binary(c, BinaryOp::Div)),
     row("aten.div.Scalar", |c| binary(c, BinaryOp::Div)),
-    in_place("aten.div_.Tensor", |c| binary(c, BinaryOp::Div)),
     row("aten.div.Tensor_mode", div_mode),
     row("aten.floor_divide.default", |c| binary(c, BinaryOp::FloorDiv)),
     row("aten.remainder.Scalar", |c| binary(c, BinaryOp::Mod)),
@@ -163,8 +176,8 @@ static ROWS: &[Row] = &[
     // Shapes and views.
     shares("aten.view.default", |c| reshape(c, "size")),
     shares("aten._unsafe_view.default", |c| reshape(c, "size")),
-    shares("aten.reshape.default", |c| reshape(c, "shape")),
-    shares("aten.flatten.using_ints", flatten),
+    shares_if(is_viewable, "aten.reshape.default", |c| reshape(c, "shape")),
+    shares_if(is_viewable, "aten.flatten.using_ints", flatten),
     shares("aten.permute.default", permute),
     shares("aten.transpose.int", transpose),
     shares("aten.t.default", transpose_2d),
@@ -174,28 +187,33 @@ static ROWS: &[Row] = &[
     shares("aten.expand.default", expand),
     shares("aten.slice.Tensor", slice),
     shares("aten.select.int", select),
+    shares("aten.unbind.int", unbind),
+    shares("aten.diagonal.default", diagonal),
     shares("aten.chunk.default", chunk),
     shares("aten.split.Tensor", split),
     shares("aten.split_with_sizes.default", split),
+    row("aten.slice_scatter.default", |c| scatter(c, slice)),
+    row("aten.select_scatter.default", |c| scatter(c, select)),
+    row("aten.diagonal_scatter.default", |c| scatter(c, diagonal)),
     row("aten.cat.default", cat),
     row("aten.stack.default", stack),
     row("aten.constant_pad_nd.default", pad),
     row("aten.pad.default", pad),
     row("aten.repeat.default", repeat),
     // Copies and conversions.
-    shares("aten.alias.default", |c| Ok(Val::Tensor(c.tensor("self")?))),
-    shares("aten.detach.default", |c| Ok(Val::Tensor(c.tensor("self")?))),
-    shares("aten.contiguous.default", |c| Ok(Val::Tensor(c.tensor("self")?))),
-    row("aten.clone.default", |c| Ok(Val::Tensor(c.tensor("self")?))),
-    row("aten.lift_fresh_copy.default", |c| Ok(Val::Tensor(c.tensor("self")?))),
+    shares("aten.alias.default", same),
+    shares("aten.detach.default", same),
+    shares_if(|c, _| c.is_laid_out("self"), "aten.contiguous.default", same),
+    row("aten.clone.default", same),
+    row("aten.lift_fresh_copy.default", same),
+    row("aten.copy.default", copy),
     shares("aten.dropout.default", dropout),
-    in_place("aten.dropout_.default", dropout),
     shares("aten.feature_dropout.default", dropout),
-    shares("aten.to.dtype", to_dtype),
-    shares("aten.to.dtype_layout", to_dtype),
-    shares("aten.to.device", to_dtype),
+    shares_if(is_converted_in_place, "aten.to.dtype", to_dtype),
+    shares_if(is_converted_in_place, "aten.to.dtype_layout", to_dtype),
+    shares_if(is_converted_in_place, "aten.to.device", to_dtype),
     row("aten._to_copy.default", to_dtype),
-    shares("aten.type_as.default", type_as),
+    shares_if(is_converted_in_place, "aten.type_as.default", type_as),
     // Gathers and constants.
     row("aten.embedding.default", embedding),
     row("aten.index_select.default", index_select),
@@ -207,6 +225,9 @@ static ROWS: &[Row] = &[
     row("aten.zeros.default", |c| filled(c, 0.0)),
     row("aten.ones.default", |c| filled(c, 1.0)),
     row("aten.full_like.default", full_like),
+    row("aten.fill.Scalar", fill),
+    row("aten.fill.Tensor", fill),
+    row("aten.zero.default", |c| filled_like(c, 0.0)),
     row("aten.zeros_like.default", |c| filled_like(c, 0.0)),
     row("aten.ones_like.default", |c| filled_like(c, 1.0)),
     row("aten.scalar_tensor.default", scalar_tensor),
@@ -214,6 +235,22 @@ static ROWS: &[Row] = &[
 
 fn tensor(id: ValueId) -> Result<Val> {
     Ok(Val::Tensor(id))
+}
+
+/// The operand itself.
+fn same(c: &mut Call) -> Result<Val> {
+    tensor(c.tensor("self")?)
+}
+
+/// Whether torch makes the result a view of the operand, as the elements lie so that no copy is needed.
+fn is_viewable(c: &Call, result: ValueId) -> Result<bool> {
+    Ok(storage::is_viewable(&c.shape(c.tensor("self")?), &c.strides("self")?, &c.shape(result)))
+}
+
+/// Whether a conversion has nothing to do, and so gives its operand.
+fn is_converted_in_place(c: &Call, result: ValueId) -> Result<bool> {
+    let untouched = c.tensor("self")? == result && !c.flag("copy", false)?;
+    Ok(untouched && (!c.has("memory_format") || c.is_laid_out("self")?))
 }
 
 fn sym_size(c: &mut Call) -> Result<Val> {
@@ -553,6 +590,32 @@ fn select(c: &mut Call) -> Result<Val> {
     tensor(view::select(&mut c.emit(), x, axis, index)?)
 }
 
+fn unbind(c: &mut Call) -> Result<Val> {
+    let x = c.tensor("self")?;
+    let axis = c.axis("dim", c.rank(x), Some(0))?;
+    let count = view::equal_parts(view::size_to_split(&c.emit(), x, axis)?, 1)?.len() as i64;
+    (0..count).map(|i| view::select(&mut c.emit(), x, axis, Expr::from(i))).collect::<Result<_>>().map(Val::Tensors)
+}
+
+fn diagonal(c: &mut Call) -> Result<Val> {
+    let x = c.tensor("self")?;
+    let (rows, columns) = (c.axis("dim1", c.rank(x), Some(0))?, c.axis("dim2", c.rank(x), Some(1))?);
+    let offset = c.int("offset", Some(0))?;
+    tensor(view::diagonal(&mut c.emit(), x, offset, rows, columns)?)
+}
+
+/// `self` with `src` where a view of it looks.
+fn scatter(c: &mut Call, look: Map) -> Result<Val> {
+    let (x, source) = (c.tensor("self")?, c.tensor("src")?);
+    let Val::Tensor(seen) = look(c)? else { return Err("a view with several results".into()) };
+    let ty = c.ty(seen).clone();
+    let source = c.cast(source, ty.dtype)?;
+    let mut e = c.emit();
+    let source = view::expand(&mut e, source, ty.shape)?;
+    let chain = storage::chain(&e, x, seen)?;
+    tensor(storage::replace(&mut e, x, &chain, source)?)
+}
+
 fn split(c: &mut Call) -> Result<Val> {
     let x = c.tensor("self")?;
     let axis = c.axis("dim", c.rank(x), Some(0))?;
@@ -615,6 +678,14 @@ fn pad(c: &mut Call) -> Result<Val> {
 fn repeat(c: &mut Call) -> Result<Val> {
     let (x, repeats) = (c.tensor("self")?, c.sizes("repeats")?);
     tensor(view::repeat(&mut c.emit(), x, &repeats)?)
+}
+
+/// `src` in the type and shape of `self`.
+fn copy(c: &mut Call) -> Result<Val> {
+    let (x, source) = (c.tensor("self")?, c.tensor("src")?);
+    let ty = c.ty(x).clone();
+    let source = c.cast(source, ty.dtype)?;
+    tensor(view::expand(&mut c.emit(), source, ty.shape)?)
 }
 
 fn dropout(c: &mut Call) -> Result<Val> {
@@ -705,6 +776,15 @@ fn full_like(c: &mut Call) -> Result<Val> {
     let (x, value, dtype) = (c.tensor("self")?, c.scalar("fill_value")?, c.opt_dtype("dtype")?);
     let (shape, dtype) = (c.shape(x), dtype.unwrap_or(c.ty(x).dtype));
     filled_with(c, &value, shape, Some(dtype))
+}
+
+/// `value` in the type and shape of `self`.
+fn fill(c: &mut Call) -> Result<Val> {
+    let x = c.tensor("self")?;
+    let ty = c.ty(x).clone();
+    let value = c.operand("value", ty.dtype)?;
+    let value = c.cast(value, ty.dtype)?;
+    tensor(view::expand(&mut c.emit(), value, ty.shape)?)
 }
 
 fn filled_like(c: &mut Call, value: f64) -> Result<Val> {

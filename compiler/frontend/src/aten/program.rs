@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use aotfarm_ir::Expr;
-use aotfarm_protocol::DType;
+use aotfarm_protocol::{DType, Nested};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
@@ -51,6 +51,24 @@ impl Bound {
 pub(super) struct GraphModule {
     pub(super) graph: Nodes,
     pub(super) signature: Signature,
+    #[serde(default)]
+    pub(super) module_call_graph: Vec<ModuleCallEntry>,
+}
+
+/// How a module of the program is called; the program itself has the empty name.
+#[derive(Deserialize)]
+pub(super) struct ModuleCallEntry {
+    pub(super) fqn: String,
+    pub(super) signature: Option<ModuleCall>,
+}
+
+/// The nesting of arguments and results, as tree specifications.
+#[derive(Deserialize)]
+pub(super) struct ModuleCall {
+    pub(super) in_spec: String,
+    pub(super) out_spec: String,
+    #[serde(default)]
+    pub(super) forward_arg_names: Option<Vec<String>>,
 }
 
 #[derive(Deserialize)]
@@ -83,6 +101,7 @@ pub(super) enum Argument {
     AsTensor(Named),
     AsTensors(Vec<Named>),
     AsOptionalTensor(OptionalTensor),
+    AsOptionalTensors(Vec<OptionalTensor>),
     AsInt(i64),
     AsInts(Vec<i64>),
     AsSymInt(SymInt),
@@ -92,6 +111,7 @@ pub(super) enum Argument {
     AsBool(bool),
     AsString(String),
     AsScalarType(u32),
+    AsMemoryFormat(u32),
     #[serde(untagged)]
     Other(Json),
 }
@@ -106,6 +126,12 @@ pub(super) struct Named {
 pub(super) enum OptionalTensor {
     AsTensor(Named),
     AsNone(Json),
+}
+
+impl OptionalTensor {
+    fn tensor(&self) -> Option<&str> {
+        if let Self::AsTensor(of) = self { Some(&of.name) } else { None }
+    }
 }
 
 /// An integer, or the name of a node that gives one.
@@ -163,19 +189,27 @@ impl Argument {
         }
     }
 
-    /// Whether it refers to what a node or input of that name gives.
-    pub(super) fn mentions(&self, name: &str) -> bool {
-        fn within(json: &Json, name: &str) -> bool {
-            match json {
-                Json::Object(map) => map.iter().any(|(k, v)| (k == "name" && v.as_str() == Some(name)) || within(v, name)),
-                Json::Array(list) => list.iter().any(|v| within(v, name)),
-                _ => false,
-            }
-        }
+    /// The constant that it is, as a leaf of the signature. JSON has no numbers that are not finite; they stay texts.
+    pub(super) fn constant(&self) -> Option<Nested> {
+        Some(match self {
+            Self::AsNone(_) | Self::AsOptionalTensor(OptionalTensor::AsNone(_)) => Nested::None,
+            Self::AsBool(value) => Nested::Bool(*value),
+            Self::AsInt(n) | Self::AsSymInt(SymInt::AsInt(n)) => Nested::Int(*n),
+            Self::AsFloat(value) | Self::AsSymFloat(SymFloat::AsFloat(value)) => match value {
+                Float::Number(value) => Nested::Float(*value),
+                Float::Text(text) => Nested::Text(text.clone()),
+            },
+            Self::AsString(text) => Nested::Text(text.clone()),
+            _ => return None,
+        })
+    }
+
+    /// The names of the tensors that it is.
+    pub(super) fn tensors(&self) -> Vec<&str> {
         match self {
-            Self::AsTensors(list) => list.iter().any(|of| of.name == name),
-            Self::Other(json) => within(json, name),
-            _ => self.tensor() == Some(name),
+            Self::AsTensors(list) => list.iter().map(|of| of.name.as_str()).collect(),
+            Self::AsOptionalTensors(list) => list.iter().filter_map(OptionalTensor::tensor).collect(),
+            _ => self.tensor().into_iter().collect(),
         }
     }
 }
@@ -240,6 +274,10 @@ pub(super) enum InputSpec {
     UserInput {
         arg: Argument,
     },
+    /// An argument that the export made a constant.
+    ConstantInput {
+        value: Argument,
+    },
     #[serde(untagged)]
     Other(BTreeMap<String, Json>),
 }
@@ -250,9 +288,18 @@ pub(super) enum OutputSpec {
     UserOutput {
         arg: Argument,
     },
-    BufferMutation(IgnoredAny),
-    ParameterMutation(IgnoredAny),
-    UserInputMutation(IgnoredAny),
+    BufferMutation {
+        arg: Named,
+        buffer_name: String,
+    },
+    ParameterMutation {
+        arg: Named,
+        parameter_name: String,
+    },
+    UserInputMutation {
+        arg: Named,
+        user_input_name: String,
+    },
     #[serde(untagged)]
     Other(BTreeMap<String, Json>),
 }

@@ -25,6 +25,14 @@ pub(crate) fn full(e: &mut Emit<'_>, value: f64, shape: Vec<Expr>, dtype: DType)
     e.push(Op::Full { value, shape, dtype }, &[])
 }
 
+/// An integer, constant or symbolic, as a tensor of rank 0.
+pub(crate) fn number(e: &mut Emit<'_>, n: &Expr, dtype: DType) -> Result<ValueId> {
+    match n.as_const() {
+        Some(n) => e.full(n as f64, dtype),
+        None => size(e, n, dtype),
+    }
+}
+
 /// A symbolic size as a tensor of rank 0: the last element of 0, 1, …, n.
 pub(crate) fn size(e: &mut Emit<'_>, size: &Expr, dtype: DType) -> Result<ValueId> {
     let length = size + &Expr::one();

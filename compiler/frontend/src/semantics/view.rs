@@ -1,8 +1,9 @@
 //! Shapes: reshapes, permutations, broadcasts, slices, joins, padding, repetition.
 
-use aotfarm_ir::{Expr, Op, ValueId};
+use aotfarm_ir::{BinaryOp, Expr, Op, ValueId};
+use aotfarm_protocol::DType;
 
-use super::{Emit, Result, product};
+use super::{Emit, Result, gather, pointwise, product, source};
 
 /// Most parts that a tensor is split into; each is a node.
 const MAX_PARTS: i64 = 1 << 16;
@@ -107,6 +108,90 @@ pub(crate) fn select(e: &mut Emit<'_>, x: ValueId, axis: usize, index: Expr) -> 
     let part = e.push(Op::Slice { axis, start, end, step: 1 }, &[x])?;
     shape.remove(axis);
     e.reshape(part, shape)
+}
+
+/// The elements `[…, i, i + offset]` of the matrices that the axes `rows` and `columns` make; the diagonal becomes the last axis.
+pub(crate) fn diagonal(e: &mut Emit<'_>, x: ValueId, offset: i64, rows: usize, columns: usize) -> Result<ValueId> {
+    if rows == columns {
+        return Err("a diagonal needs two different axes".into());
+    }
+    let mut shape = e.shape(x);
+    let (Some(height), Some(width)) = (shape[rows].as_const(), shape[columns].as_const()) else {
+        return Err("the diagonal of a matrix of symbolic size is not supported".into());
+    };
+    let order: Vec<usize> = (0..shape.len()).filter(|axis| ![rows, columns].contains(axis)).chain([rows, columns]).collect();
+    shape = order[..order.len() - 2].iter().map(|&axis| shape[axis].clone()).collect();
+    shape.push(Expr::from(height * width));
+    let matrices = permute(e, x, order)?;
+    let flat = e.reshape(matrices, shape.clone())?;
+    let count = if offset < 0 { (height + offset).min(width) } else { height.min(width - offset) }.max(0);
+    let start = if count == 0 { 0 } else { offset.max(0) - offset.min(0) * width };
+    let end = if count == 0 { start } else { start + (count - 1) * (width + 1) + 1 };
+    slice(e, flat, shape.len() - 1, Expr::from(start), Expr::from(end), width + 1)
+}
+
+/// `base`, with the elements that the view `op` of it shows replaced by those of `part`.
+pub(crate) fn replace(e: &mut Emit<'_>, base: ValueId, op: &Op, part: ValueId) -> Result<ValueId> {
+    let shape = e.shape(base);
+    match op {
+        Op::Reshape { .. } => e.reshape(part, shape),
+        Op::Permute { axes } => {
+            let mut inverse = vec![0; axes.len()];
+            axes.iter().enumerate().for_each(|(to, &from)| inverse[from] = to);
+            permute(e, part, inverse)
+        }
+        Op::Slice { axis, start, end, step: 1 } => {
+            let size = &shape[*axis];
+            let mut parts = Vec::with_capacity(3);
+            if start.as_const() != Some(0) {
+                parts.push(slice(e, base, *axis, Expr::zero(), start.clone(), 1)?);
+            }
+            parts.push(part);
+            if end != size {
+                parts.push(slice(e, base, *axis, end.clone(), size.clone(), 1)?);
+            }
+            if parts.len() == 1 { Ok(part) } else { concat(e, &parts, *axis) }
+        }
+        Op::Slice { axis, start, end, step } => replace_every(e, base, part, *axis, [start, end], *step),
+        Op::Expand { shape: wide } if product(wide) == product(&shape) => e.reshape(part, shape),
+        _ => Err("it writes to an expanded tensor, whose elements stand for several each; write to a clone of it".into()),
+    }
+}
+
+/// `base`, with every `step`-th position of an axis between the ends replaced by those of `part`, in order.
+fn replace_every(
+    e: &mut Emit<'_>,
+    base: ValueId,
+    part: ValueId,
+    axis: usize,
+    [start, end]: [&Expr; 2],
+    step: i64,
+) -> Result<ValueId> {
+    let (size, count) = (e.shape(base)[axis].clone(), e.shape(part)[axis].clone());
+    if count.as_const() == Some(0) {
+        return Ok(base);
+    }
+    let positions = source::range(e, 0, &size, 1, DType::I64)?;
+    let [start, end, step, zero, last] = [start, end, &Expr::from(step), &Expr::zero(), &(count - Expr::one())].map(Clone::clone);
+    let mut number = |n: &Expr| source::number(e, n, DType::I64);
+    let (start, end, step) = (number(&start)?, number(&end)?, number(&step)?);
+    let (zero, last) = (number(&zero)?, number(&last)?);
+    let distance = e.binary(BinaryOp::Sub, positions, start)?;
+    let conditions = [e.binary(BinaryOp::Ge, distance, zero)?, e.binary(BinaryOp::Lt, positions, end)?, {
+        let rest = e.binary(BinaryOp::Mod, distance, step)?;
+        e.binary(BinaryOp::Eq, rest, zero)?
+    }];
+    let chosen = e.binary(BinaryOp::And, conditions[0], conditions[1])?;
+    let chosen = e.binary(BinaryOp::And, chosen, conditions[2])?;
+    // Positions that are not chosen take some element, which the condition then leaves out.
+    let which = e.binary(BinaryOp::FloorDiv, distance, step)?;
+    let which = e.binary(BinaryOp::Max, which, zero)?;
+    let which = e.binary(BinaryOp::Min, which, last)?;
+    let spread = gather::take(e, part, which, axis)?;
+    let mut along = vec![Expr::one(); e.rank(base)];
+    along[axis] = size;
+    let chosen = e.reshape(chosen, along)?;
+    pointwise::select(e, chosen, spread, base)
 }
 
 /// The constant size of an axis that is to be split.
