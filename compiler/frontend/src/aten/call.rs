@@ -74,6 +74,21 @@ impl Call<'_, '_> {
         list.iter().map(|of| self.lookup(&of.name)?.ok_or_else(|| self.wrong(name, "a list of tensors"))).collect()
     }
 
+    /// Tensors of which some may be left out.
+    pub(super) fn opt_tensors(&self, name: &str) -> Result<Vec<Option<ValueId>>> {
+        let wrong = || self.wrong(name, "a list of tensors");
+        match self.argument(name) {
+            Some(Argument::AsOptionalTensors(list)) => {
+                let one = |of: &OptionalTensor| match of {
+                    OptionalTensor::AsTensor(of) => self.lookup(&of.name)?.map(Some).ok_or_else(wrong),
+                    OptionalTensor::AsNone(_) => Ok(None),
+                };
+                list.iter().map(one).collect()
+            }
+            _ => Ok(self.tensors(name)?.into_iter().map(Some).collect()),
+        }
+    }
+
     fn symbolic(&self, size: &SymInt) -> Option<Expr> {
         match size {
             SymInt::AsInt(n) => Some(Expr::from(*n)),

@@ -218,6 +218,8 @@ static ROWS: &[Row] = &[
     row("aten.embedding.default", embedding),
     row("aten.index_select.default", index_select),
     row("aten.gather.default", gather_elements),
+    row("aten.index_copy.default", index_copy),
+    row("aten.index_put.default", index_put),
     row("aten.arange.default", arange),
     row("aten.arange.start", arange),
     row("aten.arange.start_step", arange),
@@ -725,6 +727,33 @@ fn gather_elements(c: &mut Call) -> Result<Val> {
     let (x, index) = (c.tensor("self")?, c.tensor("index")?);
     let axis = c.axis("dim", c.rank(x), None)?;
     tensor(gather::elements(&mut c.emit(), x, index, axis)?)
+}
+
+fn index_copy(c: &mut Call) -> Result<Val> {
+    let (x, index, source) = (c.tensor("self")?, c.tensor("index")?, c.tensor("source")?);
+    let axis = c.axis("dim", c.rank(x), None)?;
+    let count = semantics::product(&c.shape(index));
+    let index = c.emit().reshape(index, vec![count])?;
+    tensor(gather::put(&mut c.emit(), x, index, source, axis)?)
+}
+
+/// With one vector of integers among the indices; the others are left out.
+fn index_put(c: &mut Call) -> Result<Val> {
+    if c.flag("accumulate", false)? {
+        return Err("index_put that accumulates is not supported".into());
+    }
+    let (x, indices, values) = (c.tensor("self")?, c.opt_tensors("indices")?, c.tensor("values")?);
+    let given: Vec<(usize, ValueId)> = indices.iter().enumerate().filter_map(|(axis, index)| Some((axis, (*index)?))).collect();
+    let [(axis, index)] = given[..] else { return Err("index_put with several index tensors is not supported".into()) };
+    let is_vector = c.rank(index) == 1 && matches!(c.ty(index).dtype, DType::I32 | DType::I64);
+    if !is_vector {
+        return Err(format!("index_put at places given by {} is not supported; a vector of integers is", c.ty(index)).into());
+    }
+    let mut shape = c.shape(x);
+    shape[axis] = c.shape(index)[0].clone();
+    let mut e = c.emit();
+    let values = view::expand(&mut e, values, shape)?;
+    tensor(gather::put(&mut e, x, index, values, axis)?)
 }
 
 fn arange(c: &mut Call) -> Result<Val> {
