@@ -637,7 +637,7 @@ fn workers(cases: &mut Cases) {
 }
 
 fn ports() -> [Port; 2] {
-    let port = |name: &str, dtype, dims| Port { name: name.into(), dtype, dims };
+    let port = |name: &str, dtype, dims| Port { name: name.into(), dtype, dims, written: false };
     [
         port("x", DType::F32, vec![Dim::Expr("batch".into()), Dim::Size(3), Dim::Expr("2*batch+1".into())]),
         port("y", DType::I64, vec![]),
@@ -659,6 +659,7 @@ fn metadata() -> [ArtifactMetadata; 2] {
         dims: vec![],
         inputs: vec![],
         outputs: vec![],
+        states: vec![],
         steps: vec![],
         segments: vec![],
     };
@@ -668,8 +669,9 @@ fn metadata() -> [ArtifactMetadata; 2] {
         untested: Some("no device that runs cuda-sm_90".into()),
         libraries: VendorLibrary::ALL.into(),
         dims: vec![dim_range()],
-        inputs: vec![ports()[0].clone()],
+        inputs: vec![Port { written: true, ..ports()[0].clone() }],
         outputs: vec![ports()[1].clone()],
+        states: vec![ports()[1].clone()],
         steps: vec![step()],
         segments: vec![Segment { steps: 0..3, images: 4 }],
         ..plain.clone()

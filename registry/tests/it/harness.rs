@@ -82,6 +82,7 @@ pub(crate) fn metadata(target: Target, graph: Digest) -> ArtifactMetadata {
         dims: vec![],
         inputs: vec![],
         outputs: vec![],
+        states: vec![],
         steps: vec![],
         segments: vec![],
     }
