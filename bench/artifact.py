@@ -42,6 +42,7 @@ class _Options(C.Structure):
     _fields_ = [
         ("struct_size", C.c_uint64), ("threads", C.c_uint32), ("reserved", C.c_uint32),
         ("parallel", C.c_void_p), ("parallel_context", C.c_void_p),
+        ("device", C.c_int32), ("may_write", C.c_uint32), ("stream", C.c_void_p),
     ]
 
 
@@ -59,6 +60,9 @@ class _Api(C.Structure):
         ("output_shapes", C.CFUNCTYPE(C.c_int32, _TENSORS, C.c_uint32, C.POINTER(C.c_int64), C.c_uint32)),
         ("run", C.CFUNCTYPE(C.c_int32, C.c_void_p, _TENSORS, C.c_uint32, _TENSORS, C.c_uint32)),
         ("run_timed", C.CFUNCTYPE(C.c_int32, C.c_void_p, _TENSORS, C.c_uint32, _TENSORS, C.c_uint32, C.POINTER(C.c_double), C.c_uint32)),
+        # Artifacts from before these have a smaller table.
+        ("session_reset", C.CFUNCTYPE(C.c_int32, C.c_void_p)),
+        ("n_states", C.c_uint32), ("n_writes", C.c_uint32), ("states", C.POINTER(_Port)), ("writes", C.POINTER(C.c_uint32)),
     ]
 
 
@@ -97,25 +101,37 @@ class Artifact:
             raise RuntimeError(f"{path} does not speak version {ABI_VERSION} of the ABI")
         self._api = table.contents
         self._session = C.c_void_p()
-        options = _Options(C.sizeof(_Options), threads, 0, None, None)
+        self.metadata = json.loads(self._api.metadata)
+        #: Whether a run writes into each of the inputs.
+        self.written = [port.get("written", False) for port in self.metadata["inputs"]]
+        options = _Options(C.sizeof(_Options), threads, 0, None, None, 0, any(self.written), None)
         self._check(self._api.session_create(C.byref(options), C.byref(self._session)))
         #: Seconds that loading and making the session took.
         self.load_seconds = time.perf_counter() - start
-        self.metadata = json.loads(self._api.metadata)
         self.inputs = [self._api.inputs[i].name.decode() for i in range(self._api.n_inputs)]
         self.steps = [self._api.steps[i].decode() for i in range(self._api.n_steps)]
 
     def close(self):
         self._api.session_destroy(self._session)
 
+    def reset(self):
+        """Lets the states hold what they do in a fresh session."""
+        if self.metadata.get("states"):
+            self._check(self._api.session_reset(self._session))
+
     def _check(self, code):
         if code != 0:
             raise RuntimeError(self._api.last_error().decode())
 
     def bind(self, inputs):
-        """`(run, outputs)`: `run()` computes the outputs of these very arrays or torch tensors; outputs lie where the first input does."""
-        torch_like = hasattr(inputs[0], "data_ptr")
-        ins, keep_ins = _list([a.contiguous() if torch_like else np.ascontiguousarray(a) for a in inputs])
+        """`(run, outputs)`: `run()` computes the outputs of these very arrays or torch tensors, and writes into those that `written` names; outputs lie
+        where the first input does."""
+        torch_like = bool(inputs) and hasattr(inputs[0], "data_ptr")
+        lying = [a.contiguous() if torch_like else np.asarray(a, order="C") for a in inputs]
+        for name, written, given, used in zip(self.inputs, self.written, inputs, lying):
+            if written and not (given is used or torch_like and given.is_contiguous()):
+                raise ValueError(f"input `{name}`: the model writes to it, so it must be contiguous")
+        ins, keep_ins = _list(lying)
         ports = [self._api.outputs[i] for i in range(self._api.n_outputs)]
         sizes = (C.c_int64 * sum(p.ndim for p in ports))()
         self._check(self._api.output_shapes(ins, len(inputs), sizes, len(sizes)))

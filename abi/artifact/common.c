@@ -36,7 +36,8 @@ typedef struct rt_port {
     const uint32_t *symbols; /* the symbol that a dimension is, or RT_NONE */
 } rt_port;
 
-enum { RT_INPUT, RT_OUTPUT, RT_SLOT };
+/* RT_STATE is what a state holds before the run, RT_NEXT what it holds after it, RT_BACK what is written into the caller's input at the end. */
+enum { RT_INPUT, RT_OUTPUT, RT_SLOT, RT_STATE, RT_NEXT, RT_BACK };
 
 typedef struct rt_buffer {
     uint32_t place, index;
@@ -46,6 +47,12 @@ typedef struct rt_slot {
     const uint32_t *bytes; /* values; the slot takes the largest */
     uint32_t n_bytes;
 } rt_slot;
+
+/* A buffer that outlives a run. */
+typedef struct rt_state {
+    uint64_t initial;       /* offset of its first contents in the weight section */
+    uint64_t offset, bytes; /* in the memory of all states, of which a session has two: before and after a run */
+} rt_state;
 
 /* The kernel of a step at one tuned point; what it consists of depends on the device. */
 typedef struct rt_kernel rt_kernel;
@@ -75,6 +82,8 @@ struct rt_model {
     const rt_slot *slots;
     const rt_points *points;
     const rt_step *steps;
+    const rt_state *states;
+    uint64_t state_bytes; /* of all, with what may be read past the end of each */
 };
 
 static const struct rt_model rt_model;
@@ -284,18 +293,22 @@ typedef struct rt_front {
     pid_t process;
     bool bound; /* whether the device has what follows from `symbols` */
     int64_t *symbols, *new_symbols, *values;
-    rt_binding *inputs, *outputs;
+    rt_binding *inputs, *outputs, *writes; /* one array; what is written back has its input's `data` */
     double *seconds; /* NULL unless the run is timed */
 } rt_front;
+
+/* Inputs, outputs and writes of a call. */
+static uint32_t rt_n_bindings(void) { return rt_model.api->n_inputs + rt_model.api->n_outputs + rt_model.api->n_writes; }
 
 static bool rt_front_init(rt_front *f) {
     const aotfarm_api *api = rt_model.api;
     f->process = getpid();
     /* One element more each, since calloc(0) may be NULL. */
-    f->inputs = calloc((size_t)api->n_inputs + api->n_outputs + 1, sizeof *f->inputs);
+    f->inputs = calloc((size_t)rt_n_bindings() + 1, sizeof *f->inputs);
     f->symbols = calloc(2 * (size_t)api->n_dims + rt_model.n_values + 1, sizeof *f->symbols);
     if (f->inputs == NULL || f->symbols == NULL) return false;
     f->outputs = f->inputs + api->n_inputs;
+    f->writes = f->outputs + api->n_outputs;
     f->new_symbols = f->symbols + api->n_dims;
     f->values = f->new_symbols + api->n_dims;
     return true;
@@ -327,6 +340,7 @@ static int32_t rt_check_call(const aotfarm_session *s, rt_front *f, const DLTens
         if ((status = rt_tensor_bytes("input", &api->inputs[i], &rt_model.inputs[i], f->values, &f->inputs[i].bytes))) return status;
     for (uint32_t i = 0; i < n_outputs; i++)
         if ((status = rt_tensor_bytes("output", &api->outputs[i], &rt_model.outputs[i], f->values, &f->outputs[i].bytes))) return status;
+    for (uint32_t i = 0; i < api->n_writes; i++) f->writes[i].bytes = f->inputs[api->writes[i]].bytes;
     return AOTFARM_OK;
 }
 
@@ -352,7 +366,7 @@ static bool rt_overlap(const rt_binding *a, const rt_binding *b) {
            (uintptr_t)b->data < (uintptr_t)a->data + a->bytes;
 }
 
-/* That no output's memory is that of another tensor. */
+/* That no memory to write is that of another tensor. */
 static int32_t rt_check_overlaps(const rt_front *f) {
     const aotfarm_api *api = rt_model.api;
     for (uint32_t i = 0; i < api->n_outputs; i++) {
@@ -364,6 +378,11 @@ static int32_t rt_check_overlaps(const rt_front *f) {
                 return rt_fail(AOTFARM_ERROR_ARGUMENT, "output `%s`: its memory overlaps output `%s`", api->outputs[i].name,
                                api->outputs[k].name);
     }
+    for (uint32_t i = 0; i < api->n_writes; i++)
+        for (uint32_t k = 0; k < api->n_inputs; k++)
+            if (k != api->writes[i] && rt_overlap(&f->inputs[api->writes[i]], &f->inputs[k]))
+                return rt_fail(AOTFARM_ERROR_ARGUMENT, "input `%s`: the model writes to it, and its memory overlaps input `%s`",
+                               api->inputs[api->writes[i]].name, api->inputs[k].name);
     return AOTFARM_OK;
 }
 
@@ -376,30 +395,48 @@ static rt_front *rt_front_of(aotfarm_session *s) { return (rt_front *)s; }
 static int32_t rt_run_locked(aotfarm_session *s, const DLTensor *const *inputs, uint32_t n_inputs, const DLTensor *const *outputs,
                              uint32_t n_outputs);
 
+/* Lets the states hold what they do in a fresh session, which is this thread's. */
+static int32_t rt_reset_locked(aotfarm_session *s);
+
 /* Says that the session did not survive a fork. */
 static int32_t rt_fail_forked(void);
+
+/* Makes the session this thread's until `rt_end`. */
+static int32_t rt_begin(aotfarm_session *s) {
+    rt_front *f = rt_front_of(s);
+    if (atomic_exchange_explicit(&f->busy, true, memory_order_acquire))
+        return rt_fail(AOTFARM_ERROR_BUSY, "the session is running on another thread: make one session for each");
+    if (f->process == getpid()) return AOTFARM_OK;
+    atomic_store_explicit(&f->busy, false, memory_order_release);
+    return rt_fail_forked();
+}
+
+static void rt_end(aotfarm_session *s) { atomic_store_explicit(&rt_front_of(s)->busy, false, memory_order_release); }
 
 static int32_t rt_run_timed(aotfarm_session *s, const DLTensor *const *inputs, uint32_t n_inputs, DLTensor *const *outputs, uint32_t n_outputs,
                             double *step_seconds, uint32_t n_steps) {
     if (s == NULL) return rt_fail(AOTFARM_ERROR_ARGUMENT, "the session is null");
     if (step_seconds != NULL && n_steps < rt_model.api->n_steps)
         return rt_fail(AOTFARM_ERROR_ARGUMENT, "there is room for the times of %u steps, but the plan has %u", n_steps, rt_model.api->n_steps);
-    rt_front *f = rt_front_of(s);
-    if (atomic_exchange_explicit(&f->busy, true, memory_order_acquire))
-        return rt_fail(AOTFARM_ERROR_BUSY, "the session is running on another thread: make one session for each");
-    int32_t status;
-    if (f->process != getpid()) {
-        status = rt_fail_forked();
-    } else {
-        f->seconds = step_seconds;
-        status = rt_run_locked(s, inputs, n_inputs, (const DLTensor *const *)outputs, n_outputs);
-    }
-    atomic_store_explicit(&f->busy, false, memory_order_release);
+    int32_t status = rt_begin(s);
+    if (status) return status;
+    rt_front_of(s)->seconds = step_seconds;
+    status = rt_run_locked(s, inputs, n_inputs, (const DLTensor *const *)outputs, n_outputs);
+    rt_end(s);
     return status;
 }
 
 static int32_t rt_run(aotfarm_session *s, const DLTensor *const *inputs, uint32_t n_inputs, DLTensor *const *outputs, uint32_t n_outputs) {
     return rt_run_timed(s, inputs, n_inputs, outputs, n_outputs, NULL, 0);
+}
+
+static int32_t rt_session_reset(aotfarm_session *s) {
+    if (s == NULL) return rt_fail(AOTFARM_ERROR_ARGUMENT, "the session is null");
+    int32_t status = rt_begin(s);
+    if (status) return status;
+    status = rt_reset_locked(s);
+    rt_end(s);
+    return status;
 }
 
 static int32_t rt_output_shapes(const DLTensor *const *inputs, uint32_t n_inputs, int64_t *sizes, uint32_t capacity) {
@@ -434,11 +471,16 @@ static int32_t rt_options(const aotfarm_options *options, aotfarm_options *o) {
         memcpy(o, options, options->struct_size < sizeof *o ? options->struct_size : sizeof *o);
     }
     if (o->reserved != 0) return rt_fail(AOTFARM_ERROR_ARGUMENT, "options.reserved is %u, but must be 0", o->reserved);
-    if (o->reserved2 != 0) return rt_fail(AOTFARM_ERROR_ARGUMENT, "options.reserved2 is %u, but must be 0", o->reserved2);
+    if (o->may_write > 1) return rt_fail(AOTFARM_ERROR_ARGUMENT, "options.may_write is %u, but must be 0 or 1", o->may_write);
+    /* A program that does not know of such models counts on its inputs. */
+    const aotfarm_api *api = rt_model.api;
+    if (api->n_writes > 0 && !o->may_write)
+        return rt_fail(AOTFARM_ERROR_ARGUMENT, "input `%s`: the model writes to it, so that a run changes the caller's tensor: set options.may_write to 1",
+                       api->inputs[api->writes[0]].name);
     return AOTFARM_OK;
 }
 
 static int32_t rt_session_create(const aotfarm_options *options, aotfarm_session **session);
 static void rt_session_destroy(aotfarm_session *s);
 
-#define RT_FUNCTIONS rt_last_error, rt_session_create, rt_session_destroy, rt_output_shapes, rt_run, rt_run_timed
+#define RT_FUNCTIONS rt_last_error, rt_session_create, rt_session_destroy, rt_output_shapes, rt_run, rt_run_timed, rt_session_reset

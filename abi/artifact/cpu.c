@@ -70,7 +70,9 @@ struct aotfarm_session {
     char *mapping, *arena;
     uint64_t mapping_bytes;
     uint64_t shared_offset, scratch_offset, scratch_stride;
-    rt_region *regions, *new_regions; /* of slots, inputs, outputs; `new_regions` while they are laid out */
+    rt_region *regions, *new_regions; /* of slots, inputs, outputs, writes; `new_regions` while they are laid out */
+    char *states;         /* two pieces: what the states hold before a run, and what they hold after it */
+    uint64_t states_from; /* where the piece from before the next run begins, 0 or rt_model.state_bytes: a run that succeeds changes it */
     /* What the bound sizes imply. */
     bool staging_in, staging_out;
     rt_parts *parts;        /* of each segment */
@@ -85,12 +87,11 @@ struct aotfarm_session {
  * which is what makes halos zero; sizes within the capacity leave every slot where it is, so halos stay so. Pages that are
  * never touched cost nothing, hence no memory is reserved ahead. */
 static int32_t rt_reserve(aotfarm_session *s) {
-    const aotfarm_api *api = rt_model.api;
-    uint32_t n = rt_model.n_slots + api->n_inputs + api->n_outputs;
+    uint32_t n = rt_model.n_slots + rt_n_bindings();
     rt_region *r = s->new_regions;
     bool grow = s->mapping == NULL;
     for (uint32_t i = 0; i < n; i++) {
-        /* The bindings of inputs and outputs are one array. */
+        /* The bindings of inputs, outputs and writes are one array. */
         uint64_t needed = i < rt_model.n_slots ? rt_slot_bytes(&rt_model.slots[i], s->front.values) : s->front.inputs[i - rt_model.n_slots].bytes;
         r[i].capacity = s->regions[i].capacity;
         if (needed > r[i].capacity) {
@@ -263,7 +264,19 @@ static void rt_walk(void *arg, int32_t thread, int32_t threads) {
             first += parts->images - size;
         }
     }
-    if (s->staging_out) rt_stage(s->front.outputs, api->n_outputs, false, thread, threads);
+    if (s->staging_out) rt_stage(s->front.outputs, api->n_outputs + api->n_writes, false, thread, threads);
+}
+
+/* Where a buffer of a bound run lies. */
+static char *rt_place(const aotfarm_session *s, const rt_buffer *b) {
+    switch (b->place) {
+    case RT_INPUT: return s->front.inputs[b->index].used;
+    case RT_OUTPUT: return s->front.outputs[b->index].used;
+    case RT_BACK: return s->front.writes[b->index].used;
+    case RT_STATE: return s->states + s->states_from + rt_model.states[b->index].offset;
+    case RT_NEXT: return s->states + (rt_model.state_bytes - s->states_from) + rt_model.states[b->index].offset;
+    default: return s->arena + s->regions[b->index].offset;
+    }
 }
 
 static int32_t rt_run_locked(aotfarm_session *s, const DLTensor *const *inputs, uint32_t n_inputs, const DLTensor *const *outputs,
@@ -284,19 +297,29 @@ static int32_t rt_run_locked(aotfarm_session *s, const DLTensor *const *inputs, 
         if ((status = rt_take("output", &api->outputs[i], outputs[i], &f->outputs[i], s->arena + place->offset))) return status;
         s->staging_out |= f->outputs[i].staged;
     }
+    for (uint32_t i = 0; i < api->n_writes; i++, place++) {
+        f->writes[i].data = f->inputs[api->writes[i]].data;
+        f->writes[i].used = s->arena + place->offset;
+        f->writes[i].staged = s->staging_out = true;
+    }
     if ((status = rt_check_overlaps(f))) return status;
     const void **pointer = s->pointers;
     for (uint32_t i = 0; i < api->n_steps; i++) {
         const rt_step *step = &rt_model.steps[i];
-        for (uint32_t k = 0; k < step->n_in + step->n_out; k++) {
-            const rt_buffer *b = &rt_model.buffers[k < step->n_in ? step->in[k] : step->out[k - step->n_in]];
-            pointer[k] = b->place == RT_INPUT    ? f->inputs[b->index].used
-                         : b->place == RT_OUTPUT ? f->outputs[b->index].used
-                                                 : s->arena + s->regions[b->index].offset;
-        }
+        for (uint32_t k = 0; k < step->n_in + step->n_out; k++)
+            pointer[k] = rt_place(s, &rt_model.buffers[k < step->n_in ? step->in[k] : step->out[k - step->n_in]]);
         pointer += step->n_in + step->n_out + step->n_weights;
     }
     rt_team_run(&s->team, rt_walk, s);
+    s->states_from = rt_model.state_bytes - s->states_from;
+    return AOTFARM_OK;
+}
+
+static int32_t rt_reset_locked(aotfarm_session *s) {
+    for (uint32_t i = 0; i < rt_model.api->n_states; i++) {
+        const rt_state *state = &rt_model.states[i];
+        memcpy(s->states + s->states_from + state->offset, aotfarm_weights + state->initial, state->bytes);
+    }
     return AOTFARM_OK;
 }
 
@@ -304,6 +327,7 @@ static void rt_session_destroy(aotfarm_session *s) {
     if (s == NULL) return;
     rt_team_stop(&s->team, s->front.process != getpid());
     if (s->mapping != NULL) munmap(s->mapping, s->mapping_bytes);
+    free(s->states);
     free(s->new_regions);
     free(s->regions);
     free(s->parts);
@@ -359,7 +383,7 @@ static int32_t rt_session_create(const aotfarm_options *options, aotfarm_session
     if (s == NULL) return rt_fail(AOTFARM_ERROR_MEMORY, "cannot allocate a session");
     memset(s, 0, sizeof *s);
     s->threads = o.threads;
-    uint32_t regions = rt_model.n_slots + api->n_inputs + api->n_outputs;
+    uint32_t regions = rt_model.n_slots + rt_n_bindings();
     /* One element more each, since calloc(0) may be NULL. */
     s->regions = calloc((size_t)regions + 1, sizeof *s->regions);
     s->new_regions = calloc((size_t)regions + 1, sizeof *s->new_regions);
@@ -370,11 +394,16 @@ static int32_t rt_session_create(const aotfarm_options *options, aotfarm_session
     s->dims = calloc(RT_SIZES * (size_t)rt_model.n_step_dims + 1, sizeof *s->dims);
     s->calls = calloc(RT_SIZES * (size_t)api->n_steps + 1, sizeof *s->calls);
     s->kernels = calloc(RT_SIZES * (size_t)api->n_steps + 1, sizeof *s->kernels);
+    if (rt_model.state_bytes > 0 && (s->states = aligned_alloc(RT_ALIGN, 2 * rt_model.state_bytes)) == NULL) {
+        rt_session_destroy(s);
+        return rt_fail(AOTFARM_ERROR_MEMORY, "cannot allocate %llu bytes for the states", (unsigned long long)(2 * rt_model.state_bytes));
+    }
     if (!rt_front_init(&s->front) || !s->regions || !s->new_regions || !s->parts || !s->part_symbols || !s->pointers || !s->dims || !s->calls ||
         !s->kernels) {
         rt_session_destroy(s);
         return rt_fail(AOTFARM_ERROR_MEMORY, "cannot allocate the tables of a session");
     }
+    rt_reset_locked(s);
     int error = rt_team_start(&s->team, o.threads, o.parallel, o.parallel_context);
     if (error != 0) {
         uint32_t started = s->team.started;

@@ -407,7 +407,7 @@ typedef struct rt_call {
 typedef struct rt_plan {
     uint64_t used;     /* when it was last, by the session's count of changes */
     int64_t *symbols;
-    uint64_t *tensors; /* the inputs and outputs that the words now point to */
+    uint64_t *tensors; /* the inputs, outputs and writes that the words now point to */
     rt_call *calls;
     cu_exec exec;      /* NULL until its first use */
     cu_graph graph;    /* what `exec` was made of: nodes are named by it */
@@ -434,7 +434,8 @@ struct aotfarm_session {
     cu_address arena;               /* slots and workspace */
     uint64_t workspace;             /* offset in it */
     rt_region *slots, *new_slots;
-    rt_place *places; /* of inputs, then outputs */
+    cu_address states; /* two pieces: what the states hold before a run, and what they hold after it, which then is copied to the first */
+    rt_place *places;  /* of inputs, then outputs, then writes */
     uint32_t *points;
     rt_plan *plans[RT_PLANS], *plan;
     uint64_t changes;
@@ -568,7 +569,7 @@ static int32_t rt_grid(const rt_launch *launch, const char *step, const uint64_t
 
 static rt_plan *rt_new_plan(void) {
     const aotfarm_api *api = rt_model.api;
-    size_t words = (size_t)rt_model.n_pointers + rt_model.n_step_dims + api->n_steps, tensors = (size_t)api->n_inputs + api->n_outputs;
+    size_t words = (size_t)rt_model.n_pointers + rt_model.n_step_dims + api->n_steps, tensors = rt_n_bindings();
     /* One piece: the record, calls, symbols, tensors, words. */
     rt_plan *p = calloc(1, sizeof *p + api->n_steps * sizeof(rt_call) + (api->n_dims + tensors + words) * sizeof(uint64_t));
     if (p == NULL) return NULL;
@@ -584,6 +585,16 @@ static rt_plan *rt_new_plan(void) {
     return p;
 }
 
+/* Where a buffer of the session lies; 0 for one that changes from run to run, see rt_point. */
+static cu_address rt_own_buffer(const aotfarm_session *s, const rt_buffer *b) {
+    switch (b->place) {
+    case RT_SLOT: return s->arena + s->slots[b->index].offset;
+    case RT_STATE: return s->states + rt_model.states[b->index].offset;
+    case RT_NEXT: return s->states + rt_model.state_bytes + rt_model.states[b->index].offset;
+    default: return 0;
+    }
+}
+
 /* Fills in all of a plan but the caller's tensors. */
 static int32_t rt_fill(aotfarm_session *s, rt_plan *p) {
     const aotfarm_api *api = rt_model.api;
@@ -596,11 +607,9 @@ static int32_t rt_fill(aotfarm_session *s, rt_plan *p) {
         uint64_t *word = call->words;
         call->function = s->gpu->functions[kernel->function];
         call->launch = kernel->launch;
-        for (uint32_t k = 0; k < step->n_in; k++, word++)
-            if (rt_model.buffers[step->in[k]].place == RT_SLOT) *word = s->arena + s->slots[rt_model.buffers[step->in[k]].index].offset;
+        for (uint32_t k = 0; k < step->n_in; k++) *word++ = rt_own_buffer(s, &rt_model.buffers[step->in[k]]);
         for (uint32_t k = 0; k < step->n_weights; k++) *word++ = s->gpu->weights + kernel->weights[k];
-        for (uint32_t k = 0; k < step->n_out; k++, word++)
-            if (rt_model.buffers[step->out[k]].place == RT_SLOT) *word = s->arena + s->slots[rt_model.buffers[step->out[k]].index].offset;
+        for (uint32_t k = 0; k < step->n_out; k++) *word++ = rt_own_buffer(s, &rt_model.buffers[step->out[k]]);
         *word++ = s->arena + s->workspace;
         for (uint32_t k = 0; k < step->n_dims; k++) word[k] = (uint64_t)s->front.values[step->dims[k]];
 #ifdef RT_VENDOR
@@ -688,6 +697,20 @@ static int32_t rt_take(aotfarm_session *s, const char *kind, const aotfarm_port 
     return AOTFARM_OK;
 }
 
+/* Makes room for what is written into an input at the end of the run, wherever that lies: until then the input is read. */
+static int32_t rt_take_write(aotfarm_session *s, uint32_t i) {
+    const uint32_t input = rt_model.api->writes[i];
+    rt_place *place = &s->places[rt_model.api->n_inputs + rt_model.api->n_outputs + i];
+    rt_binding *b = &s->front.writes[i];
+    place->type = s->places[input].type;
+    int32_t status = rt_make_place(s, place, b->bytes, place->type == kDLCPU || place->type == kDLROCMHost);
+    if (status) return status;
+    b->data = s->front.inputs[input].data;
+    b->used = (char *)(uintptr_t)place->device;
+    b->staged = true;
+    return AOTFARM_OK;
+}
+
 static cu_address rt_address(const char *data) { return (cu_address)(uintptr_t)data; }
 
 /* Starts the copies of staged inputs. */
@@ -714,17 +737,19 @@ static int32_t rt_copy_in(aotfarm_session *s) {
     return AOTFARM_OK;
 }
 
-/* Starts the copies of staged outputs. */
+/* Starts the copies of staged outputs and of what is written into inputs. */
 static int32_t rt_copy_out(aotfarm_session *s) {
     const aotfarm_api *api = rt_model.api;
-    for (uint32_t i = 0; i < api->n_outputs; i++) {
+    for (uint32_t i = 0; i < api->n_outputs + api->n_writes; i++) {
         const rt_binding *b = &s->front.outputs[i];
         const rt_place *place = &s->places[api->n_inputs + i];
         if (!b->staged || b->bytes == 0) continue;
         int32_t error = place->type == kDLCUDA ? cu.copy_async(rt_address(b->data), place->device, b->bytes, s->stream)
                                                : cu.copy_down_async(place->type == kDLCUDAHost ? b->data : place->pinned, place->device,
                                                                     b->bytes, s->stream);
-        if (error != 0) return rt_fail_cuda(error, "output `%s`: cannot be copied from GPU %d", api->outputs[i].name, s->gpu->index);
+        const aotfarm_port *port = i < api->n_outputs ? &api->outputs[i] : &api->inputs[api->writes[i - api->n_outputs]];
+        if (error != 0)
+            return rt_fail_cuda(error, "%s `%s`: cannot be copied from GPU %d", i < api->n_outputs ? "output" : "input", port->name, s->gpu->index);
     }
     return AOTFARM_OK;
 }
@@ -764,13 +789,24 @@ static int32_t rt_fail_launch(const aotfarm_session *s, uint32_t step, int32_t e
     return rt_fail_cuda(error, "step `%s`: GPU %d (%s) refused its kernel", rt_model.api->steps[step], s->gpu->index, s->gpu->name);
 }
 
+/* Starts the copy that lets the states hold what the run has made of them. */
+static int32_t rt_advance(const aotfarm_session *s, cu_stream stream) {
+    if (rt_model.state_bytes == 0) return 0;
+    return cu.copy_async(s->states, s->states + rt_model.state_bytes, rt_model.state_bytes, stream);
+}
+
+static int32_t rt_fail_states(const aotfarm_session *s, int32_t error) {
+    return rt_fail_cuda(error, "GPU %d (%s) cannot write the states", s->gpu->index, s->gpu->name);
+}
+
 /* Starts all kernels one by one. */
 static int32_t rt_launch_all(aotfarm_session *s) {
     for (uint32_t i = 0; i < rt_model.api->n_steps; i++) {
         int32_t error = rt_launch_step(s->plan, i, s->stream, true);
         if (error != 0) return rt_fail_launch(s, i, error);
     }
-    return AOTFARM_OK;
+    int32_t error = rt_advance(s, s->stream);
+    return error == 0 ? AOTFARM_OK : rt_fail_states(s, error);
 }
 
 /* Makes the graph of a plan, by capture, which is how the driver learns which kernels may overlap. Whatever it refuses, the kernels can still be
@@ -803,6 +839,7 @@ static void rt_make_graph(aotfarm_session *s, rt_plan *p) {
         if (error == 0 && n != 1) error = -1;
         if (error == 0) p->calls[i].node = last[0];
     }
+    if (error == 0) error = rt_advance(s, s->capture);
     int32_t ended = cu.capture_end(s->capture, &p->graph);
     if (ended != 0) p->graph = NULL;
     if (error == 0 && ended == 0 && cu.graph_instantiate(&p->exec, p->graph, 0) == 0) return;
@@ -816,8 +853,8 @@ static void rt_point(aotfarm_session *s, rt_plan *p) {
     const aotfarm_api *api = rt_model.api;
     const rt_front *f = &s->front;
     bool same = true;
-    /* Inputs and outputs are one array. */
-    for (uint32_t i = 0; i < api->n_inputs + api->n_outputs; i++) {
+    /* Inputs, outputs and writes are one array. */
+    for (uint32_t i = 0; i < rt_n_bindings(); i++) {
         uint64_t used = rt_address(f->inputs[i].used);
         same = same && p->tensors[i] == used;
         p->tensors[i] = used;
@@ -830,8 +867,8 @@ static void rt_point(aotfarm_session *s, rt_plan *p) {
         for (uint32_t k = 0; k < step->n_in + step->n_out; k++) {
             const rt_buffer *b = &rt_model.buffers[k < step->n_in ? step->in[k] : step->out[k - step->n_in]];
             uint64_t *word = &call->words[k < step->n_in ? k : k + step->n_weights];
-            if (b->place == RT_SLOT) continue;
-            uint64_t used = p->tensors[b->place == RT_INPUT ? b->index : api->n_inputs + b->index];
+            if (b->place != RT_INPUT && b->place != RT_OUTPUT && b->place != RT_BACK) continue;
+            uint64_t used = p->tensors[b->index + (b->place == RT_INPUT ? 0 : api->n_inputs) + (b->place == RT_BACK ? api->n_outputs : 0)];
             changed = changed || *word != used;
             *word = used;
         }
@@ -863,7 +900,7 @@ static int32_t rt_launch_timed(aotfarm_session *s) {
         if ((error = rt_launch_step(s->plan, i, s->stream, false)) != 0) return rt_fail_launch(s, i, error);
         if ((error = cu.event_record(s->events[i + 1], s->stream)) != 0) return rt_fail_cuda(error, "cannot time the steps");
     }
-    return AOTFARM_OK;
+    return (error = rt_advance(s, s->stream)) == 0 ? AOTFARM_OK : rt_fail_states(s, error);
 }
 
 /* Waits until all in the stream is done. The stream writes a number when it gets there; to look at that is quicker than to ask the driver, which is
@@ -884,7 +921,7 @@ static int32_t rt_finish(aotfarm_session *s) {
     const aotfarm_api *api = rt_model.api;
     int32_t error = rt_wait(s);
     if (error != 0) return rt_fail_cuda(error, "the run failed on GPU %d (%s)", s->gpu->index, s->gpu->name);
-    for (uint32_t i = 0; i < api->n_outputs; i++) {
+    for (uint32_t i = 0; i < api->n_outputs + api->n_writes; i++) {
         const rt_binding *b = &s->front.outputs[i];
         const rt_place *place = &s->places[api->n_inputs + i];
         if (b->staged && (place->type == kDLCPU || place->type == kDLROCMHost)) memcpy(b->data, place->pinned, b->bytes);
@@ -915,6 +952,8 @@ static int32_t rt_run_current(aotfarm_session *s, const DLTensor *const *inputs,
         if ((status = rt_take(s, "output", &api->outputs[i], outputs[i], &f->outputs[i], place))) return status;
         host |= place->type != kDLCUDA;
     }
+    for (uint32_t i = 0; i < api->n_writes; i++)
+        if ((status = rt_take_write(s, i))) return status;
     if ((status = rt_check_overlaps(f))) return status;
     if (s->capturing && (host || f->seconds != NULL))
         return rt_fail(AOTFARM_ERROR_ARGUMENT, "the stream is being captured: only tensors on the GPU can be used, and steps cannot be timed");
@@ -966,6 +1005,33 @@ static int32_t rt_run_locked(aotfarm_session *s, const DLTensor *const *inputs, 
     return status;
 }
 
+/* Starts the copies that let the states hold what they do in a fresh session. */
+static int32_t rt_reset_states(aotfarm_session *s, cu_stream stream) {
+    int32_t error = 0;
+    for (uint32_t i = 0; i < rt_model.api->n_states && error == 0; i++) {
+        const rt_state *state = &rt_model.states[i];
+        if (state->bytes > 0) error = cu.copy_async(s->states + state->offset, s->gpu->weights + state->initial, state->bytes, stream);
+    }
+    return error == 0 ? AOTFARM_OK : rt_fail_states(s, error);
+}
+
+static int32_t rt_reset_locked(aotfarm_session *s) {
+    bool pushed;
+    int32_t status = rt_enter(s->gpu, &pushed);
+    if (status) return status;
+    status = rt_reset_states(s, s->stream);
+    rt_leave(pushed);
+    return status;
+}
+
+/* Gives a new session its states. They are there when this returns: the caller may be capturing the session's stream. */
+static int32_t rt_make_states(aotfarm_session *s) {
+    if (rt_model.state_bytes == 0) return AOTFARM_OK;
+    int32_t status = rt_alloc(s, 2 * rt_model.state_bytes, "the states", &s->states), error;
+    if (status || (status = rt_reset_states(s, s->capture))) return status;
+    return (error = cu.stream_synchronize(s->capture)) == 0 ? AOTFARM_OK : rt_fail_states(s, error);
+}
+
 static void rt_session_destroy(aotfarm_session *s) {
     const aotfarm_api *api = rt_model.api;
     if (s == NULL) return;
@@ -979,7 +1045,8 @@ static void rt_session_destroy(aotfarm_session *s) {
             rt_vendor_close(&s->vendor);
 #endif
             if (s->arena != 0) cu.memory_free(s->arena);
-            for (uint32_t i = 0; s->places != NULL && i < api->n_inputs + api->n_outputs; i++) {
+            if (s->states != 0) cu.memory_free(s->states);
+            for (uint32_t i = 0; s->places != NULL && i < rt_n_bindings(); i++) {
                 if (s->places[i].device != 0) cu.memory_free(s->places[i].device);
                 if (s->places[i].pinned != NULL) cu.host_free(s->places[i].pinned);
             }
@@ -1003,7 +1070,6 @@ static void rt_session_destroy(aotfarm_session *s) {
 }
 
 static int32_t rt_session_create(const aotfarm_options *options, aotfarm_session **session) {
-    const aotfarm_api *api = rt_model.api;
     if (session == NULL) return rt_fail(AOTFARM_ERROR_ARGUMENT, "the place for the session is null");
     *session = NULL;
     aotfarm_options o;
@@ -1014,7 +1080,7 @@ static int32_t rt_session_create(const aotfarm_options *options, aotfarm_session
     /* One element more each, since calloc(0) may be NULL. */
     s->slots = calloc((size_t)rt_model.n_slots + 1, sizeof *s->slots);
     s->new_slots = calloc((size_t)rt_model.n_slots + 1, sizeof *s->new_slots);
-    s->places = calloc((size_t)api->n_inputs + api->n_outputs + 1, sizeof *s->places);
+    s->places = calloc((size_t)rt_n_bindings() + 1, sizeof *s->places);
     s->points = calloc((size_t)rt_model.n_points + 1, sizeof *s->points);
     bool pushed;
     if (!rt_front_init(&s->front) || !s->slots || !s->new_slots || !s->places || !s->points)
@@ -1027,6 +1093,7 @@ static int32_t rt_session_create(const aotfarm_options *options, aotfarm_session
         if (error == 0 && o.stream == NULL) error = cu.stream_create(&s->own, 0);
         if (error != 0) status = rt_fail_cuda(error, "GPU %d (%s) gives no stream", s->gpu->index, s->gpu->name);
         s->stream = o.stream == NULL ? s->own : o.stream;
+        if (!status) status = rt_make_states(s);
         void *mark = NULL;
         if (error == 0 && cu.host_alloc(&mark, sizeof *s->mark, CU_HOST_PORTABLE) == 0) {
             s->mark = mark; /* without it the driver is asked */

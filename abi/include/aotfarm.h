@@ -86,7 +86,9 @@ typedef struct aotfarm_options {
     void *parallel_context;
     /* GPU artifacts; others ignore these. */
     int32_t device;                /* which GPU, by the driver's number (as DLDevice.device_id) */
-    uint32_t reserved2;            /* 0 */
+    /* All artifacts. */
+    uint32_t may_write;            /* 1: runs may change the inputs in `writes`, without which a session of a model that does so is refused */
+    /* GPU artifacts; others ignore it. */
     void *stream;                  /* the caller's CUstream (or cudaStream_t) to run on, or NULL for the session's own. The default stream,
                                     * whose handle is NULL, goes by the handle (void *)1, CU_STREAM_LEGACY. */
 } aotfarm_options;
@@ -97,7 +99,7 @@ typedef struct aotfarm_dim {
     int64_t min, max;
 } aotfarm_dim;
 
-/* An input or output. */
+/* An input, an output or a state. */
 typedef struct aotfarm_port {
     const char *name;
     DLDataType dtype;
@@ -135,13 +137,23 @@ typedef struct aotfarm_api {
 
     /* Runs the model. The outputs are the caller's memory of exactly the shapes that `output_shapes` gives; they may not overlap each
      * other or an input. On a stream of the caller, and with all tensors on the GPU, it returns when the work is in the stream; else when the
-     * outputs are there. */
+     * outputs are there. A run that succeeds advances the states of the session and writes the inputs in `writes`; one that fails does
+     * neither. */
     int32_t (*run)(aotfarm_session *session, const DLTensor *const *inputs, uint32_t n_inputs, DLTensor *const *outputs,
                    uint32_t n_outputs);
 
     /* `run`, and the seconds of each step in `step_seconds`, which has room for `n_steps` numbers. */
     int32_t (*run_timed)(aotfarm_session *session, const DLTensor *const *inputs, uint32_t n_inputs, DLTensor *const *outputs,
                          uint32_t n_outputs, double *step_seconds, uint32_t n_steps);
+
+    /* Lets the states of a session that is not running hold what they do in a fresh one. On a stream of the caller it returns when that is in
+     * the stream. Without states there is nothing to do. */
+    int32_t (*session_reset)(aotfarm_session *session);
+
+    /* Buffers that a run changes and the next one reads; every session has its own. */
+    uint32_t n_states, n_writes;
+    const aotfarm_port *states;
+    const uint32_t *writes; /* positions of the inputs that a run writes back into the caller's tensors, see `may_write` */
 } aotfarm_api;
 
 /* The exported symbol: the table, or NULL when the artifact does not speak `abi_version`. */

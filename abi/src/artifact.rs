@@ -77,14 +77,15 @@ pub struct Options {
     pub parallel: Option<ParallelFn>,
     pub parallel_context: *mut c_void,
     pub device: i32,
-    pub reserved2: u32,
+    pub may_write: u32,
     pub stream: *mut c_void,
 }
 
 pub type ParallelFn =
     unsafe extern "C" fn(context: *mut c_void, n: u32, task: unsafe extern "C" fn(*mut c_void, u32), arg: *mut c_void);
 
-/// The table that `aotfarm_model` returns. What this crate does not read is opaque here.
+/// The table that `aotfarm_model` returns. What this crate does not read is opaque here. An artifact that is older than this crate has only the
+/// first `struct_size` bytes of it, [`Api::OLDEST`] at least; all zeros are a value of the members after these.
 #[repr(C)]
 pub struct Api {
     pub abi_version: u32,
@@ -119,6 +120,16 @@ pub struct Api {
         step_seconds: *mut f64,
         n_steps: u32,
     ) -> i32,
+    pub session_reset: Option<unsafe extern "C" fn(session: *mut RawSession) -> i32>,
+    pub n_states: u32,
+    pub n_writes: u32,
+    pub states: *const c_void,
+    pub writes: *const u32,
+}
+
+impl Api {
+    /// Bytes of the smallest table of [`ABI_VERSION`].
+    pub const OLDEST: usize = std::mem::offset_of!(Self, session_reset);
 }
 
 pub type ModelFn = unsafe extern "C" fn(abi_version: u32) -> *const Api;

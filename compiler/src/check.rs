@@ -1,6 +1,6 @@
 //! The case that every artifact of a graph must reproduce before it is published.
 
-use aotfarm_ir::interp::{self, Case, InterpError, Tensor};
+use aotfarm_ir::interp::{self, InterpError, Results, Tensor};
 use aotfarm_ir::{Bindings, EvalError, Graph};
 use aotfarm_protocol::DType;
 use rand::{RngExt as _, SeedableRng as _};
@@ -8,6 +8,8 @@ use rand_chacha::ChaCha8Rng;
 
 /// Seed of the inputs: `aotfarm`, so that a resubmitted graph has the same case.
 const SEED: u64 = 0x616f_7466_6172_6d00;
+/// Calls of a model with states: the last one reads what a call has made of what another call had left.
+const CALLS: usize = 3;
 
 /// Why there is no case.
 #[derive(Debug, thiserror::Error)]
@@ -23,23 +25,48 @@ pub enum CheckError {
     Interp(#[from] InterpError),
 }
 
+/// What the calls of one fresh session take and leave, one after the other: one call, or a few where there are states.
+#[derive(Debug, Clone)]
+pub struct CheckCase {
+    calls: Vec<(Vec<Tensor>, Results)>,
+}
+
+impl CheckCase {
+    /// The bytes of its file, as [`aotfarm_protocol::ProfileSpec::check`] describes it.
+    pub fn write(&self) -> Vec<u8> {
+        let mut tensors = Vec::new();
+        for (call, (inputs, Results { outputs, writes, .. })) in self.calls.iter().enumerate() {
+            let call = if call == 0 { String::new() } else { format!("{call}.") };
+            for (kind, list) in [("in", inputs), ("out", outputs), ("write", writes)] {
+                tensors.extend(list.iter().enumerate().map(|(i, t)| (format!("{call}{kind}.{i}"), t.clone())));
+            }
+        }
+        interp::write_tensors(&tensors)
+    }
+}
+
 /// Seeded random inputs at the smallest sizes, with what the reference interpreter makes of them.
 ///
 /// # Errors
 /// When an input has no size there, or the interpreter cannot run the graph.
-pub fn check_case(graph: &Graph) -> Result<Case, CheckError> {
+pub fn check_case(graph: &Graph) -> Result<CheckCase, CheckError> {
     let smallest: Bindings = graph.dims.iter().map(|d| (d.sym.clone(), d.min)).collect();
     let mut rng = ChaCha8Rng::seed_from_u64(SEED);
-    let mut inputs = Vec::new();
-    for id in &graph.inputs {
-        let value = graph.value(*id);
-        let shape = value.ty.shape.iter().map(|e| e.eval(&smallest)).collect::<Result<Vec<i64>, _>>()?;
-        let shape = shape.into_iter().map(usize::try_from).collect::<Result<Vec<usize>, _>>();
-        let shape = shape.map_err(|_| CheckError::Negative(value.name.to_string()))?;
-        inputs.push(random_tensor(value.ty.dtype, shape, &mut rng));
+    let (mut calls, mut states) = (Vec::new(), interp::initial(graph));
+    for _ in 0..if states.is_empty() { 1 } else { CALLS } {
+        let mut inputs = Vec::new();
+        for id in &graph.inputs {
+            let value = graph.value(*id);
+            let shape = value.ty.shape.iter().map(|e| e.eval(&smallest)).collect::<Result<Vec<i64>, _>>()?;
+            let shape = shape.into_iter().map(usize::try_from).collect::<Result<Vec<usize>, _>>();
+            let shape = shape.map_err(|_| CheckError::Negative(value.name.to_string()))?;
+            inputs.push(random_tensor(value.ty.dtype, shape, &mut rng));
+        }
+        let results = interp::run_from(graph, &inputs, &states)?;
+        states.clone_from(&results.states);
+        calls.push((inputs, results));
     }
-    let outputs = interp::run(graph, &inputs)?;
-    Ok(Case { inputs, outputs })
+    Ok(CheckCase { calls })
 }
 
 /// Floats have mean 0 and variance 1. Integers are 0 or 1, and the first of each row is 1: valid as
@@ -68,7 +95,38 @@ fn random_tensor(dtype: DType, shape: Vec<usize>, rng: &mut ChaCha8Rng) -> Tenso
 
 #[cfg(test)]
 mod tests {
+    use aotfarm_ir::{BinaryOp, Builder, Op, TensorData, TensorType};
+    use safetensors::SafeTensors;
+
     use super::*;
+
+    #[test]
+    fn a_model_with_states_is_called_more_than_once() {
+        let mut b = Builder::new("total");
+        let x = b.input("x", TensorType::new(DType::F32, [2])).unwrap();
+        let total = b.state("total", TensorType::new(DType::F32, [2]), TensorData::from_f32(&[0.0, 1.0])).unwrap();
+        let sum = b.push(Op::Binary(BinaryOp::Add), &[total, x], "sum: add").unwrap();
+        b.output(sum);
+        b.next(total, sum);
+        b.write_back(x, sum);
+        let file = check_case(&b.finish().unwrap()).unwrap().write();
+        let file = SafeTensors::deserialize(&file).unwrap();
+        let values = |name: &str| TensorData::new(file.tensor(name).unwrap().data().to_vec()).to_f32();
+        let mut names = file.names();
+        names.sort_unstable();
+        assert_eq!(
+            names,
+            ["1.in.0", "1.out.0", "1.write.0", "2.in.0", "2.out.0", "2.write.0", "in.0", "out.0", "write.0"],
+            "the first call has the names that a worker without calls knows"
+        );
+        let mut total = vec![0.0, 1.0];
+        for call in ["", "1.", "2."] {
+            let x = values(&format!("{call}in.0"));
+            total = total.iter().zip(x).map(|(t, x)| t + x).collect();
+            assert_eq!(values(&format!("{call}out.0")), total);
+            assert_eq!(values(&format!("{call}write.0")), total);
+        }
+    }
 
     #[test]
     fn integer_inputs_are_valid_indices_and_masks() {

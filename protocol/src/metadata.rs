@@ -30,7 +30,7 @@ pub enum Dim {
     Expr(String),
 }
 
-/// An input or output of a model.
+/// An input or output of a model, or a state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct Port {
@@ -40,6 +40,9 @@ pub struct Port {
     pub dtype: DType,
     /// Shape.
     pub dims: Vec<Dim>,
+    /// Whether a run changes the caller's tensor: an input that the model writes to.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub written: bool,
 }
 
 /// The metadata of an artifact.
@@ -67,6 +70,9 @@ pub struct ArtifactMetadata {
     pub inputs: Vec<Port>,
     /// Outputs in order.
     pub outputs: Vec<Port>,
+    /// Buffers that outlive a run: each session has its own. Their dims are constant.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub states: Vec<Port>,
     /// How the exported program nests its arguments and results, where the file says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signature: Option<Signature>,

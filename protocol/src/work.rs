@@ -111,7 +111,9 @@ pub struct ProfileSpec {
     pub artifact: Digest,
     /// What it was made for.
     pub target: Target,
-    /// A safetensors blob with `in.<i>` and the reference interpreter's `out.<i>`, that the artifact must reproduce.
+    /// A safetensors blob with `in.<i>` and the reference interpreter's `out.<i>`, that the artifact must reproduce in the first call of a fresh session, and
+    /// `write.<k>`, what it leaves in the k-th of the inputs that it writes to. Later calls of the session have the same names after
+    /// their number: `1.in.<i>`, `1.out.<i>` …
     pub check: Digest,
     /// Largest relative L2 error that is still right, in units of 1e-9 (an integer so that the spec stays `Eq`).
     pub tolerance_e9: u64,

@@ -165,8 +165,8 @@ static void test_hosts_that_cannot(void) {
           "GPU 0 (Fake 0) cannot hold the weights: they take 1280 bytes, and 100 of 85899345920 are free: CUDA_ERROR_OUT_OF_MEMORY (out of memory)");
     fake->memory = 0, o.device = 2;
     FAILS(api->session_create(&o, &s), AOTFARM_ERROR_ARGUMENT, "options.device is 2, but this host has 2 GPUs: 0..1");
-    o.device = 0, o.reserved2 = 1;
-    FAILS(api->session_create(&o, &s), AOTFARM_ERROR_ARGUMENT, "options.reserved2 is 1, but must be 0");
+    o.device = 0, o.may_write = 2;
+    FAILS(api->session_create(&o, &s), AOTFARM_ERROR_ARGUMENT, "options.may_write is 2, but must be 0 or 1");
     CHECK(s == NULL && fake->live == 0);
 }
 

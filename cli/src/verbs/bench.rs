@@ -91,6 +91,7 @@ fn step_medians(session: &mut Session, inputs: &[TensorRef<'_>], budget: Duratio
     let mut samples: Vec<Vec<f64>> = vec![Vec::new(); labels.len()];
     let start = std::time::Instant::now();
     while samples.first().is_some_and(Vec::is_empty) || start.elapsed() < budget {
+        session.reset()?;
         let (_, seconds) = session.run_timed(inputs)?;
         samples.iter_mut().zip(seconds).for_each(|(s, t)| s.push(t));
         if labels.is_empty() {

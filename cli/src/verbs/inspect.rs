@@ -50,7 +50,7 @@ impl Inspect {
             ir::text::print(&graph)
         };
         if cx.out.json {
-            cx.out.json_line(&serde_json::json!({ "parameters": summary.parameters, "flops_per_image": summary.flops, "inputs": summary.inputs, "dims": summary.dims, "outputs": summary.outputs, "ops": summary.ops, "ir": text }));
+            cx.out.json_line(&serde_json::json!({ "parameters": summary.parameters, "flops_per_image": summary.flops, "inputs": summary.inputs, "dims": summary.dims, "outputs": summary.outputs, "states": summary.states, "writes": summary.written, "ops": summary.ops, "ir": text }));
             return Ok(ExitCode::SUCCESS);
         }
         if !self.summary {
@@ -62,6 +62,12 @@ impl Inspect {
         }
         for output in &summary.outputs {
             cx.out.data(format!("output      {output}"));
+        }
+        for state in &summary.states {
+            cx.out.data(format!("state       {state}"));
+        }
+        for input in &summary.written {
+            cx.out.data(format!("writes      {input}"));
         }
         for dim in &summary.dims {
             cx.out.data(format!("dimension   {dim}"));

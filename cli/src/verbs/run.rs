@@ -1,7 +1,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use aotfarm_runtime::{Model, Session, SessionOptions, Tensor, TensorRef};
+use aotfarm_runtime::{Model, Session, SessionOptions, Tensor};
 use clap::Args;
 
 use crate::cli::Cli;
@@ -28,6 +28,9 @@ pub(crate) struct Run {
     /// Compare the outputs with out.0, out.1 … of the .safetensors input; fail above a relative L2 error of 1e-5 (in fp32)
     #[arg(long, requires = "input")]
     check: bool,
+    /// Run so many times in one session, and show the last: a model with states goes on from what the run before left
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    calls: u32,
     /// Threads [default: all cores]
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     threads: u32,
@@ -52,13 +55,22 @@ impl Run {
         } else {
             ordered(&given, metadata.inputs.iter().map(|p| p.name.as_str()), self.input.len())?
         };
-        let views: Vec<TensorRef<'_>> = inputs.iter().map(Tensor::view).collect();
         let start = std::time::Instant::now();
-        let outputs = session.run(&views)?;
-        let seconds = start.elapsed().as_secs_f64();
+        let (mut changed, mut outputs) = (inputs.clone(), Vec::new());
+        let mut seconds = 0.0;
+        for call in 0..self.calls {
+            changed.clone_from(&inputs);
+            outputs = session.run_in_place(&mut changed)?;
+            if call == 0 {
+                seconds = start.elapsed().as_secs_f64();
+            }
+        }
         let names = metadata.outputs.iter().map(|p| p.name.clone());
-        let named: Vec<(String, Tensor)> = names.zip(outputs).collect();
+        let mut named: Vec<(String, Tensor)> = names.zip(outputs).collect();
         let errors = if self.check { compare(&named, &given)? } else { Vec::new() };
+        // What the model has written into its inputs.
+        let written = metadata.inputs.iter().zip(changed).filter(|(port, _)| port.written);
+        named.extend(written.map(|(port, tensor)| (port.name.clone(), tensor)));
         if let Some(file) = &self.output {
             tensors::write(file, &named)?;
         }

@@ -5,8 +5,8 @@ use std::ops::Range;
 
 use crate::oracle;
 use crate::spec::{Layout, TensorSpec};
-use aotfarm_ir::interp::{Tensor, bind};
-use aotfarm_ir::{Bindings, Expr, Graph, Sym};
+use aotfarm_ir::interp::{Results, Tensor, bind, initial};
+use aotfarm_ir::{Bindings, Expr, Graph, Sym, TensorType, ValueId};
 
 use crate::plan::{BufferId, Place, Plan};
 
@@ -33,8 +33,13 @@ fn parts(plan: &Plan, batch: i64) -> Vec<(Range<usize>, i64, i64)> {
     parts
 }
 
-/// The outputs of `plan`, lowered from `graph`, for these inputs.
+/// The outputs of `plan`, lowered from `graph`, for these inputs, in the first run of a session.
 pub(super) fn run(plan: &Plan, graph: &Graph, inputs: &[Tensor]) -> Vec<Tensor> {
+    run_from(plan, graph, inputs, &initial(graph)).outputs
+}
+
+/// What a run leaves whose states hold what `states` says.
+pub(super) fn run_from(plan: &Plan, graph: &Graph, inputs: &[Tensor], states: &[Tensor]) -> Results {
     let bindings = bind(graph, inputs).expect("inputs that fit");
     let size = |expr: &Expr, at: &Bindings| usize::try_from(expr.eval(at).expect("a size")).expect("a size");
     let mut slots: Vec<Vec<u8>> = plan
@@ -45,10 +50,12 @@ pub(super) fn run(plan: &Plan, graph: &Graph, inputs: &[Tensor]) -> Vec<Tensor> 
             vec![if slot.zeroed { 0 } else { 0xff }; bytes]
         })
         .collect();
-    let mut outputs: Vec<Vec<u8>> = vec![Vec::new(); plan.outputs.len()];
+    // What the run leaves: outputs, then states, then writes.
+    let left = |place: Place| plan.results().position(|result| result == place);
+    let mut results: Vec<Vec<u8>> = vec![Vec::new(); plan.results().count()];
     for buffer in &plan.buffers {
-        if let Place::Output(i) = buffer.place {
-            outputs[i] = vec![0xff; size(&buffer.len, &bindings) * buffer.dtype.size()];
+        if let Some(i) = left(buffer.place) {
+            results[i] = vec![0xff; size(&buffer.len, &bindings) * buffer.dtype.size()];
         }
     }
     let batch = plan.dims.first().and_then(|dim| bindings.get(&dim.name)).unwrap_or(1);
@@ -71,8 +78,9 @@ pub(super) fn run(plan: &Plan, graph: &Graph, inputs: &[Tensor]) -> Vec<Tensor> 
             for (tensor, b) in spec.inputs.iter().zip(&step.inputs) {
                 let data = match plan.buffers[b.0 as usize].place {
                     Place::Input(i) => &inputs[i].data,
-                    Place::Output(i) => &outputs[i],
+                    Place::State(i) => &states[i].data,
                     Place::Slot(k) => &slots[k],
+                    place => &results[left(place).expect("a result")],
                 };
                 let data = data[bytes_of(b)].to_vec();
                 if let Layout::Image { .. } = tensor.layout {
@@ -91,9 +99,8 @@ pub(super) fn run(plan: &Plan, graph: &Graph, inputs: &[Tensor]) -> Vec<Tensor> 
                 let (result, output) = (result.to_bytes(), &plan.buffers[buffer.0 as usize]);
                 let width = output.dtype.size();
                 let into = match output.place {
-                    Place::Output(i) => &mut outputs[i],
                     Place::Slot(k) => &mut slots[k],
-                    Place::Input(_) => panic!("a step writes an input"),
+                    place => &mut results[left(place).unwrap_or_else(|| panic!("a step writes {place}"))],
                 };
                 let into = &mut into[bytes_of(buffer)];
                 for at in elements(tensor, &point) {
@@ -102,7 +109,10 @@ pub(super) fn run(plan: &Plan, graph: &Graph, inputs: &[Tensor]) -> Vec<Tensor> 
             }
         }
     }
-    let shapes = graph.outputs.iter().map(|id| graph.ty(*id));
-    let shape = |ty: &aotfarm_ir::TensorType| ty.shape.iter().map(|n| size(n, &bindings)).collect();
-    shapes.zip(outputs).map(|(ty, data)| Tensor { dtype: ty.dtype, shape: shape(ty), data }).collect()
+    let shape = |ty: &TensorType| ty.shape.iter().map(|n| size(n, &bindings)).collect();
+    let tensor = |(id, data): (ValueId, Vec<u8>)| Tensor { dtype: graph.ty(id).dtype, shape: shape(graph.ty(id)), data };
+    let mut outputs: Vec<Tensor> = graph.results().zip(results).map(tensor).collect();
+    let mut states = outputs.split_off(plan.outputs.len());
+    let writes = states.split_off(plan.states.len());
+    Results { outputs, states, writes }
 }

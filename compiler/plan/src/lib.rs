@@ -6,6 +6,7 @@ mod attention;
 mod canonical;
 mod chains;
 mod dims;
+mod ends;
 mod error;
 #[cfg(test)]
 mod eval;
@@ -32,5 +33,5 @@ mod weights;
 
 pub use error::PlanError;
 pub use lower::lower;
-pub use plan::{Buffer, BufferId, Place, Plan, PlanWeight, Plane, Slot, Step, WeightId};
+pub use plan::{Buffer, BufferId, Place, Plan, PlanState, PlanWeight, Plane, Slot, Step, WeightId};
 pub use verify::VerifyError;

@@ -1,7 +1,9 @@
 //! What a Plan is made of.
 
+use std::fmt;
+
 use aotfarm_ir::{Expr, GraphDim, Sym, TensorData};
-use aotfarm_protocol::{DType, DimRange, Port, Precision, Segment, Target};
+use aotfarm_protocol::{DType, DimRange, Port, Precision, Segment, Signature, Target};
 
 use crate::spec::KernelSpec;
 
@@ -22,6 +24,33 @@ pub enum Place {
     Output(usize),
     /// A slot of the session's arena; buffers that are never alive together share slots.
     Slot(usize),
+    /// What the state of this position holds when a run begins; only read.
+    State(usize),
+    /// What it holds when the run has ended: memory of its own, which a state may be read beside.
+    Next(usize),
+    /// The new contents of the input that the write of this position changes. The caller's tensor gets them when the run has ended, because it is
+    /// read until then.
+    Back(usize),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Input(i) => write!(f, "input {i}"),
+            Self::Output(i) => write!(f, "output {i}"),
+            Self::Slot(k) => write!(f, "slot {k}"),
+            Self::State(i) => write!(f, "state {i}"),
+            Self::Next(i) => write!(f, "next {i}"),
+            Self::Back(i) => write!(f, "write {i}"),
+        }
+    }
+}
+
+impl Place {
+    /// Whether no step writes it.
+    pub const fn is_read_only(self) -> bool {
+        matches!(self, Self::Input(_) | Self::State(_))
+    }
 }
 
 /// An activation buffer.
@@ -73,6 +102,15 @@ pub struct PlanWeight {
     pub data: TensorData,
 }
 
+/// A buffer that outlives a run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PlanState {
+    /// Name and type; its dims are constant.
+    pub port: Port,
+    /// What it holds in a fresh session.
+    pub initial: WeightId,
+}
+
 /// One kernel call.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Step {
@@ -105,6 +143,12 @@ pub struct Plan {
     pub inputs: Vec<Port>,
     /// Model outputs.
     pub outputs: Vec<Port>,
+    /// What outlives a run.
+    pub states: Vec<PlanState>,
+    /// The inputs that a run changes: positions in `inputs`.
+    pub writes: Vec<usize>,
+    /// How the exported program nests its arguments and results, where the file says so.
+    pub signature: Option<Signature>,
     /// Distinct computations.
     pub specs: Vec<KernelSpec>,
     /// Buffers.
@@ -124,5 +168,11 @@ impl Plan {
     pub fn graph_dims(&self) -> Vec<GraphDim> {
         let dim = |(d, hint): (&DimRange, &Option<i64>)| GraphDim { sym: Sym::new(&d.name), min: d.min, max: d.max, hint: *hint };
         self.dims.iter().zip(&self.hints).map(dim).collect()
+    }
+
+    /// Where a run must leave something.
+    pub fn results(&self) -> impl Iterator<Item = Place> {
+        let states = (0..self.states.len()).map(Place::Next);
+        (0..self.outputs.len()).map(Place::Output).chain(states).chain((0..self.writes.len()).map(Place::Back))
     }
 }

@@ -130,6 +130,9 @@ fn copies(graph: &Graph, chains: &Chains, layouts: &Layouts) -> Graph {
         name: graph.name.clone(),
         dims: graph.dims.clone(),
         inputs: graph.inputs.clone(),
+        states: graph.states.clone(),
+        writes: graph.writes.clone(),
+        signature: graph.signature.clone(),
     }
 }
 

@@ -31,6 +31,12 @@ impl Plan {
         for (i, port) in self.outputs.iter().enumerate() {
             writeln!(f, "output {i}: {}", port_text(port))?;
         }
+        for (i, state) in self.states.iter().enumerate() {
+            writeln!(f, "state {i}: {}", port_text(&state.port))?;
+        }
+        for (i, input) in self.writes.iter().enumerate() {
+            writeln!(f, "write {i}: into input {input}")?;
+        }
         for (k, slot) in self.slots.iter().enumerate() {
             let sizes: Vec<String> = slot.bytes.iter().map(ToString::to_string).collect();
             writeln!(f, "slot {k}: {} bytes{}", sizes.join(" or "), if slot.zeroed { ", zeroed" } else { "" })?;
@@ -61,9 +67,8 @@ impl Plan {
 
     fn buffer_text(&self, buffer: u32) -> String {
         match self.buffers[buffer as usize].place {
-            Place::Input(i) => format!("input {i}"),
-            Place::Output(i) => format!("output {i}"),
-            Place::Slot(k) => format!("b{buffer} in slot {k}"),
+            place @ Place::Slot(_) => format!("b{buffer} in {place}"),
+            place => place.to_string(),
         }
     }
 }

@@ -147,15 +147,23 @@ fn in_segments(plan: &Plan) -> Plan {
     plan.clone().in_segments(segments).expect("image-wise steps can be in segments")
 }
 
-/// The plan computes what the graph does, for several batches and both vector widths, and so it does in segments.
+/// The plan computes what the graph does, for several batches and both vector widths, and so it does in segments. A graph with states is run
+/// several times, each time from what the run before left.
 fn check(graph: &Graph) -> Plan {
     let plans = [V3, V4].map(|target| plan_of(graph, target));
     let plans = [&plans[0], &plans[1], &in_segments(&plans[0])].map(Plan::clone);
     for batch in [1, 3] {
-        let inputs = inputs(graph, batch, 11);
-        let want = interp::run(graph, &inputs).expect("the interpreter takes it");
-        for plan in &plans {
-            assert_close(&eval::run(plan, graph, &inputs), &want, &plan.print());
+        let mut states = interp::initial(graph);
+        for call in 0..if states.is_empty() { 1 } else { 3 } {
+            let inputs = inputs(graph, batch, 11 + call);
+            let want = interp::run_from(graph, &inputs, &states).expect("the interpreter takes it");
+            for plan in &plans {
+                let got = eval::run_from(plan, graph, &inputs, &states);
+                assert_close(&got.outputs, &want.outputs, &plan.print());
+                assert_close(&got.states, &want.states, &plan.print());
+                assert_close(&got.writes, &want.writes, &plan.print());
+            }
+            states = want.states;
         }
     }
     let [plan, ..] = plans;
@@ -468,6 +476,74 @@ fn outputs_that_are_inputs_weights_views_or_equal_are_copied() {
     assert_eq!(places.len(), 6);
 }
 
+/// A state of four numbers in two rows.
+fn state(m: &mut Model, name: &str) -> ValueId {
+    let values: Vec<f32> = (0..8).map(|i| i as f32 / 4.0).collect();
+    m.b.state(name, TensorType::new(DType::F32, [2, 4]), TensorData::from_f32(&values)).expect("a state")
+}
+
+#[test]
+fn states_advance_and_inputs_are_written() {
+    let mut m = Model::new("states");
+    let (x, image) = (m.input("x", &[2, 4]), m.input("image", &[3, 5, 5]));
+    let (total, filter) = (state(&mut m, "total"), state(&mut m, "filter"));
+    let sum = m.op(Op::Reduce { op: ReduceOp::Sum, axes: vec![0], keepdim: false }, &[x]);
+    let next = m.binary(BinaryOp::Add, total, sum);
+    let y = m.binary(BinaryOp::Mul, x, next);
+    // A convolution that reads what a run before has left, and writes into the image that it reads.
+    let shape = vec![1.into(), 1.into(), 2.into(), 4.into()];
+    let field = m.op(Op::Reshape { shape }, &[filter]);
+    let field = m.conv(field, 3, 3, 1, 1);
+    let mean = m.op(Op::Reduce { op: ReduceOp::Mean, axes: vec![0, 1], keepdim: false }, &[field]);
+    let convolved = m.conv(image, 3, 3, 1, 1);
+    let brighter = m.binary(BinaryOp::Add, image, convolved);
+    m.b.next(total, next);
+    m.b.next(filter, mean);
+    m.b.write_back(image, brighter);
+    let plan = check(&m.finish(&[y]));
+    assert_eq!((plan.states.len(), &plan.writes), (2, &vec![1]));
+    assert_eq!(plan.inputs.iter().map(|port| port.written).collect::<Vec<_>>(), [false, true]);
+    assert_eq!(plan.inputs.len() + plan.outputs.len(), 3, "states are no ports of the caller's");
+    assert_eq!(plan.weights[plan.states[0].initial.0 as usize].shape, [2, 4]);
+    let text = plan.print();
+    assert!(text.contains("state 0: total f32[2, 4]") && text.contains("write 0: into input 1"), "{text}");
+    assert!(text.contains("of state 1\n") && text.contains("of next 1\n") && text.contains("of write 0\n"), "{text}");
+    // Whoever touches what outlives a run sees the whole batch.
+    let makes_state = |place: Place| matches!(place, Place::Next(_));
+    for (step, image_wise) in plan.steps.iter().zip(plan.image_wise()) {
+        let states = step.outputs.iter().any(|b| makes_state(plan.buffers[b.0 as usize].place));
+        assert!(!(states && image_wise), "{}", step.label);
+    }
+    let unwritten = {
+        let mut plan = plan.clone();
+        plan.steps.retain(|step| step.outputs.iter().all(|b| !makes_state(plan.buffers[b.0 as usize].place)));
+        verify(&plan, &plan.graph_dims()).expect_err("nothing writes the states")
+    };
+    assert!(matches!(unwritten, VerifyError::NoResult(Place::Next(0)) | VerifyError::Unwritten { .. }), "{unwritten}");
+}
+
+#[test]
+fn what_states_become_may_be_anything() {
+    let mut m = Model::new("ends");
+    let x = m.b.input("x", TensorType::new(DType::F32, [2, 4])).expect("an input");
+    let y = m.b.input("y", TensorType::new(DType::F32, [4, 2])).expect("an input");
+    let w = m.weight("w", &[2, 4], -1.0, 1.0);
+    let [same, input, constant, output, left, right, view, twice] =
+        ["same", "input", "constant", "output", "left", "right", "view", "twice"].map(|name| state(&mut m, name));
+    let sum = [input, constant, output, left, view].iter().fold(twice, |sum, id| m.binary(BinaryOp::Add, sum, *id));
+    let difference = m.binary(BinaryOp::Sub, left, right);
+    let turned = m.op(Op::Reshape { shape: vec![4.into(), 2.into()] }, &[sum]);
+    let back = m.op(Op::Reshape { shape: vec![2.into(), 4.into()] }, &[y]);
+    for (state, next) in
+        [(input, x), (constant, w), (output, sum), (left, right), (right, left), (view, back), (twice, difference)]
+    {
+        m.b.next(state, next);
+    }
+    m.b.write_back(x, same);
+    m.b.write_back(y, turned);
+    check(&m.finish(&[sum, same, difference, left, turned]));
+}
+
 #[test]
 fn sizes_other_than_the_batch_may_be_symbolic() {
     let mut m = Model::new("symbolic");
@@ -566,7 +642,7 @@ fn the_verifier_finds_broken_plans() {
     let small = broken(&|plan| plan.slots[0].bytes = vec![Expr::from(64)]);
     assert!(matches!(small, VerifyError::Place { .. }), "{small}");
     let missing = broken(&|plan| _ = plan.steps.pop());
-    assert_eq!(missing, VerifyError::NoOutput(0));
+    assert_eq!(missing, VerifyError::NoResult(Place::Output(0)));
 }
 
 #[test]

@@ -18,7 +18,7 @@ pub enum VerifyError {
     /// A buffer is read before a step has written it.
     #[error("step `{step}` reads buffer {buffer}, which nothing has written")]
     Unwritten { step: String, buffer: u32 },
-    /// A buffer is written twice, or is the caller's input.
+    /// A buffer is written twice, or is the caller's input, or what a state held before the run.
     #[error("step `{step}` overwrites buffer {buffer}")]
     Overwritten { step: String, buffer: u32 },
     /// Two buffers that hold values at the same time share a slot.
@@ -30,9 +30,9 @@ pub enum VerifyError {
     /// The operand of a task is not as long as the buffer that is passed for it.
     #[error("step `{step}`: operand {operand} has {expected} elements at {point}, but its buffer has {got}")]
     Length { step: String, operand: usize, expected: i64, got: i64, point: String },
-    /// An output of the model is never written.
-    #[error("output {0} is never written")]
-    NoOutput(usize),
+    /// What a run must leave is never written: an output of the model, what a state or an input holds afterwards.
+    #[error("{0} is never written")]
+    NoResult(Place),
     /// A run of steps cannot be done for a few images at a time.
     #[error("steps {} to {} cannot be done for {images} images at a time: {why}", steps.start, steps.end)]
     Segment { steps: std::ops::Range<usize>, images: i64, why: String },
@@ -54,7 +54,7 @@ pub(super) fn verify(plan: &Plan, dims: &[GraphDim]) -> Result<(), VerifyError> 
 }
 
 fn check_order(plan: &Plan) -> Result<(), VerifyError> {
-    let mut written: Vec<bool> = plan.buffers.iter().map(|b| matches!(b.place, Place::Input(_))).collect();
+    let mut written: Vec<bool> = plan.buffers.iter().map(|b| b.place.is_read_only()).collect();
     for step in &plan.steps {
         let spec = &plan.specs[step.spec];
         let counts = [
@@ -75,12 +75,11 @@ fn check_order(plan: &Plan) -> Result<(), VerifyError> {
             }
         }
     }
-    for output in 0..plan.outputs.len() {
-        if !plan.buffers.iter().zip(&written).any(|(b, written)| b.place == Place::Output(output) && *written) {
-            return Err(VerifyError::NoOutput(output));
-        }
+    let is_written = |place| plan.buffers.iter().zip(&written).any(|(b, written)| b.place == place && *written);
+    match plan.results().find(|place| !is_written(*place)) {
+        Some(place) => Err(VerifyError::NoResult(place)),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 fn check_segments(plan: &Plan) -> Result<(), VerifyError> {

@@ -12,6 +12,7 @@ use indexmap::{IndexMap, IndexSet};
 use super::arrays::{Pool, array};
 use super::error::LinkError;
 use super::ports::{PortDim, Ports};
+use super::states::States;
 use super::steps::{Steps, Weights};
 use super::values::Values;
 use super::vendor::VendorTables;
@@ -40,6 +41,7 @@ pub(super) fn print(
     values: &Values,
     ports: &Ports,
     steps: &Steps,
+    states: &States,
     section_bytes: u64,
     metadata: &ArtifactMetadata,
 ) -> Result<String, LinkError> {
@@ -60,10 +62,10 @@ pub(super) fn print(
     }
 
     let mut texts = Vec::new();
-    let mut table = |ports: &[Port], shapes: &[Vec<PortDim>]| {
+    let mut table = |ports: &mut dyn Iterator<Item = &Port>, shapes: &[Vec<PortDim>]| {
         let mut public = Vec::new();
         let mut private = Vec::new();
-        for (port, shape) in ports.iter().zip(shapes) {
+        for (port, shape) in ports.zip(shapes) {
             let sizes = i64s.add(&shape.iter().map(|d| d.constant.unwrap_or(-1)).collect::<Vec<_>>());
             let labels = if shape.is_empty() { "NULL".to_owned() } else { format!("glue_texts + {}", texts.len()) };
             texts.extend(shape.iter().map(|d| text(&d.text)));
@@ -75,13 +77,18 @@ pub(super) fn print(
         }
         (public, private)
     };
-    let (inputs, input_sizes) = table(&plan.inputs, &ports.inputs);
-    let (outputs, output_sizes) = table(&plan.outputs, &ports.outputs);
+    let (inputs, input_sizes) = table(&mut plan.inputs.iter(), &ports.inputs);
+    let (outputs, output_sizes) = table(&mut plan.outputs.iter(), &ports.outputs);
+    let (state_ports, _) = table(&mut plan.states.iter().map(|state| &state.port), &ports.states);
+    let writes = u32s.add(&plan.writes.iter().map(|input| *input as u32).collect::<Vec<_>>());
 
     let buffers = plan.buffers.iter().map(|b| match b.place {
         Place::Input(i) => format!("{{RT_INPUT, {i}}}"),
         Place::Output(i) => format!("{{RT_OUTPUT, {i}}}"),
         Place::Slot(i) => format!("{{RT_SLOT, {i}}}"),
+        Place::State(i) => format!("{{RT_STATE, {i}}}"),
+        Place::Next(i) => format!("{{RT_NEXT, {i}}}"),
+        Place::Back(i) => format!("{{RT_BACK, {i}}}"),
     });
     let slots: Vec<String> = steps.slots.iter().map(|slot| format!("{{{}, {}}}", u32s.add(slot), slot.len())).collect();
     let points: Vec<String> =
@@ -120,6 +127,13 @@ pub(super) fn print(
     out += &array("char *const", "glue_texts", texts.into_iter());
     out += &array("aotfarm_port", "glue_inputs", inputs.into_iter());
     out += &array("aotfarm_port", "glue_outputs", outputs.into_iter());
+    let (mut public_states, mut own_states) = ("NULL", "NULL");
+    if !states.rows.is_empty() {
+        (public_states, own_states) = ("glue_states", "glue_state_memory");
+        let rows = states.rows.iter().map(|row| format!("{{{}u, {}u, {}u}}", row.initial, row.offset, row.bytes));
+        out += &array("aotfarm_port", public_states, state_ports.into_iter());
+        out += &array("rt_state", own_states, rows);
+    }
     out += &array("rt_port", "glue_input_sizes", input_sizes.into_iter());
     out += &array("rt_port", "glue_output_sizes", output_sizes.into_iter());
     out += &array("rt_buffer", "glue_buffers", buffers);
@@ -134,17 +148,21 @@ pub(super) fn print(
         out,
         "static const aotfarm_api glue_api = {{
     AOTFARM_ABI_VERSION, sizeof(aotfarm_api), glue_metadata, {target}, {n_dims}, {n_inputs}, {n_outputs}, {n_steps},
-    glue_dims, glue_inputs, glue_outputs, glue_labels, RT_FUNCTIONS}};
+    glue_dims, glue_inputs, glue_outputs, glue_labels, RT_FUNCTIONS, {n_states}, {n_writes}, {public_states}, {writes}}};
 
 static const struct rt_model rt_model = {{
     &glue_api, {n_values}, {n_buffers}, {n_slots}, {n_points}, {n_pointers}, {n_step_dims},
-    glue_values, glue_symbols, glue_input_sizes, glue_output_sizes, glue_buffers, glue_slots, glue_points, glue_steps}};
+    glue_values, glue_symbols, glue_input_sizes, glue_output_sizes, glue_buffers, glue_slots, glue_points, glue_steps,
+    {own_states}, {state_bytes}u}};
 
 {made_for}
 __attribute__((visibility(\"default\"))) const aotfarm_api *aotfarm_model(uint32_t abi_version);
 const aotfarm_api *aotfarm_model(uint32_t abi_version) {{ return abi_version == AOTFARM_ABI_VERSION ? &glue_api : NULL; }}
 ",
         target = text(&plan.target.to_string()),
+        n_states = states.rows.len(),
+        n_writes = plan.writes.len(),
+        state_bytes = states.bytes,
         n_values = values.len(),
         n_buffers = plan.buffers.len(),
         n_slots = plan.slots.len(),

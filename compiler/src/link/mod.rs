@@ -30,6 +30,7 @@ mod error;
 mod glue;
 mod ports;
 mod section;
+mod states;
 mod steps;
 mod values;
 mod vendor;
@@ -82,6 +83,7 @@ fn link_with(plan: &Plan, choices: &[SpecChoice], info: &ArtifactInfo, needs: &N
     let mut section = section::Section::new(plan);
     let ports = ports::Ports::new(plan, &mut values)?;
     let steps = steps::Steps::new(plan, choices, needs, &mut values, &mut section)?;
+    let states = states::States::new(plan, &mut section)?;
     let metadata = ArtifactMetadata {
         target: plan.target,
         graph: info.graph,
@@ -91,11 +93,13 @@ fn link_with(plan: &Plan, choices: &[SpecChoice], info: &ArtifactInfo, needs: &N
         dims: plan.dims.clone(),
         inputs: plan.inputs.clone(),
         outputs: plan.outputs.clone(),
+        states: plan.states.iter().map(|state| state.port.clone()).collect(),
+        signature: plan.signature.clone(),
         libraries: steps.libraries(),
         steps: steps.info.clone(),
         segments: plan.segments.clone(),
     };
-    let glue = glue::print(plan, &values, &ports, &steps, section.bytes(), &metadata)?;
+    let glue = glue::print(plan, &values, &ports, &steps, &states, section.bytes(), &metadata)?;
     let (weights, section) = section.finish()?;
     Ok(Linkage {
         glue,

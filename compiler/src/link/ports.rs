@@ -1,4 +1,4 @@
-//! Inputs, outputs, and how the symbolic dimensions follow from the inputs.
+//! Inputs, outputs and states, and how the symbolic dimensions follow from the inputs.
 
 use aotfarm_protocol::{Dim, Port};
 
@@ -7,7 +7,7 @@ use super::values::Values;
 use aotfarm_ir::{Expr, GraphDim};
 use aotfarm_plan::{Place, Plan};
 
-/// One dimension of an input or output.
+/// One dimension of an input, output or state.
 pub(super) struct PortDim {
     /// The size when it is constant.
     pub(super) constant: Option<i64>,
@@ -30,6 +30,7 @@ pub(super) struct Source {
 pub(super) struct Ports {
     pub(super) inputs: Vec<Vec<PortDim>>,
     pub(super) outputs: Vec<Vec<PortDim>>,
+    pub(super) states: Vec<Vec<PortDim>>,
     /// For each symbolic dimension of the plan; `None` when nothing depends on it.
     pub(super) sources: Vec<Option<Source>>,
 }
@@ -38,14 +39,18 @@ impl Ports {
     pub(super) fn new(plan: &Plan, values: &mut Values) -> Result<Self, LinkError> {
         let inputs = shapes("input", &plan.inputs)?;
         let outputs = shapes("output", &plan.outputs)?;
+        let state_ports: Vec<Port> = plan.states.iter().map(|state| state.port.clone()).collect();
+        let states = shapes("state", &state_ports)?;
         for buffer in &plan.buffers {
             let (port, shape) = match buffer.place {
                 Place::Input(i) => (plan.inputs.get(i), inputs.get(i)),
                 Place::Output(i) => (plan.outputs.get(i), outputs.get(i)),
+                Place::State(i) | Place::Next(i) => (state_ports.get(i), states.get(i)),
+                Place::Back(i) => plan.writes.get(i).map_or((None, None), |i| (plan.inputs.get(*i), inputs.get(*i))),
                 Place::Slot(_) => continue,
             };
             let (Some(port), Some(shape)) = (port, shape) else {
-                return Err(LinkError::Plan(format!("a buffer lies at {:?}, which does not exist", buffer.place)));
+                return Err(LinkError::Plan(format!("a buffer lies at {}, which does not exist", buffer.place)));
             };
             // Kernels read and write the caller's memory by the buffer's length, and the caller was checked by the port's shape.
             let elements: Expr = shape.iter().product();
@@ -70,7 +75,7 @@ impl Ports {
             ports.iter().zip(shapes).map(port).collect()
         };
         let (inputs, outputs) = (index("input", &plan.inputs, &inputs)?, index("output", &plan.outputs, &outputs)?);
-        Ok(Self { inputs, outputs, sources })
+        Ok(Self { inputs, outputs, states: index("state", &state_ports, &states)?, sources })
     }
 }
 

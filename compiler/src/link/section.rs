@@ -81,6 +81,16 @@ impl<'a> Section<'a> {
         Ok(offset)
     }
 
+    /// On multiples of this weights start, and as many bytes may be read past their end.
+    pub(super) fn align(&self) -> u64 {
+        self.align
+    }
+
+    /// Bytes of a raw weight.
+    pub(super) fn bytes_of(&self, id: WeightId) -> Result<u64, LinkError> {
+        self.in_blob(id).map(|(_, bytes)| bytes)
+    }
+
     fn in_blob(&self, id: WeightId) -> Result<(u64, u64), LinkError> {
         self.blob.get(id.0 as usize).copied().ok_or_else(|| LinkError::Plan(format!("weight {} does not exist", id.0)))
     }

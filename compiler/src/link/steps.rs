@@ -200,16 +200,14 @@ fn check(plan: &Plan, step: &Step) -> Result<(), LinkError> {
     }
 }
 
-/// That every output is written and no input is.
+/// That all a run must leave is written, and nothing that it only reads.
 fn written(plan: &Plan) -> Result<(), LinkError> {
     let places: Vec<Place> = plan.steps.iter().flat_map(|s| &s.outputs).map(|b| plan.buffers[b.0 as usize].place).collect();
-    for (i, port) in plan.outputs.iter().enumerate() {
-        if !places.contains(&Place::Output(i)) {
-            return Err(LinkError::Plan(format!("no step writes output `{}`", port.name)));
-        }
+    if let Some(place) = plan.results().find(|place| !places.contains(place)) {
+        return Err(LinkError::Plan(format!("no step writes {place}")));
     }
-    match places.iter().find(|place| matches!(place, Place::Input(_))) {
-        Some(place) => Err(LinkError::Plan(format!("a step writes {place:?}"))),
+    match places.iter().find(|place| place.is_read_only()) {
+        Some(place) => Err(LinkError::Plan(format!("a step writes {place}"))),
         None => Ok(()),
     }
 }

@@ -22,6 +22,7 @@ use aotfarm_plan::spec::{Index, KernelKind, KernelSpec, Layout, LoopNest, Math, 
 use aotfarm_plan::{Buffer, BufferId, Place, PlanWeight, Slot, Step, WeightId};
 
 mod cuda;
+mod state;
 mod vendor;
 
 const KERNELS: &str = include_str!("../../../tests/golden/link/kernels.c");
@@ -54,7 +55,7 @@ fn spec(inputs: usize, weights: &[i64], dims: usize) -> KernelSpec {
 
 fn port(name: &str, dims: &[&str]) -> Port {
     let dim = |d: &&str| d.parse().map_or_else(|_| Dim::Expr((*d).to_owned()), Dim::Size);
-    Port { name: name.into(), dtype: DType::F32, dims: dims.iter().map(dim).collect() }
+    Port { name: name.into(), dtype: DType::F32, dims: dims.iter().map(dim).collect(), written: false }
 }
 
 fn plan() -> Plan {
@@ -81,6 +82,9 @@ fn plan() -> Plan {
         hints: vec![Some(8)],
         inputs: vec![port("x", &["batch", "3"]), port("y", &["batch", "4"])],
         outputs: vec![port("z", &["batch", "4"]), port("s", &["2*batch + 1"])],
+        states: vec![],
+        writes: vec![],
+        signature: None,
         specs: vec![spec(1, &[12], 1), spec(2, &[4], 1), spec(1, &[], 2)],
         buffers: vec![
             buffer("3*batch", Place::Input(0)),
@@ -347,7 +351,7 @@ fn plans_that_cannot_be_linked_are_refused() {
         &|p, _| p.buffers[3].len = expr("5*batch"),
         "defect in the plan: the buffer of `z` has 5*batch f32 elements, but its shape says 4*batch",
     );
-    check(&|p, _| p.steps[1].outputs[0] = BufferId(2), "defect in the plan: no step writes output `z`");
+    check(&|p, _| p.steps[1].outputs[0] = BufferId(2), "defect in the plan: no step writes output 0");
     check(&|p, _| p.steps[1].inputs[0] = BufferId(9), "defect in the plan: step `add` uses buffer 9, which does not exist");
     check(&|p, _| p.steps[1].weights.clear(), "defect in the plan: step `add` has 0 weights, but its spec 1");
     check(&|p, _| p.steps[1].weights[0] = WeightId(5), "defect in the plan: weight 5 does not exist");

@@ -156,6 +156,8 @@ impl Blueprint for FakeBlueprint {
                 dims: vec![DimRange { name: "n".to_owned(), min: 1, max: 8 }],
                 inputs: vec![],
                 outputs: vec![],
+                states: vec![],
+                signature: None,
                 steps: vec![],
                 segments: configuration.segments.clone(),
             },

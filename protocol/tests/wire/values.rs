@@ -637,7 +637,7 @@ fn workers(cases: &mut Cases) {
 }
 
 fn ports() -> [Port; 2] {
-    let port = |name: &str, dtype, dims| Port { name: name.into(), dtype, dims };
+    let port = |name: &str, dtype, dims| Port { name: name.into(), dtype, dims, written: false };
     [
         port("x", DType::F32, vec![Dim::Expr("batch".into()), Dim::Size(3), Dim::Expr("2*batch+1".into())]),
         port("y", DType::I64, vec![]),
@@ -646,6 +646,23 @@ fn ports() -> [Port; 2] {
 
 fn step() -> StepInfo {
     StepInfo { label: "conv 64x3x7x7".into(), kernels: BTreeMap::from([("batch=8".into(), "conv_direct@3 mr6_nv2".into())]) }
+}
+
+fn signature() -> Signature {
+    let leaves = vec![
+        Nested::Tensor(0),
+        Nested::None,
+        Nested::Bool(true),
+        Nested::Int(-3),
+        Nested::Float(0.5),
+        Nested::Text("mean".into()),
+        Nested::Size("2*batch".into()),
+    ];
+    let cache = Nested::Other { kind: "cache.Static".into(), context: "[1]".into(), items: vec![Nested::List(vec![])] };
+    Signature {
+        arguments: vec![NamedArgument { name: "x".into(), value: Nested::Tuple(leaves) }],
+        result: Nested::Dict(vec![("y".into(), Nested::Tensor(0)), ("cache".into(), cache)]),
+    }
 }
 
 fn metadata() -> [ArtifactMetadata; 2] {
@@ -659,6 +676,8 @@ fn metadata() -> [ArtifactMetadata; 2] {
         dims: vec![],
         inputs: vec![],
         outputs: vec![],
+        states: vec![],
+        signature: None,
         steps: vec![],
         segments: vec![],
     };
@@ -668,8 +687,10 @@ fn metadata() -> [ArtifactMetadata; 2] {
         untested: Some("no device that runs cuda-sm_90".into()),
         libraries: VendorLibrary::ALL.into(),
         dims: vec![dim_range()],
-        inputs: vec![ports()[0].clone()],
+        inputs: vec![Port { written: true, ..ports()[0].clone() }],
         outputs: vec![ports()[1].clone()],
+        states: vec![ports()[1].clone()],
+        signature: Some(signature()),
         steps: vec![step()],
         segments: vec![Segment { steps: 0..3, images: 4 }],
         ..plain.clone()

@@ -82,6 +82,8 @@ pub(crate) fn metadata(target: Target, graph: Digest) -> ArtifactMetadata {
         dims: vec![],
         inputs: vec![],
         outputs: vec![],
+        states: vec![],
+        signature: None,
         steps: vec![],
         segments: vec![],
     }

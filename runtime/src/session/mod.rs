@@ -47,7 +47,8 @@ pub struct SessionOptions {
     pub device: i32,
 }
 
-/// One caller's use of a [`Model`]: its threads or its GPU, and its working memory. Sessions of one model run in parallel and share the weights.
+/// One caller's use of a [`Model`]: its threads or its GPU, its working memory, and its states, which each run that succeeds advances. Sessions of one model
+/// run in parallel and share the weights.
 pub struct Session {
     model: Model,
     raw: *mut RawSession,
@@ -78,7 +79,8 @@ impl Session {
             parallel: None,
             parallel_context: ptr::null_mut(),
             device,
-            reserved2: 0,
+            // Shared tensors are not changed all the same: see `call_on_host`.
+            may_write: u32::from(model.metadata().inputs.iter().any(|port| port.written)),
             stream: ptr::null_mut(),
         };
         let mut raw = ptr::null_mut();
@@ -98,10 +100,30 @@ impl Session {
         &self.model
     }
 
-    /// Runs the model.
+    /// Lets the states of the model hold what they do in a fresh session. On a GPU it returns when that is under way, before all later runs.
+    pub fn reset(&mut self) -> Result<(), RunError> {
+        match self.model.api().session_reset {
+            Some(reset) if !self.model.metadata().states.is_empty() => {
+                // SAFETY: the session is not running.
+                let status = unsafe { reset(self.raw) };
+                check(&self.model, status)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Runs the model. What it writes into inputs is lost; [`Session::run_in_place`] keeps it.
     pub fn run(&mut self, inputs: &[TensorRef<'_>]) -> Result<Vec<Tensor>, RunError> {
         let mut outputs = self.outputs_for(inputs)?;
         self.run_into(inputs, &mut outputs)?;
+        Ok(outputs)
+    }
+
+    /// Runs the model, which writes into those inputs whose ports say [`written`](Port::written).
+    pub fn run_in_place(&mut self, inputs: &mut [Tensor]) -> Result<Vec<Tensor>, RunError> {
+        let mut outputs = self.outputs_for(&inputs.iter().map(Tensor::view).collect::<Vec<_>>())?;
+        let (ins, outs) = (Tensors::new(inputs.iter_mut().map(to_write)), Tensors::new(outputs.iter_mut().map(to_write)));
+        self.call(&ins, &outs, None)?;
         Ok(outputs)
     }
 
@@ -120,7 +142,7 @@ impl Session {
 
     /// Zeroed outputs of the shapes that these inputs lead to.
     pub fn outputs_for(&self, inputs: &[TensorRef<'_>]) -> Result<Vec<Tensor>, RunError> {
-        let new = |port: &Port, shape| Tensor::zeros(port.dtype, shape).map_err(|e| memory(port, &e));
+        let new = |port: &Port, shape| Tensor::zeros(port.dtype, shape).map_err(|e| memory("output", port, &e));
         self.shapes(&Tensors::new(inputs.iter().map(input)), new)
     }
 
@@ -155,17 +177,23 @@ impl Session {
         outputs: &mut [Tensor],
         seconds: Option<&mut [f64]>,
     ) -> Result<(), RunError> {
-        let ins = Tensors::new(inputs.iter().map(input));
-        let outs = Tensors::new(outputs.iter_mut().map(|t| {
-            let data = t.bytes_mut().as_mut_ptr();
-            dl_tensor(t.dtype(), t.shape(), HOST, data)
-        }));
+        // What the model writes into is a copy.
+        let ports = &self.model.metadata().inputs;
+        let mut copies = Vec::new();
+        for (port, t) in ports.iter().zip(inputs).filter(|(port, _)| port.written) {
+            copies.push(Tensor::new(t.dtype(), t.shape().to_vec(), t.bytes()).map_err(|e| memory("input", port, &e))?);
+        }
+        let mut copied = copies.iter_mut();
+        let is_written = |i: usize| ports.get(i).is_some_and(|port| port.written);
+        let tensor = |(i, t)| if is_written(i) { copied.next().map_or_else(|| input(t), to_write) } else { input(t) };
+        let ins = Tensors::new(inputs.iter().enumerate().map(tensor));
+        let outs = Tensors::new(outputs.iter_mut().map(to_write));
         self.call(&ins, &outs, seconds)
     }
 
     fn call(&mut self, ins: &Tensors, outs: &Tensors, seconds: Option<&mut [f64]>) -> Result<(), RunError> {
         let (times, n_times) = seconds.map_or((ptr::null_mut(), 0), |s| (s.as_mut_ptr(), s.len() as u32));
-        // SAFETY: all tensors are borrowed for the call, outputs mutably and so without overlap; the artifact checks their sizes.
+        // SAFETY: all tensors are borrowed for the call, those that are written mutably and so without overlap; the artifact checks their sizes.
         let status = unsafe {
             (self.model.api().run_timed)(self.raw, ins.as_const(), ins.len(), outs.as_mut(), outs.len(), times, n_times)
         };
@@ -215,7 +243,7 @@ impl Tensors {
     }
 }
 
-/// The artifact reads through `shape` and, for an input, through `data`, and writes neither.
+/// The artifact reads through `shape` and, for an input that its port does not call written, through `data`, and writes neither.
 fn dl_tensor(dtype: DType, shape: &[i64], device: DlDevice, data: *mut u8) -> DlTensor {
     DlTensor {
         data: data.cast::<c_void>(),
@@ -232,8 +260,13 @@ fn input(t: &TensorRef<'_>) -> DlTensor {
     dl_tensor(t.dtype(), t.shape(), HOST, t.bytes().as_ptr().cast_mut())
 }
 
-fn memory(port: &Port, error: &dyn fmt::Display) -> RunError {
-    RunError { kind: RunErrorKind::Memory, message: format!("output `{}`: {error}", port.name) }
+fn to_write(t: &mut Tensor) -> DlTensor {
+    let data = t.bytes_mut().as_mut_ptr();
+    dl_tensor(t.dtype(), t.shape(), HOST, data)
+}
+
+fn memory(kind: &str, port: &Port, error: &dyn fmt::Display) -> RunError {
+    RunError { kind: RunErrorKind::Memory, message: format!("{kind} `{}`: {error}", port.name) }
 }
 
 fn check(model: &Model, status: i32) -> Result<(), RunError> {

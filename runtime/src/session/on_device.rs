@@ -10,7 +10,7 @@ use crate::gpu::{DeviceTensor, Gpu, GpuError};
 
 impl Session {
     /// Runs the model on tensors of the session's GPU; the outputs have the shapes that
-    /// [`Session::device_outputs_for`] gives.
+    /// [`Session::device_outputs_for`] gives. It writes into those inputs whose ports say [`written`](Port::written).
     pub fn run_on_device(&mut self, inputs: &[DeviceTensor], outputs: &mut [DeviceTensor]) -> Result<(), RunError> {
         let (ins, outs) = (Tensors::new(inputs.iter().map(on_device)), Tensors::new(outputs.iter().map(on_device)));
         self.call(&ins, &outs, None)
@@ -34,7 +34,7 @@ impl Session {
             }
             Err(error) => return Err(RunError { kind: RunErrorKind::System, message: error.to_string() }),
         };
-        let new = |port: &Port, shape| DeviceTensor::zeros(&gpu, port.dtype, shape).map_err(|e| memory(port, &e));
+        let new = |port: &Port, shape| DeviceTensor::zeros(&gpu, port.dtype, shape).map_err(|e| memory("output", port, &e));
         self.shapes(&Tensors::new(inputs.iter().map(on_device)), new)
     }
 }

@@ -123,11 +123,12 @@ static const char glue_metadata[] =
 
 static const aotfarm_api glue_api = {
     AOTFARM_ABI_VERSION, sizeof(aotfarm_api), glue_metadata, "cuda-sm_90", 1, 2, 2, 3,
-    glue_dims, glue_inputs, glue_outputs, glue_labels, RT_FUNCTIONS};
+    glue_dims, glue_inputs, glue_outputs, glue_labels, RT_FUNCTIONS, 0, 0, NULL, NULL};
 
 static const struct rt_model rt_model = {
     &glue_api, 5, 5, 1, 2, 9, 4,
-    glue_values, glue_symbols, glue_input_sizes, glue_output_sizes, glue_buffers, glue_slots, glue_points, glue_steps};
+    glue_values, glue_symbols, glue_input_sizes, glue_output_sizes, glue_buffers, glue_slots, glue_points, glue_steps,
+    NULL, 0u};
 
 static const struct rt_target rt_target = {
     90, 4, 4, glue_cubins, glue_functions, 1024u, 4096u};

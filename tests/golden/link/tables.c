@@ -117,11 +117,12 @@ static const char glue_metadata[] =
 
 static const aotfarm_api glue_api = {
     AOTFARM_ABI_VERSION, sizeof(aotfarm_api), glue_metadata, "cpu-x86_64-v3", 1, 2, 2, 3,
-    glue_dims, glue_inputs, glue_outputs, glue_labels, RT_FUNCTIONS};
+    glue_dims, glue_inputs, glue_outputs, glue_labels, RT_FUNCTIONS, 0, 0, NULL, NULL};
 
 static const struct rt_model rt_model = {
     &glue_api, 5, 5, 1, 2, 9, 4,
-    glue_values, glue_symbols, glue_input_sizes, glue_output_sizes, glue_buffers, glue_slots, glue_points, glue_steps};
+    glue_values, glue_symbols, glue_input_sizes, glue_output_sizes, glue_buffers, glue_slots, glue_points, glue_steps,
+    NULL, 0u};
 
 static const struct rt_target rt_target = {
     3, 4096u, 1024u, glue_segments, 1, 3, glue_image_bytes};

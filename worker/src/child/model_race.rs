@@ -78,7 +78,7 @@ fn time(
         for k in 0..sessions.len() {
             // Whoever begins a round is not always the same.
             let k = (k + round) % sessions.len();
-            let mut run = || sessions[k].run_timed(&views).map_err(|e| e.to_string());
+            let mut run = || sessions[k].reset().and_then(|()| sessions[k].run_timed(&views)).map_err(|e| e.to_string());
             // The run before the timed one takes the caches from the others, as the model's last run would have.
             run()?;
             let (_, seconds) = run()?;

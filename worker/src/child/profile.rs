@@ -61,27 +61,52 @@ fn profile(job: &ProfileJob, check: &[u8]) -> Result<ProfileEvent, String> {
     let model = Model::load(&job.artifact).map_err(|e| e.to_string())?;
     let metadata = model.metadata().clone();
     let mut session = Session::new(&model, spec.threads).map_err(|e| e.to_string())?;
-    let given = |kind: &str, n: usize| (0..n).map(|i| tensor(&case, &format!("{kind}.{i}"))).collect::<Result<Vec<_>, _>>();
-    let (inputs, expected) = (given("in", metadata.inputs.len())?, given("out", metadata.outputs.len())?);
-    let views: Vec<TensorRef<'_>> = inputs.iter().map(Tensor::view).collect();
-    let outputs = session.run(&views).map_err(|e| format!("it cannot run the check case: {e}"))?;
-    let (mut error, tolerance) = (0f64, spec.tolerance_e9 as f64 * 1e-9);
-    for (i, (got, expected)) in outputs.iter().zip(&expected).enumerate() {
-        if (got.dtype(), got.shape()) != (expected.dtype(), expected.shape()) {
-            let describe = |t: &Tensor| format!("{} {:?}", t.dtype(), t.shape());
-            return Err(format!("output {i} is {}, but the reference is {}", describe(got), describe(expected)));
-        }
-        let e = relative_l2(got.dtype(), got.bytes(), expected.bytes());
-        if e.is_nan() || e > tolerance {
-            return Err(format!("output {i}: relative L2 error {e:.3e} against the reference exceeds {tolerance:.1e}"));
-        }
-        error = error.max(e);
+    let tolerance = spec.tolerance_e9 as f64 * 1e-9;
+    let mut error = check_call(&mut session, &case, "", tolerance)?;
+    for call in (1..).map(|n| format!("{n}.")).take_while(|call| has_call(&case, call)) {
+        error = error.max(check_call(&mut session, &case, &call, tolerance)?);
     }
+    let inputs = of_call(&case, "", "in", metadata.inputs.len())?;
     let mut rows = Vec::with_capacity(spec.points.len());
     for point in &spec.points {
         rows.push(time(&mut session, &metadata.inputs, &inputs, &metadata.steps, spec, point)?);
     }
     Ok(ProfileEvent::Profiled { error, rows, compiler: metadata.compiler })
+}
+
+/// The tensors `{call}{kind}.0` … of the case.
+fn of_call(case: &SafeTensors<'_>, call: &str, kind: &str, n: usize) -> Result<Vec<Tensor>, String> {
+    (0..n).map(|i| tensor(case, &format!("{call}{kind}.{i}"))).collect()
+}
+
+fn has_call(case: &SafeTensors<'_>, call: &str) -> bool {
+    case.names().iter().any(|name| name.starts_with(call))
+}
+
+/// Makes the session's next call as the case has it, and compares what it leaves. Gives the largest error.
+fn check_call(session: &mut Session, case: &SafeTensors<'_>, call: &str, tolerance: f64) -> Result<f64, String> {
+    let metadata = session.model().metadata();
+    let written: Vec<usize> = (0..metadata.inputs.len()).filter(|i| metadata.inputs[*i].written).collect();
+    let mut inputs = of_call(case, call, "in", metadata.inputs.len())?;
+    let expected = of_call(case, call, "out", metadata.outputs.len())?;
+    let expected_writes = of_call(case, call, "write", written.len())?;
+    let of = call.strip_suffix('.').map_or_else(String::new, |n| format!("call {n}, "));
+    let outputs = session.run_in_place(&mut inputs).map_err(|e| format!("{of}it cannot run the check case: {e}"))?;
+    let writes = written.into_iter().map(|i| (format!("{of}input {i} as it is written"), &inputs[i]));
+    let left = outputs.iter().enumerate().map(|(i, output)| (format!("{of}output {i}"), output)).chain(writes);
+    let mut error = 0f64;
+    for ((what, got), expected) in left.zip(expected.iter().chain(&expected_writes)) {
+        if (got.dtype(), got.shape()) != (expected.dtype(), expected.shape()) {
+            let describe = |t: &Tensor| format!("{} {:?}", t.dtype(), t.shape());
+            return Err(format!("{what} is {}, but the reference is {}", describe(got), describe(expected)));
+        }
+        let e = relative_l2(got.dtype(), got.bytes(), expected.bytes());
+        if e.is_nan() || e > tolerance {
+            return Err(format!("{what}: relative L2 error {e:.3e} against the reference exceeds {tolerance:.1e}"));
+        }
+        error = error.max(e);
+    }
+    Ok(error)
 }
 
 /// Times the model at one point with random inputs.
@@ -105,6 +130,7 @@ fn time(
         if run >= *STEP_RUNS.start() && start.elapsed() > budget.mul_f64(STEPS_SHARE) {
             break;
         }
+        session.reset().map_err(|e| at(e.to_string()))?;
         let (_, seconds) = session.run_timed(&views).map_err(|e| at(e.to_string()))?;
         for (step, seconds) in times.iter_mut().zip(seconds) {
             step.push(seconds);

@@ -3,12 +3,13 @@
 use std::collections::{HashMap, HashSet};
 
 use aotfarm_ir::canonical::Canonical as _;
-use aotfarm_ir::{Def, Expr, Graph, Node, TensorData, ValueId};
+use aotfarm_ir::{Def, Expr, Graph, Node, State, TensorData, Value, ValueId};
 use aotfarm_protocol::{DType, Precision};
 
 use super::label::label;
 use crate::chains::{Chain, ChainStep, Chains};
 use crate::dims::Dims;
+use crate::ends::Ends;
 use crate::error::PlanError;
 use crate::forms::Form;
 use crate::layouts::Layouts;
@@ -38,15 +39,22 @@ pub(super) struct Call {
 }
 
 impl<'a> Lowering<'a> {
-    /// Buffers for the caller's tensors.
-    pub(super) fn place_ends(&mut self) {
-        for (i, id) in self.graph.inputs.iter().enumerate() {
-            self.new_buffer(*id, Place::Input(i));
+    /// Buffers for the caller's tensors, and for what outlives a run.
+    pub(super) fn place_ends(&mut self, ends: &Ends) {
+        for (id, place) in self.graph.inputs.iter().zip(&ends.inputs) {
+            self.new_buffer(*id, *place);
         }
-        for (i, id) in self.graph.outputs.iter().enumerate() {
+        for (id, place) in self.graph.outputs.iter().zip(&ends.outputs) {
             let root = if let Form::Alias(root) = self.forms[id.index()] { root } else { *id };
-            self.new_buffer(root, Place::Output(i));
+            self.new_buffer(root, *place);
         }
+    }
+
+    /// The constant that a state begins with.
+    pub(super) fn initial(&mut self, state: &State) -> WeightId {
+        let Value { name, ty, .. } = self.graph.value(state.value);
+        let shape = ty.const_shape().expect("a verified state has a constant shape");
+        self.weights.add(&mut self.plan.weights, name, ty.dtype, shape, &state.initial)
     }
 
     pub(super) fn new_buffer(&mut self, id: ValueId, place: Place) -> BufferId {
@@ -79,7 +87,7 @@ impl<'a> Lowering<'a> {
         if dtype == DType::F32 { weights::storage(self.plan.precision) } else { dtype }
     }
 
-    /// The type in which a value is stored: the caller's buffers hold what the model says.
+    /// The type in which a value is stored: the caller's buffers, and those that outlive a run, hold what the model says.
     pub(super) fn stored(&self, id: ValueId) -> DType {
         let root = if let Form::Alias(root) = self.forms[id.index()] { root } else { id };
         match self.buffers.get(&root) {

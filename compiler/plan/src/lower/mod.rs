@@ -8,11 +8,12 @@ use aotfarm_protocol::{Dim, DimRange, Port, Precision, Target};
 use self::lowering::Lowering;
 use crate::arena;
 use crate::chains::{Chains, Fusions, Uses};
+use crate::ends::flatten;
 use crate::error::PlanError;
 use crate::forms::{Form, forms};
 use crate::layouts::{Blocking, Layouts, is_nestable};
 use crate::passes::decompose_attention;
-use crate::plan::Plan;
+use crate::plan::{Plan, PlanState};
 use crate::prepare::{Prepared, prepare};
 use crate::weights::Weights;
 
@@ -38,7 +39,13 @@ pub fn lower(graph: Graph, target: Target, precision: Precision) -> Result<Plan,
     }
     let graph = decompose_attention(graph, |graph, node| crate::attention::has_kernel(graph, node, target, precision))?;
     let ports = |ids: &[ValueId]| ids.iter().map(|id| port(&graph, *id)).collect::<Vec<_>>();
-    let (inputs, outputs) = (ports(&graph.inputs), ports(&graph.outputs));
+    let (mut inputs, outputs) = (ports(&graph.inputs), ports(&graph.outputs));
+    let (states, writes) = (graph.states.clone(), graph.writes.iter().map(|write| write.input).collect::<Vec<_>>());
+    for input in &writes {
+        inputs[*input].written = true;
+    }
+    let signature = graph.signature.clone();
+    let (graph, ends) = flatten(graph);
     // In exact f32 only the naive kernel would sum them.
     let on_cpu = blocking != Blocking::Whole;
     let fusions = Fusions { branches: precision != Precision::Fp32, gates: on_cpu, means: on_cpu };
@@ -60,6 +67,9 @@ pub fn lower(graph: Graph, target: Target, precision: Precision) -> Result<Plan,
             hints: graph.dims.iter().map(|d| d.hint).collect(),
             inputs,
             outputs,
+            states: Vec::new(),
+            writes,
+            signature,
             specs: Vec::new(),
             buffers: Vec::new(),
             slots: Vec::new(),
@@ -71,9 +81,14 @@ pub fn lower(graph: Graph, target: Target, precision: Precision) -> Result<Plan,
         weights: Weights::default(),
         specs: HashMap::new(),
     };
-    lowering.place_ends();
+    lowering.place_ends(&ends);
     for n in 0..graph.nodes.len() {
         step(&mut lowering, n)?;
+    }
+    for state in &states {
+        let port = port(&graph, state.value);
+        let initial = lowering.initial(state);
+        lowering.plan.states.push(PlanState { port, initial });
     }
     let mut plan = lowering.plan;
     arena::assign(&mut plan, &graph.dims);
@@ -84,7 +99,7 @@ pub fn lower(graph: Graph, target: Target, precision: Precision) -> Result<Plan,
 fn port(graph: &Graph, id: ValueId) -> Port {
     let value = graph.value(id);
     let dim = |size: &Expr| size.as_const().map_or_else(|| Dim::Expr(size.to_string()), Dim::Size);
-    Port { name: value.name.clone(), dtype: value.ty.dtype, dims: value.ty.shape.iter().map(dim).collect() }
+    Port { name: value.name.clone(), dtype: value.ty.dtype, dims: value.ty.shape.iter().map(dim).collect(), written: false }
 }
 
 /// Emits the step that ends at a node, if one does.

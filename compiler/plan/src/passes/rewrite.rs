@@ -49,6 +49,9 @@ pub(super) fn rewrite(
         let (input, value) = (rewriter.get(graph.inputs[write.input])?, rewriter.get(write.value)?);
         rewriter.builder.write_back(input, value);
     }
+    if let Some(signature) = &graph.signature {
+        rewriter.builder.signature(signature.clone());
+    }
     rewriter.builder.finish()
 }
 

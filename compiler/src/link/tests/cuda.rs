@@ -39,7 +39,7 @@ fn launch(unit: &str) -> Launch {
     }
 }
 
-fn gpu_candidate(unit: &str) -> Candidate {
+pub(super) fn gpu_candidate(unit: &str) -> Candidate {
     let text = gpu_unit(unit);
     let symbol = format!("test_{}", unit.to_lowercase());
     Candidate {
@@ -67,7 +67,7 @@ pub(super) fn gpu_linkage() -> Linkage {
 }
 
 /// Links with what `cubin` makes of each unit.
-fn gpu_build(linkage: &Linkage, dir: &Path, cubin: &dyn Fn(&str) -> Vec<u8>) -> Option<PathBuf> {
+pub(super) fn gpu_build(linkage: &Linkage, dir: &Path, cubin: &dyn Fn(&str) -> Vec<u8>) -> Option<PathBuf> {
     gpu_build_of(linkage, &UNITS.map(|(name, _)| gpu_unit(name)), dir, cubin)
 }
 
@@ -83,7 +83,7 @@ pub(super) fn gpu_build_of(linkage: &Linkage, texts: &[String], dir: &Path, cubi
     assemble(linkage, dir, &["cubins.o".to_owned()])
 }
 
-fn fake_cubin(text: &str) -> Vec<u8> {
+pub(super) fn fake_cubin(text: &str) -> Vec<u8> {
     format!("code of {}", Digest::of(text)).into_bytes()
 }
 
@@ -145,10 +145,7 @@ fn building_for_a_gpu_twice_gives_the_same_bytes_that_need_only_the_c_library() 
 #[test]
 fn a_session_calls_the_driver_as_it_should() {
     let Some((dir, path)) = fake_artifact() else { return };
-    let tests = repository().join("runtime/tests");
-    let fake = tests.join("fake_cuda.c");
-    cc(dir.path(), &["-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", fake.to_str().unwrap(), "-o", "libcuda.so.1"])
-        .unwrap();
+    build_fake_driver(dir.path());
     run_gpu_test(dir.path(), &path, Some(dir.path()));
 
     // The example of the documentation does for a GPU as well.
@@ -158,6 +155,12 @@ fn a_session_calls_the_driver_as_it_should() {
     let output = Command::new(dir.path().join("run")).arg(&path).arg("2").env("LD_LIBRARY_PATH", dir.path()).output().unwrap();
     let expected = "cuda-sm_90, 3 steps\nz [2, 4] 4 17 30 43 4\ns [5] 0 188 376 564 752\n";
     assert_eq!(String::from_utf8_lossy(&output.stdout), expected, "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Compiles the tests' own driver into `dir`.
+pub(super) fn build_fake_driver(dir: &Path) {
+    let fake = repository().join("runtime/tests/fake_cuda.c");
+    cc(dir, &["-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", fake.to_str().unwrap(), "-o", "libcuda.so.1"]).unwrap();
 }
 
 /// Compiles `runtime/tests/gpu.c`, and runs it on the artifact, with the driver in `driver` or the host's own.
