@@ -640,7 +640,7 @@ fn ports() -> [Port; 2] {
     let port = |name: &str, dtype, dims| Port { name: name.into(), dtype, dims, written: false };
     [
         port("x", DType::F32, vec![Dim::Expr("batch".into()), Dim::Size(3), Dim::Expr("2*batch+1".into())]),
-        port("y", DType::I64, vec![]),
+        Port { written: true, ..port("y", DType::I64, vec![]) },
     ]
 }
 
@@ -687,9 +687,9 @@ fn metadata() -> [ArtifactMetadata; 2] {
         untested: Some("no device that runs cuda-sm_90".into()),
         libraries: VendorLibrary::ALL.into(),
         dims: vec![dim_range()],
-        inputs: vec![Port { written: true, ..ports()[0].clone() }],
-        outputs: vec![ports()[1].clone()],
-        states: vec![ports()[1].clone()],
+        inputs: ports().into(),
+        outputs: vec![ports()[0].clone()],
+        states: vec![ports()[0].clone()],
         signature: Some(signature()),
         steps: vec![step()],
         segments: vec![Segment { steps: 0..3, images: 4 }],
