@@ -1,6 +1,6 @@
 //! Values that come from no tensor.
 
-use aotfarm_ir::{Expr, Op, ValueId};
+use aotfarm_ir::{Expr, Number, Op, ValueId};
 use aotfarm_protocol::DType;
 
 use super::{Emit, Result};
@@ -21,7 +21,7 @@ pub(crate) fn range(e: &mut Emit<'_>, start: i64, end: &Expr, step: i64, dtype: 
 }
 
 /// One value everywhere.
-pub(crate) fn full(e: &mut Emit<'_>, value: f64, shape: Vec<Expr>, dtype: DType) -> Result<ValueId> {
+pub(crate) fn full(e: &mut Emit<'_>, value: Number, shape: Vec<Expr>, dtype: DType) -> Result<ValueId> {
     e.push(Op::Full { value, shape, dtype }, &[])
 }
 
