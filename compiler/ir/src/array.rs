@@ -124,7 +124,7 @@ pub(crate) fn round(dtype: DType, value: f64) -> f64 {
     }
 }
 
-fn wrap(dtype: DType, value: i64) -> i64 {
+pub(crate) fn wrap(dtype: DType, value: i64) -> i64 {
     match dtype {
         DType::I8 => i64::from(value as i8),
         DType::U8 => i64::from(value as u8),

@@ -29,11 +29,11 @@ fn ranges_decide_what_shapes_cannot() {
     assert_eq!(slice(0.into(), n.minimum(&5.into())), Ok("f32[min(5, n), 6]".into()));
     let error = slice(0.into(), 3.into()).unwrap_err();
     assert_eq!(error, "node `cut: slice`: slice(f32[n, 6]): the slice 0..3 may leave the axis of size n; clamp it to 0..n");
-    let error = b.push(Op::Pad { pads: vec![[-3, 0], [0, 0]], value: 0.0 }, &[x], "crop").unwrap_err().to_string();
+    let error = b.push(Op::Pad { pads: vec![[-3, 0], [0, 0]], value: 0.0.into() }, &[x], "crop").unwrap_err().to_string();
     assert!(error.contains("the size `n - 3` may be negative (as low as -1)"), "{error}");
-    let huge = Op::Full { value: 0.0, shape: exprs(&["n", "4", "1000000000000"]), dtype: DType::F32 };
+    let huge = Op::Full { value: 0.0.into(), shape: exprs(&["n", "4", "1000000000000"]), dtype: DType::F32 };
     assert!(b.push(huge, &[], "huge").unwrap_err().to_string().contains("elements"));
-    let foreign = Op::Full { value: 0.0, shape: exprs(&["m"]), dtype: DType::F32 };
+    let foreign = Op::Full { value: 0.0.into(), shape: exprs(&["m"]), dtype: DType::F32 };
     assert!(b.push(foreign, &[], "f").unwrap_err().to_string().contains("`m`, which is not a dimension of the graph"));
 }
 

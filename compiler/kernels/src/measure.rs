@@ -200,7 +200,7 @@ fn loop_values(task: &TuningTask, nest: &LoopNest, tensor: &TensorSpec, is_opera
 
 /// Whether the function is defined for all pairs of finite numbers.
 const fn total(op: BinaryOp) -> bool {
-    !matches!(op, BinaryOp::Div | BinaryOp::FloorDiv | BinaryOp::Mod | BinaryOp::Pow)
+    !op.divides() && op != BinaryOp::Pow
 }
 
 struct Walk<'a> {

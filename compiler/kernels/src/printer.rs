@@ -75,8 +75,7 @@ pub fn binary_c(op: BinaryOp, width: Width, a: &str, b: &str) -> Option<String> 
         BinaryOp::Sub => "sub",
         BinaryOp::Mul => "mul",
         BinaryOp::Div => "div",
-        BinaryOp::FloorDiv => "floordiv",
-        BinaryOp::Mod => "mod",
+        BinaryOp::FloorDiv | BinaryOp::Mod | BinaryOp::Fmod => division_c(op),
         BinaryOp::Pow => "pow",
         BinaryOp::Max => "max",
         BinaryOp::Min => "min",
@@ -86,20 +85,78 @@ pub fn binary_c(op: BinaryOp, width: Width, a: &str, b: &str) -> Option<String> 
     Some(format!("{}{name}({a}, {b})", width.prefix()))
 }
 
-/// A function of one number that the headers do not have.
+/// The name of a division with an integer quotient, of floating-point numbers.
+pub(crate) const fn division_c(op: BinaryOp) -> &'static str {
+    match op {
+        BinaryOp::FloorDiv => "floor_div",
+        // The headers' `mod` takes the quotient for exact, which it is not when it is large.
+        BinaryOp::Mod => "remainder",
+        _ => "fmod",
+    }
+}
+
+/// A function that the headers do not have.
 struct Definition {
-    /// As the IR names it.
     name: &'static str,
-    /// Its value for the float `a`, in C and in CUDA C++.
+    /// Of `a`, or of `a` and `b`.
+    operands: &'static [&'static str],
+    /// Its body for floats, in C and in CUDA C++.
     float: [&'static str; 2],
-    /// Its value for the double `a`, in C and in CUDA C++.
+    /// Its body for doubles, in C and in CUDA C++.
     double: [&'static str; 2],
+    /// Its body for integers, where they have it.
+    integer: Option<&'static str>,
 }
 
 /// Only the units that call one of these hold its definition, so that a new one leaves the texts of
 /// all other kernels as they are, and with them what was built and measured.
-const DEFINITIONS: &[Definition] =
-    &[Definition { name: "log1p", float: ["__builtin_log1pf(a)", "log1pf(a)"], double: ["__builtin_log1p(a)", "log1p(a)"] }];
+const DEFINITIONS: &[Definition] = &[
+    Definition {
+        name: "log1p",
+        operands: &["a"],
+        float: ["return __builtin_log1pf(a);", "return log1pf(a);"],
+        double: ["return __builtin_log1p(a);", "return log1p(a);"],
+        integer: None,
+    },
+    Definition {
+        name: "fmod",
+        operands: &["a", "b"],
+        float: ["return __builtin_fmodf(a, b);", "return fmodf(a, b);"],
+        double: ["return __builtin_fmod(a, b);", "return fmod(a, b);"],
+        integer: Some("return b == 0 || b == -1 ? 0 : a % b;"),
+    },
+    Definition {
+        name: "remainder",
+        operands: &["a", "b"],
+        float: [
+            "float r = __builtin_fmodf(a, b); return r != 0 && (r < 0) != (b < 0) ? r + b : r;",
+            "float r = fmodf(a, b); return r != 0 && (r < 0) != (b < 0) ? r + b : r;",
+        ],
+        double: [
+            "double r = __builtin_fmod(a, b); return r != 0 && (r < 0) != (b < 0) ? r + b : r;",
+            "double r = fmod(a, b); return r != 0 && (r < 0) != (b < 0) ? r + b : r;",
+        ],
+        integer: None,
+    },
+    // What is left when the remainder is taken off is all but a multiple of b. By zero it divides as `/` does.
+    Definition {
+        name: "floor_div",
+        operands: &["a", "b"],
+        float: [
+            "float r = __builtin_fmodf(a, b), q = (a - r) / b - (float)(r != 0 && (b < 0) != (r < 0)); \
+             return b == 0 ? a / b : q == 0 ? __builtin_copysignf(0, a / b) : __builtin_rintf(q);",
+            "float r = fmodf(a, b), q = (a - r) / b - (float)(r != 0 && (b < 0) != (r < 0)); \
+             return b == 0 ? a / b : q == 0 ? copysignf(0, a / b) : rintf(q);",
+        ],
+        double: [
+            "double r = __builtin_fmod(a, b), q = (a - r) / b - (double)(r != 0 && (b < 0) != (r < 0)); \
+             return b == 0 ? a / b : q == 0 ? __builtin_copysign(0, a / b) : __builtin_rint(q);",
+            "double r = fmod(a, b), q = (a - r) / b - (double)(r != 0 && (b < 0) != (r < 0)); \
+             return b == 0 ? a / b : q == 0 ? copysign(0.0, a / b) : rint(q);",
+        ],
+        integer: None,
+    },
+];
 
 /// Definitions of the functions that the body of a unit calls and its headers lack.
 pub fn definitions(target: Target, body: &str) -> String {
@@ -109,20 +166,26 @@ pub fn definitions(target: Target, body: &str) -> String {
 fn define(functions: &[Definition], target: Target, body: &str) -> String {
     let dialect = usize::from(matches!(target, Target::Cuda { .. }));
     let mut text = String::new();
-    for Definition { name, float, double } in functions {
+    for Definition { name, operands, float, double, integer } in functions {
         let calls = |prefix: &str| body.contains(&format!("{prefix}_{name}("));
+        let list = |ty: &str| operands.iter().map(|x| format!("{ty} {x}")).collect::<Vec<_>>().join(", ");
         if calls("s") || calls("v") {
-            let _ = writeln!(text, "AOTK_INLINE float s_{name}(float a) {{ return {}; }}", float[dialect]);
+            let _ = writeln!(text, "AOTK_INLINE float s_{name}({}) {{ {} }}", list("float"), float[dialect]);
         }
         if calls("v") {
+            let lanes = operands.iter().map(|x| format!("{x}[i]")).collect::<Vec<_>>().join(", ");
             let _ = writeln!(
                 text,
-                "AOTK_INLINE vf v_{name}(vf a) {{\n    \
-                 for (int i = 0; i < VLEN; i++) a[i] = s_{name}(a[i]);\n    return a;\n}}"
+                "AOTK_INLINE vf v_{name}({}) {{\n    \
+                 for (int i = 0; i < VLEN; i++) a[i] = s_{name}({lanes});\n    return a;\n}}",
+                list("vf")
             );
         }
         if calls("d") {
-            let _ = writeln!(text, "AOTK_INLINE double d_{name}(double a) {{ return {}; }}", double[dialect]);
+            let _ = writeln!(text, "AOTK_INLINE double d_{name}({}) {{ {} }}", list("double"), double[dialect]);
+        }
+        if let (true, Some(integer)) = (calls("i"), integer) {
+            let _ = writeln!(text, "AOTK_INLINE int64_t i_{name}({}) {{ {integer} }}", list("int64_t"));
         }
     }
     text
@@ -196,12 +259,14 @@ mod tests {
 
     #[test]
     fn units_define_what_they_call() {
-        let double = Definition { name: "twice", float: ["2 * a", "a + a"], double: ["2 * a", "a + a"] };
+        let (operands, [c, cuda]) = (&["a"][..], ["return 2 * a;", "return a + a;"]);
+        let double = Definition { name: "twice", operands, float: [c, cuda], double: [c, cuda], integer: Some(c) };
         let defined = |target, body| define(std::slice::from_ref(&double), target, body);
         let (cpu, gpu) = (Target::CPUS[0], Target::Cuda { sm: 90 });
         assert_eq!(defined(cpu, "x = s_exp(twice);"), "");
         assert_eq!(defined(gpu, "s_twice(x)"), "AOTK_INLINE float s_twice(float a) { return a + a; }\n");
         assert_eq!(defined(gpu, "d_twice(x)"), "AOTK_INLINE double d_twice(double a) { return a + a; }\n");
+        assert_eq!(defined(gpu, "i_twice(x)"), "AOTK_INLINE int64_t i_twice(int64_t a) { return 2 * a; }\n");
         let vectors = defined(cpu, "v_twice(v_load(p))");
         assert!(vectors.starts_with("AOTK_INLINE float s_twice(float a) { return 2 * a; }\nAOTK_INLINE vf v_twice(vf a) {\n"));
         assert!(vectors.ends_with("    return a;\n}\n"), "{vectors}");

@@ -8,8 +8,8 @@
 
 use aotfarm_protocol::DType;
 
-use crate::printer::{Width, binary_c, float_literal, unary_c};
-use aotfarm_ir::{BinaryOp, UnaryOp};
+use crate::printer::{Width, binary_c, division_c, float_literal, unary_c};
+use aotfarm_ir::{BinaryOp, Number, UnaryOp};
 use aotfarm_plan::spec::{Index, KernelSpec, LoopNest, Scalar, Size};
 
 /// The language of the printed text.
@@ -79,7 +79,11 @@ fn integer(n: i64) -> String {
 }
 
 /// A constant in the computed type.
-pub fn constant(value: f64, dtype: DType) -> String {
+pub fn constant(value: Number, dtype: DType) -> String {
+    if !dtype.is_float() && dtype != DType::Bool {
+        return format!("(({}){})", computed_c(dtype), integer(value.to_i64()));
+    }
+    let value = value.to_f64();
     match dtype {
         DType::F32 => float_literal(value),
         DType::F16 => float_literal(half::f16::from_f64(value).to_f64()),
@@ -87,10 +91,7 @@ pub fn constant(value: f64, dtype: DType) -> String {
         DType::F64 if value.is_nan() => "__builtin_nan(\"\")".to_owned(),
         DType::F64 if value.is_infinite() => format!("({}__builtin_inf())", if value > 0.0 { "" } else { "-" }),
         DType::F64 => format!("({value:?})"),
-        DType::Bool => if value == 0.0 { "0" } else { "1" }.to_owned(),
-        DType::I8 | DType::I16 | DType::I32 | DType::I64 | DType::U8 => {
-            format!("(({}){})", computed_c(dtype), integer(value as i64))
-        }
+        _ => if value == 0.0 { "0" } else { "1" }.to_owned(),
     }
 }
 
@@ -340,7 +341,7 @@ fn unary(op: UnaryOp, dtype: DType, x: &str) -> String {
 }
 
 fn unary_double(op: UnaryOp, x: &str) -> String {
-    let number = |v: f64| constant(v, DType::F64);
+    let number = |v: f64| constant(v.into(), DType::F64);
     let name = match op {
         UnaryOp::Abs => "__builtin_fabs",
         UnaryOp::Neg => "-",
@@ -417,8 +418,7 @@ fn binary_double(op: BinaryOp, a: &str, b: &str) -> String {
         BinaryOp::Sub => format!("({a} - {b})"),
         BinaryOp::Mul => format!("({a} * {b})"),
         BinaryOp::Div => format!("({a} / {b})"),
-        BinaryOp::FloorDiv => format!("__builtin_floor({a} / {b})"),
-        BinaryOp::Mod => format!("d_mod({a}, {b})"),
+        BinaryOp::FloorDiv | BinaryOp::Mod | BinaryOp::Fmod => format!("d_{}({a}, {b})", division_c(op)),
         BinaryOp::Pow => format!("__builtin_pow({a}, {b})"),
         BinaryOp::Max => format!("d_max_nan({a}, {b})"),
         BinaryOp::Min => format!("d_min_nan({a}, {b})"),
@@ -445,6 +445,7 @@ fn binary_integer(op: BinaryOp, dtype: DType, a: &str, b: &str) -> String {
         BinaryOp::Div => call("i_div"),
         BinaryOp::FloorDiv => call("i_floordiv"),
         BinaryOp::Mod => call("i_mod"),
+        BinaryOp::Fmod => call("i_fmod"),
         BinaryOp::Pow => call("i_pow"),
         BinaryOp::Max => call("i_max"),
         BinaryOp::Min => call("i_min"),

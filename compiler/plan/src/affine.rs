@@ -2,7 +2,7 @@
 //! where the ranges of the loops allow it; and the values that are computed at them. An index can be a value and a value is
 //! read at indices, so both are here.
 
-use aotfarm_ir::{BinaryOp, Expr, GraphDim, UnaryOp, ValueId};
+use aotfarm_ir::{BinaryOp, Expr, GraphDim, Number, UnaryOp, ValueId};
 use aotfarm_protocol::DType;
 
 /// What an index is made of.
@@ -266,7 +266,7 @@ pub(super) enum Term {
     /// An element of a weight.
     Weight(ValueId, Affine),
     /// A constant.
-    Const(f64, DType),
+    Const(Number, DType),
     /// An index as a number.
     Index(Affine, DType),
     /// The reduced value.
@@ -299,7 +299,7 @@ impl Term {
     pub(super) fn as_affine(&self) -> Option<Affine> {
         match self {
             Self::Index(index, dtype) if !dtype.is_float() => Some(index.clone()),
-            Self::Const(value, dtype) if !dtype.is_float() && value.abs() < 9e15 => Some((*value as i64).into()),
+            Self::Const(value, dtype) if !dtype.is_float() && value.to_f64().abs() < 9e15 => Some(value.to_i64().into()),
             Self::Cast(DType::I64 | DType::I32, inner) => inner.as_affine(),
             Self::Binary(BinaryOp::Add, a, b) => Some(a.as_affine()?.plus(&b.as_affine()?)),
             Self::Binary(BinaryOp::Sub, a, b) => Some(a.as_affine()?.plus(&b.as_affine()?.times(&Expr::from(-1)))),

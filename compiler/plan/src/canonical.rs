@@ -175,7 +175,7 @@ mod tests {
             Box::new(Scalar::Cast(dtype, Box::new(Scalar::Unary(UnaryOp::Relu, Box::new(Scalar::Reduced))))),
             Box::new(Scalar::Binary(
                 aotfarm_ir::BinaryOp::Max,
-                Box::new(Scalar::Const(1e-7, dtype)),
+                Box::new(Scalar::Const(1e-7.into(), dtype)),
                 Box::new(Scalar::Index(index.clone(), dtype)),
             )),
         );

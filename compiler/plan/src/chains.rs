@@ -440,7 +440,7 @@ fn channel_vector(graph: &Graph, id: ValueId, shape: &[Expr], axis: usize, own: 
         }
         Def::Node(n) => match &graph.nodes[*n].op {
             Op::Full { value: scalar, .. } if value.ty.shape.iter().all(|size| size.as_const() == Some(1)) => {
-                Some(TensorData::from_f32(&vec![*scalar as f32; usize::try_from(count).ok()?]))
+                Some(TensorData::from_f32(&vec![scalar.to_f64() as f32; usize::try_from(count).ok()?]))
             }
             _ => None,
         },

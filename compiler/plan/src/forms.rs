@@ -191,7 +191,7 @@ fn work(node: &Node) -> u32 {
             | UnaryOp::Clamp { .. } => 1,
             _ => 8,
         },
-        Op::Binary(BinaryOp::Div | BinaryOp::FloorDiv | BinaryOp::Mod | BinaryOp::Pow) => 4,
+        Op::Binary(op) if op.divides() || op == BinaryOp::Pow => 4,
         Op::Binary(_) | Op::Where => 1,
         Op::Take { .. } | Op::GatherElements { .. } => 1,
         _ => 0,

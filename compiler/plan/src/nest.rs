@@ -3,7 +3,7 @@
 use aotfarm_protocol::DType;
 
 use crate::spec::{Index, Layout, LoopNest, Reduction, Scalar, Size};
-use aotfarm_ir::{Def, Expr, Graph, Node, Op, ReduceOp, ValueId};
+use aotfarm_ir::{Def, Expr, Graph, Node, Number, Op, ReduceOp, ValueId};
 
 use super::affine::{Affine, Atom, Ranges, Term, linear, unravel};
 use super::chains::Chain;
@@ -179,7 +179,7 @@ impl Nest {
             Layout::Plain => linear(&graph.ty(source).shape, &at),
             Layout::Image { .. } => {
                 // Lanes past the last channel get the zeros that every image has there.
-                let zero = Term::Const(0.0, graph.ty(value).dtype);
+                let zero = Term::Const(Number::ZERO, graph.ty(value).dtype);
                 let channels = graph.ty(value).shape[1].clone();
                 element = Term::guarded(at[1].clone(), 0, channels, &builder.ranges, element, zero);
                 builder.place(value, &at)
@@ -470,7 +470,7 @@ fn weight_term(graph: &Graph, value: ValueId, at: &[Affine]) -> Term {
     let weight = graph.value(value);
     if let Def::Weight(data) = &weight.def
         && weight.ty.elements().as_const() == Some(1)
-        && let Some(scalar) = crate::passes::first_element(weight.ty.dtype, data.bytes())
+        && let Some(scalar) = Number::read(weight.ty.dtype, data.bytes())
     {
         return Term::Const(scalar, weight.ty.dtype);
     }

@@ -350,7 +350,7 @@ impl Operands<'_> {
         match scalar {
             Scalar::Input(k, i) => (self.inputs[*k].values[at(i) as usize], self.inputs[*k].dtype),
             Scalar::Weight(k, i) => (self.weights[*k].values[at(i) as usize], self.weights[*k].dtype),
-            Scalar::Const(v, d) => (cast(*v, DType::F64, *d), *d),
+            Scalar::Const(v, d) => (cast(v.to_f64(), DType::F64, *d), *d),
             Scalar::Index(i, d) => (cast(at(i) as f64, DType::I64, *d), *d),
             Scalar::Reduced => (reduced, self.spec.outputs[0].dtype),
             Scalar::Unary(op, x) => {
@@ -398,11 +398,12 @@ fn binary(op: BinaryOp, a: f64, b: f64, dtype: DType) -> f64 {
         BinaryOp::Sub => a - b,
         BinaryOp::Mul => a * b,
         // An integer divided by zero is zero: the runtime must not stop.
-        BinaryOp::Div | BinaryOp::FloorDiv | BinaryOp::Mod if !dtype.is_float() && b == 0.0 => 0.0,
+        op if op.divides() && !dtype.is_float() && b == 0.0 => 0.0,
         BinaryOp::Div if dtype.is_float() => a / b,
         BinaryOp::Div => (a / b).trunc(),
         BinaryOp::FloorDiv => (a / b).floor(),
         BinaryOp::Mod => a - b * (a / b).floor(),
+        BinaryOp::Fmod => a % b,
         BinaryOp::Pow => a.powf(b),
         BinaryOp::Max => {
             if a > b || a.is_nan() {

@@ -4,7 +4,7 @@
 
 use aotfarm_protocol::{DType, Lattice};
 
-use aotfarm_ir::{BinaryOp, ReduceOp, UnaryOp, Window};
+use aotfarm_ir::{BinaryOp, Number, ReduceOp, UnaryOp, Window};
 
 /// A size or stride in a kernel: known when the kernel is rendered, or read from `aotk_call.dim[k]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -205,7 +205,7 @@ pub enum Scalar {
     /// `weight[operand][index]`.
     Weight(usize, Index),
     /// A constant of the given type.
-    Const(f64, DType),
+    Const(Number, DType),
     /// An index as a number of the given type.
     Index(Index, DType),
     /// The reduced value (only in [`LoopNest::value`] of a nest with a reduction).

@@ -456,7 +456,7 @@ fn uneven_pooling_softmax_of_channels_and_gathers() {
     let offsets = m.op(Op::Iota { length: 3.into(), start: 1, step: 1, dtype: DType::I64 }, &[]);
     let places = m.op(Op::Take { axis: 0 }, &[table, offsets]);
     let sum = m.binary(BinaryOp::Add, rows, places);
-    let padded = m.op(Op::Pad { pads: vec![[0, 0], [1, 2], [0, -1]], value: -1.5 }, &[sum]);
+    let padded = m.op(Op::Pad { pads: vec![[0, 0], [1, 2], [0, -1]], value: (-1.5).into() }, &[sum]);
     let most = m.op(Op::Reduce { op: ReduceOp::Max, axes: vec![1], keepdim: false }, &[padded]);
     let most = m.unary(UnaryOp::Exp, most);
     check(&m.finish(&[soft, padded, most]));
@@ -573,7 +573,7 @@ fn an_all_true_mask_vanishes() {
     let mut m = Model::new("mask");
     let x = m.input("x", &[4, 8]);
     let shape = vec![m.batch.clone(), 4.into(), 4.into()];
-    let ones = m.op(Op::Full { value: 1.0, shape: shape.clone(), dtype: DType::Bool }, &[]);
+    let ones = m.op(Op::Full { value: 1.0.into(), shape: shape.clone(), dtype: DType::Bool }, &[]);
     let y = m.op(Op::Attention { scale: 1.0, causal: false }, &[x, x, x, ones]);
     assert_eq!(kinds(&check(&m.finish(&[y]))), "matmul rows matmul");
 }
@@ -583,7 +583,7 @@ fn decomposed_activations_ride_on_the_product() {
     let mut m = Model::new("decomposed");
     let x = m.input("x", &[8]);
     let h = m.linear(x, 8);
-    let scalar = |m: &mut Model, value: f64| m.op(Op::Full { value, shape: vec![], dtype: DType::F32 }, &[]);
+    let scalar = |m: &mut Model, value: f64| m.op(Op::Full { value: value.into(), shape: vec![], dtype: DType::F32 }, &[]);
     let (root, one, half) = (scalar(&mut m, std::f64::consts::SQRT_2), scalar(&mut m, 1.0), scalar(&mut m, 0.5));
     let inner = m.binary(BinaryOp::Div, h, root);
     let inner = m.unary(UnaryOp::Erf, inner);
@@ -799,7 +799,7 @@ fn random_graph(pieces: &[Piece], extra_output: usize) -> Graph {
             Piece::Pad(axis) => {
                 let mut pads = vec![[0, 0]; 3];
                 pads[axis + 1] = [1, 1];
-                attempt(&mut m, Op::Pad { pads, value: 0.5 }, &[x])
+                attempt(&mut m, Op::Pad { pads, value: 0.5.into() }, &[x])
             }
             Piece::Concat(axis, k) => attempt(&mut m, Op::Concat { axis: *axis }, &[x, other(*k)]),
             Piece::Reduce(axis) => attempt(&mut m, Op::Reduce { op: ReduceOp::Sum, axes: vec![*axis], keepdim: true }, &[x]),
@@ -906,7 +906,7 @@ fn random_network(channels: i64, pieces: &[ImagePiece], extra_output: usize) -> 
             }
             ImagePiece::Crop if fits(&m, 3) => {
                 let pads = vec![[0, 0], [0, 0], [-1, 0], [1, -2]];
-                m.op(Op::Pad { pads, value: 0.0 }, &[x])
+                m.op(Op::Pad { pads, value: 0.0.into() }, &[x])
             }
             _ => continue,
         };

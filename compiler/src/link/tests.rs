@@ -42,7 +42,8 @@ fn unit(name: &str) -> String {
 /// The spec's computation does not matter to the linker.
 fn spec(inputs: usize, weights: &[i64], dims: usize) -> KernelSpec {
     let tensor = |shape: Vec<Size>| TensorSpec { dtype: DType::F32, shape, layout: Layout::Plain };
-    let nest = LoopNest { extents: vec![], reduction: None, value: Scalar::Const(0.0, DType::F32), store: Index::Const(0) };
+    let nest =
+        LoopNest { extents: vec![], reduction: None, value: Scalar::Const(0.0.into(), DType::F32), store: Index::Const(0) };
     KernelSpec {
         kind: KernelKind::Loops(nest),
         inputs: vec![tensor(vec![Size::Dim(0)]); inputs],

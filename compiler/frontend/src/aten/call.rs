@@ -1,21 +1,50 @@
 //! One node of the exported graph, with typed access to its arguments. Arguments that are left out have their defaults: those of
 //! the operator's schema, which the mapping in `ops` states.
 
-use aotfarm_ir::{BinaryOp, Expr, TensorType, UnaryOp, ValueId};
+use aotfarm_ir::{BinaryOp, Expr, Number, TensorType, UnaryOp, ValueId};
 use aotfarm_protocol::DType;
 
 use super::program::{self, Argument, OptionalTensor, SymFloat, SymInt};
-use super::promotion;
+use super::promotion::{self, Priority};
 use super::scope::{Bound, Scope};
-use crate::semantics::{self, Emit, Refusal, Result, source};
+use crate::semantics::{self, Emit, Refusal, Result, pointwise, source};
 use crate::storage::is_dense;
 
 /// A number argument.
 #[derive(Debug, Clone)]
 pub(super) enum Scalar {
-    Int(Expr),
+    Int(i64),
+    Size(Expr),
     Float(f64),
     Bool(bool),
+}
+
+impl Scalar {
+    /// The number, if it is known.
+    pub(super) fn number(&self) -> Option<Number> {
+        match self {
+            Self::Int(n) => Some(Number::from(*n)),
+            Self::Size(size) => size.as_const().map(Number::from),
+            Self::Float(f) => Some(Number::from(*f)),
+            Self::Bool(b) => Some(Number::from(*b)),
+        }
+    }
+
+    /// The element type of a tensor that is made of it alone.
+    pub(super) const fn dtype(&self) -> DType {
+        match self {
+            Self::Int(_) | Self::Size(_) => DType::I64,
+            Self::Float(_) => DType::F32,
+            Self::Bool(_) => DType::Bool,
+        }
+    }
+}
+
+/// An operand that is a tensor or a number.
+#[derive(Debug, Clone)]
+pub(super) enum Operand {
+    Tensor(ValueId),
+    Number(Scalar),
 }
 
 /// A node being mapped.
@@ -155,8 +184,9 @@ impl Call<'_, '_> {
         let Some(arg) = self.argument(name) else { return Ok(None) };
         let scalar = match arg {
             Argument::AsBool(b) => Some(Scalar::Bool(*b)),
+            Argument::AsInt(n) | Argument::AsSymInt(SymInt::AsInt(n)) => Some(Scalar::Int(*n)),
             Argument::AsFloat(f) | Argument::AsSymFloat(SymFloat::AsFloat(f)) => f.value().map(Scalar::Float),
-            other => self.size_of(other).map(Scalar::Int),
+            other => self.size_of(other).map(Scalar::Size),
         };
         scalar.map(Some).ok_or_else(|| self.wrong(name, "a number"))
     }
@@ -165,13 +195,17 @@ impl Call<'_, '_> {
         self.opt_scalar(name)?.ok_or_else(|| self.wrong(name, "a number"))
     }
 
+    pub(super) fn opt_number(&self, name: &str) -> Result<Option<Number>> {
+        let known = |scalar: Scalar| scalar.number().ok_or_else(|| self.wrong(name, "a constant number"));
+        self.opt_scalar(name)?.map(known).transpose()
+    }
+
+    pub(super) fn number(&self, name: &str, default: Number) -> Result<Number> {
+        Ok(self.opt_number(name)?.unwrap_or(default))
+    }
+
     pub(super) fn opt_float(&self, name: &str) -> Result<Option<f64>> {
-        match self.opt_scalar(name)? {
-            None => Ok(None),
-            Some(Scalar::Float(f)) => Ok(Some(f)),
-            Some(Scalar::Bool(b)) => Ok(Some(f64::from(u8::from(b)))),
-            Some(Scalar::Int(e)) => e.as_const().map(|n| Some(n as f64)).ok_or_else(|| self.wrong(name, "a constant number")),
-        }
+        Ok(self.opt_number(name)?.map(Number::to_f64))
     }
 
     pub(super) fn float(&self, name: &str, default: f64) -> Result<f64> {
@@ -255,50 +289,69 @@ impl Call<'_, '_> {
         self.emit().cast(x, dtype)
     }
 
-    /// A number as a tensor of rank 0, with the element type that torch gives it beside a tensor of `other`.
-    pub(super) fn number(&mut self, scalar: &Scalar, other: DType) -> Result<ValueId> {
-        let natural = match scalar {
-            Scalar::Bool(_) => DType::Bool,
-            Scalar::Int(_) if other == DType::Bool => DType::I64,
-            Scalar::Int(_) => other,
-            Scalar::Float(_) if other.is_float() => other,
-            Scalar::Float(_) => DType::F32,
-        };
-        let dtype = promotion::promote(natural, other);
-        match scalar {
-            Scalar::Bool(b) => self.emit().full(f64::from(u8::from(*b)), dtype),
-            Scalar::Float(f) => self.emit().full(*f, dtype),
-            Scalar::Int(e) => match e.as_const() {
-                Some(n) => self.emit().full(n as f64, dtype),
-                None => source::size(&mut self.emit(), e, dtype),
-            },
-        }
-    }
-
-    /// An operand that is a tensor or a number.
-    pub(super) fn operand(&mut self, name: &str, beside: DType) -> Result<ValueId> {
+    pub(super) fn opt_operand(&self, name: &str) -> Result<Option<Operand>> {
         match self.opt_tensor(name) {
-            Ok(Some(id)) => Ok(id),
-            _ => {
-                let scalar = self.scalar(name)?;
-                self.number(&scalar, beside)
-            }
+            Ok(Some(id)) => Ok(Some(Operand::Tensor(id))),
+            _ => Ok(self.opt_scalar(name)?.map(Operand::Number)),
         }
     }
 
-    /// An element-wise function of two tensors after torch's type promotion.
-    pub(super) fn binary(&mut self, op: BinaryOp, a: ValueId, b: ValueId) -> Result<ValueId> {
-        let mut dtype = self.common(a, b);
-        if op == BinaryOp::Div && !dtype.is_float() {
-            dtype = DType::F32;
+    pub(super) fn operand(&self, name: &str) -> Result<Operand> {
+        self.opt_operand(name)?.ok_or_else(|| self.wrong(name, "a tensor or a number"))
+    }
+
+    /// The element type of operands together.
+    pub(super) fn common<'o>(&self, operands: impl IntoIterator<Item = &'o Operand>) -> DType {
+        let types = operands.into_iter().map(|operand| match operand {
+            Operand::Tensor(id) if self.rank(*id) == 0 => (self.ty(*id).dtype, Priority::Scalar),
+            Operand::Tensor(id) => (self.ty(*id).dtype, Priority::Dimensioned),
+            Operand::Number(scalar) => (scalar.dtype(), Priority::Number),
+        });
+        promotion::result_type(types).expect("every operator has an operand")
+    }
+
+    /// An operand as a tensor of that element type; a number has rank 0.
+    pub(super) fn typed(&mut self, operand: &Operand, dtype: DType) -> Result<ValueId> {
+        let scalar = match operand {
+            Operand::Tensor(id) => return self.cast(*id, dtype),
+            Operand::Number(scalar) => scalar,
+        };
+        match (scalar.number(), scalar) {
+            (Some(number), _) => self.emit().full(number, dtype),
+            (None, Scalar::Size(size)) => source::size(&mut self.emit(), size, dtype),
+            (None, _) => Err("a number that is not known".into()),
         }
-        let (a, b) = (self.cast(a, dtype)?, self.cast(b, dtype)?);
+    }
+
+    /// Two operands of one element type.
+    pub(super) fn typed_pair(&mut self, a: &Operand, b: &Operand, dtype: DType) -> Result<(ValueId, ValueId)> {
+        // A number is the node before the conversion of a tensor.
+        if let Operand::Number(_) = b {
+            let b = self.typed(b, dtype)?;
+            return Ok((self.typed(a, dtype)?, b));
+        }
+        Ok((self.typed(a, dtype)?, self.typed(b, dtype)?))
+    }
+
+    /// An element-wise function of two operands after torch's type promotion.
+    pub(super) fn binary(&mut self, op: BinaryOp, a: &Operand, b: &Operand) -> Result<ValueId> {
+        let common = self.common([a, b]);
+        let (op, dtype) = match (op, common) {
+            (BinaryOp::Div, _) if !common.is_float() => (op, DType::F32),
+            // Of truth values, arithmetic is logic, and false is less than true.
+            (BinaryOp::Add | BinaryOp::Max, DType::Bool) => (BinaryOp::Or, common),
+            (BinaryOp::Mul | BinaryOp::Min, DType::Bool) => (BinaryOp::And, common),
+            (BinaryOp::Lt | BinaryOp::Le | BinaryOp::Gt | BinaryOp::Ge, DType::Bool) => (op, DType::U8),
+            _ => (op, common),
+        };
+        let (a, b) = self.typed_pair(a, b, dtype)?;
         self.emit().binary(op, a, b)
     }
 
-    /// The element type of two tensors together.
-    pub(super) fn common(&self, a: ValueId, b: ValueId) -> DType {
-        let of = |id: ValueId| (self.ty(id).dtype, self.rank(id) == 0);
-        promotion::common(of(a), of(b))
+    /// Whether the elements of an operand differ from zero.
+    pub(super) fn truth(&mut self, operand: &Operand) -> Result<ValueId> {
+        let dtype = self.common([operand]);
+        let x = self.typed(operand, dtype)?;
+        pointwise::truth(&mut self.emit(), x)
     }
 }

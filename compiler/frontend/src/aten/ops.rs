@@ -1,11 +1,10 @@
 //! The mapping of torch operators, in both the exported and the decomposed form. A row is an operator; defaults of arguments
 //! that are left out are those of the operator's schema.
 
-use aotfarm_ir::{BinaryOp, Expr, PoolOp, ReduceOp, UnaryOp, ValueId, Window};
+use aotfarm_ir::{BinaryOp, Domain, Expr, Number, PoolOp, ReduceOp, UnaryOp, ValueId, Window};
 use aotfarm_protocol::DType;
 
-use super::call::{Call, Scalar};
-use super::promotion;
+use super::call::{Call, Operand, Scalar};
 use super::scope::Val;
 use crate::semantics::conv::{self, Same};
 use crate::semantics::pointwise::{self, RELU6};
@@ -127,26 +126,37 @@ static ROWS: &[Row] = &[
     row("aten.ceil.default", |c| unary(c, UnaryOp::Ceil)),
     row("aten.round.default", |c| unary(c, UnaryOp::Round)),
     row("aten.logical_not.default", logical_not),
-    row("aten.bitwise_not.default", logical_not),
+    row("aten.bitwise_not.default", bitwise_not),
     row("aten.clamp.default", clamp),
+    row("aten.clamp.Tensor", clamp),
     row("aten.clamp_min.default", clamp),
+    row("aten.clamp_min.Tensor", clamp),
+    row("aten.clamp_max.default", clamp),
+    row("aten.clamp_max.Tensor", clamp),
     // Element-wise functions of two.
     row("aten.add.Tensor", |c| scaled(c, BinaryOp::Add)),
     row("aten.add.Scalar", |c| scaled(c, BinaryOp::Add)),
     row("aten.sub.Tensor", |c| scaled(c, BinaryOp::Sub)),
     row("aten.sub.Scalar", |c| scaled(c, BinaryOp::Sub)),
     row("aten.rsub.Scalar", rsub),
+    row("aten.rsub.Tensor", rsub),
     row("aten.mul.Tensor", |c| binary(c, BinaryOp::Mul)),
     row("aten.mul.Scalar", |c| binary(c, BinaryOp::Mul)),
     row("aten.div.Tensor", |c| binary(c, BinaryOp::Div)),
     row("aten.div.Scalar", |c| binary(c, BinaryOp::Div)),
     row("aten.div.Tensor_mode", div_mode),
+    row("aten.div.Scalar_mode", div_mode),
     row("aten.floor_divide.default", |c| binary(c, BinaryOp::FloorDiv)),
     row("aten.remainder.Scalar", |c| binary(c, BinaryOp::Mod)),
+    row("aten.remainder.Tensor", |c| binary(c, BinaryOp::Mod)),
+    row("aten.remainder.Scalar_Tensor", |c| binary(c, BinaryOp::Mod)),
+    row("aten.fmod.Scalar", |c| binary(c, BinaryOp::Fmod)),
+    row("aten.fmod.Tensor", |c| binary(c, BinaryOp::Fmod)),
     row("aten.maximum.default", |c| binary(c, BinaryOp::Max)),
     row("aten.minimum.default", |c| binary(c, BinaryOp::Min)),
     row("aten.pow.Tensor_Scalar", pow),
     row("aten.pow.Tensor_Tensor", pow),
+    row("aten.pow.Scalar", pow),
     row("aten.eq.Scalar", |c| binary(c, BinaryOp::Eq)),
     row("aten.eq.Tensor", |c| binary(c, BinaryOp::Eq)),
     row("aten.ne.Scalar", |c| binary(c, BinaryOp::Ne)),
@@ -161,18 +171,40 @@ static ROWS: &[Row] = &[
     row("aten.ge.Tensor", |c| binary(c, BinaryOp::Ge)),
     row("aten.logical_and.default", |c| logical(c, BinaryOp::And)),
     row("aten.logical_or.default", |c| logical(c, BinaryOp::Or)),
-    row("aten.bitwise_and.Tensor", |c| logical(c, BinaryOp::And)),
-    row("aten.bitwise_or.Tensor", |c| logical(c, BinaryOp::Or)),
-    row("aten.__and__.Tensor", |c| logical(c, BinaryOp::And)),
-    row("aten.where.self", where_self),
+    row("aten.logical_xor.default", |c| logical(c, BinaryOp::Ne)),
+    row("aten.bitwise_and.Tensor", |c| bitwise(c, BinaryOp::And)),
+    row("aten.bitwise_and.Scalar", |c| bitwise(c, BinaryOp::And)),
+    row("aten.bitwise_or.Tensor", |c| bitwise(c, BinaryOp::Or)),
+    row("aten.bitwise_or.Scalar", |c| bitwise(c, BinaryOp::Or)),
+    row("aten.bitwise_xor.Tensor", bitwise_xor),
+    row("aten.bitwise_xor.Scalar", bitwise_xor),
+    row("aten.__and__.Tensor", |c| bitwise(c, BinaryOp::And)),
+    row("aten.__and__.Scalar", |c| bitwise(c, BinaryOp::And)),
+    row("aten.__or__.Tensor", |c| bitwise(c, BinaryOp::Or)),
+    row("aten.__or__.Scalar", |c| bitwise(c, BinaryOp::Or)),
+    row("aten.__xor__.Tensor", bitwise_xor),
+    row("aten.__xor__.Scalar", bitwise_xor),
+    row("aten.where.self", where_),
+    row("aten.where.ScalarOther", where_),
+    row("aten.where.ScalarSelf", where_),
+    row("aten.where.Scalar", where_),
     row("aten.masked_fill.Scalar", masked_fill),
+    row("aten.masked_fill.Tensor", masked_fill),
     // Reductions.
+    row("aten.mean.default", |c| reduction(c, ReduceOp::Mean)),
     row("aten.mean.dim", |c| reduction(c, ReduceOp::Mean)),
+    row("aten.sum.default", |c| reduction(c, ReduceOp::Sum)),
     row("aten.sum.dim_IntList", |c| reduction(c, ReduceOp::Sum)),
+    row("aten.prod.default", |c| reduction(c, ReduceOp::Prod)),
+    row("aten.prod.dim_int", |c| reduction(c, ReduceOp::Prod)),
     row("aten.amax.default", |c| reduction(c, ReduceOp::Max)),
     row("aten.amin.default", |c| reduction(c, ReduceOp::Min)),
+    row("aten.any.default", |c| reduction(c, ReduceOp::Any)),
     row("aten.any.dim", |c| reduction(c, ReduceOp::Any)),
+    row("aten.any.dims", |c| reduction(c, ReduceOp::Any)),
+    row("aten.all.default", |c| reduction(c, ReduceOp::All)),
     row("aten.all.dim", |c| reduction(c, ReduceOp::All)),
+    row("aten.all.dims", |c| reduction(c, ReduceOp::All)),
     // Shapes and views.
     shares("aten.view.default", |c| reshape(c, "size")),
     shares("aten._unsafe_view.default", |c| reshape(c, "size")),
@@ -324,12 +356,12 @@ fn linear(c: &mut Call) -> Result<Val> {
 /// `beta self + alpha mat1 mat2`. The decomposition of linear transposes the weight; canonicalisation undoes that.
 fn addmm(c: &mut Call) -> Result<Val> {
     let (bias, a, b) = (c.tensor("self")?, c.tensor("mat1")?, c.tensor("mat2")?);
-    let (alpha, beta) = (c.float("alpha", 1.0)?, c.float("beta", 1.0)?);
+    let (alpha, beta) = (c.number("alpha", Number::ONE)?, c.number("beta", Number::ONE)?);
     let mut e = c.emit();
     let result = product::matmul(&mut e, a, b)?;
     let result = pointwise::times(&mut e, result, alpha)?;
     let bias = pointwise::times(&mut e, bias, beta)?;
-    tensor(c.binary(BinaryOp::Add, result, bias)?)
+    tensor(c.binary(BinaryOp::Add, &Operand::Tensor(result), &Operand::Tensor(bias))?)
 }
 
 fn matmul(c: &mut Call, other: &str) -> Result<Val> {
@@ -390,19 +422,40 @@ fn softmax(c: &mut Call) -> Result<Val> {
     tensor(norm::softmax(&mut c.emit(), x, axis)?)
 }
 
+/// Functions to the real numbers make floating-point numbers of integers.
 fn unary(c: &mut Call, op: UnaryOp) -> Result<Val> {
-    let x = c.tensor("self")?;
+    let mut x = c.tensor("self")?;
+    if matches!(op.domain(), Domain::Float | Domain::PartOfFloat) && !c.ty(x).dtype.is_float() {
+        x = c.cast(x, DType::F32)?;
+    }
     tensor(c.unary(op, x)?)
 }
 
 fn hardtanh(c: &mut Call) -> Result<Val> {
-    let op = UnaryOp::Clamp { low: c.float("min_val", -1.0)?, high: c.float("max_val", 1.0)? };
-    unary(c, op)
+    let (x, low, high) = (c.tensor("self")?, c.number("min_val", (-1.0).into())?, c.number("max_val", Number::ONE)?);
+    tensor(pointwise::clamp(&mut c.emit(), x, Some(low), Some(high))?)
 }
 
+/// Its ends widen what is clamped: integers between fractions are floating-point numbers.
 fn clamp(c: &mut Call) -> Result<Val> {
-    let op = UnaryOp::Clamp { low: c.float("min", f64::NEG_INFINITY)?, high: c.float("max", f64::INFINITY)? };
-    unary(c, op)
+    let x = Operand::Tensor(c.tensor("self")?);
+    let ends = [c.opt_operand("min")?, c.opt_operand("max")?];
+    let dtype = c.common([&x].into_iter().chain(ends.iter().flatten()));
+    let mut y = c.typed(&x, dtype)?;
+    let known = |end: &Option<Operand>| match end {
+        None => Some(None),
+        Some(Operand::Number(scalar)) => scalar.number().map(Some),
+        Some(Operand::Tensor(_)) => None,
+    };
+    if let [Some(low), Some(high)] = [known(&ends[0]), known(&ends[1])] {
+        return tensor(pointwise::clamp(&mut c.emit(), y, low, high)?);
+    }
+    for (op, end) in [BinaryOp::Max, BinaryOp::Min].into_iter().zip(&ends) {
+        if let Some(end) = end {
+            y = c.binary(op, &Operand::Tensor(y), end)?;
+        }
+    }
+    tensor(y)
 }
 
 fn gelu(c: &mut Call) -> Result<Val> {
@@ -425,91 +478,145 @@ fn elu(c: &mut Call) -> Result<Val> {
     unary(c, UnaryOp::Elu { alpha })
 }
 
+/// Whether it is zero.
 fn logical_not(c: &mut Call) -> Result<Val> {
-    let x = c.tensor("self")?;
-    if c.ty(x).dtype != DType::Bool {
-        return Err("`not` of numbers is not supported".into());
-    }
+    let x = c.operand("self")?;
+    let x = c.truth(&x)?;
     tensor(c.unary(UnaryOp::Not, x)?)
 }
 
+/// The complement of an integer is what is left of -1.
+fn bitwise_not(c: &mut Call) -> Result<Val> {
+    let x = c.tensor("self")?;
+    match c.ty(x).dtype {
+        DType::Bool => tensor(c.unary(UnaryOp::Not, x)?),
+        dtype if dtype.is_float() => Err("it takes integers".into()),
+        dtype => {
+            let ones = c.emit().full(-1.0, dtype)?;
+            tensor(c.emit().binary(BinaryOp::Sub, ones, x)?)
+        }
+    }
+}
+
 fn binary(c: &mut Call, op: BinaryOp) -> Result<Val> {
-    let a = c.tensor("self")?;
-    let b = c.operand("other", c.ty(a).dtype)?;
-    tensor(c.binary(op, a, b)?)
+    let (a, b) = (c.operand("self")?, c.operand("other")?);
+    tensor(c.binary(op, &a, &b)?)
 }
 
-/// `self ± alpha other`.
+/// `self ± alpha other`, where alpha is a number of the type that both have together.
 fn scaled(c: &mut Call, op: BinaryOp) -> Result<Val> {
-    let a = c.tensor("self")?;
-    let b = c.operand("other", c.ty(a).dtype)?;
-    let alpha = c.float("alpha", 1.0)?;
-    let b = pointwise::times(&mut c.emit(), b, alpha)?;
-    tensor(c.binary(op, a, b)?)
+    let (a, b) = (c.operand("self")?, c.operand("other")?);
+    let b = times_alpha(c, [&a, &b], &b)?;
+    tensor(c.binary(op, &a, &b)?)
 }
 
+/// `other - alpha self`.
 fn rsub(c: &mut Call) -> Result<Val> {
-    let a = c.tensor("self")?;
-    let b = c.operand("other", c.ty(a).dtype)?;
-    let alpha = c.float("alpha", 1.0)?;
-    let a = pointwise::times(&mut c.emit(), a, alpha)?;
-    tensor(c.binary(BinaryOp::Sub, b, a)?)
+    let (a, b) = (c.operand("self")?, c.operand("other")?);
+    let a = times_alpha(c, [&a, &b], &a)?;
+    tensor(c.binary(BinaryOp::Sub, &b, &a)?)
+}
+
+fn times_alpha(c: &mut Call, operands: [&Operand; 2], x: &Operand) -> Result<Operand> {
+    let alpha = c.number("alpha", Number::ONE)?;
+    if alpha == Number::ONE {
+        return Ok(x.clone());
+    }
+    let dtype = c.common(operands);
+    let x = Operand::Tensor(c.typed(x, dtype)?);
+    let alpha = Operand::Tensor(c.emit().full(alpha, dtype)?);
+    Ok(Operand::Tensor(c.binary(BinaryOp::Mul, &x, &alpha)?))
 }
 
 fn div_mode(c: &mut Call) -> Result<Val> {
     match c.text("rounding_mode") {
         Some("floor") => binary(c, BinaryOp::FloorDiv),
         None => binary(c, BinaryOp::Div),
+        Some("trunc") => {
+            let (a, b) = (c.operand("self")?, c.operand("other")?);
+            let dtype = c.common([&a, &b]);
+            let (a, b) = c.typed_pair(&a, &b, dtype)?;
+            let quotient = c.emit().binary(BinaryOp::Div, a, b)?;
+            tensor(if dtype.is_float() { pointwise::truncated(&mut c.emit(), quotient)? } else { quotient })
+        }
         Some(other) => Err(format!("division with rounding mode `{other}` is not supported").into()),
     }
 }
 
 fn pow(c: &mut Call) -> Result<Val> {
-    let x = c.tensor("self")?;
-    if let Ok(Some(power)) = c.opt_float("exponent") {
-        match power {
-            -0.5 => return tensor(c.unary(UnaryOp::Rsqrt, x)?),
-            1.0 => return tensor(x),
+    let (x, exponent) = (c.operand("self")?, c.operand("exponent")?);
+    let dtype = c.common([&x, &exponent]);
+    if let Operand::Number(power) = &exponent
+        && let Some(power) = power.number()
+    {
+        let x = c.typed(&x, dtype)?;
+        match power.as_f64() {
+            Some(-0.5) => return tensor(c.unary(UnaryOp::Rsqrt, x)?),
+            Some(1.0) => return tensor(x),
             _ => {}
         }
         if let Some(simple) = pointwise::simple_power(&mut c.emit(), x, power)? {
             return tensor(simple);
         }
+        return tensor(c.binary(BinaryOp::Pow, &Operand::Tensor(x), &exponent)?);
     }
-    let exponent = c.operand("exponent", c.ty(x).dtype)?;
-    tensor(c.binary(BinaryOp::Pow, x, exponent)?)
+    tensor(c.binary(BinaryOp::Pow, &x, &exponent)?)
 }
 
 fn logical(c: &mut Call, op: BinaryOp) -> Result<Val> {
-    let a = c.tensor("self")?;
-    let b = c.operand("other", c.ty(a).dtype)?;
-    if c.ty(a).dtype != DType::Bool || c.ty(b).dtype != DType::Bool {
-        return Err("bitwise operators on numbers are not supported".into());
-    }
+    let (a, b) = (c.operand("self")?, c.operand("other")?);
+    let (a, b) = (c.truth(&a)?, c.truth(&b)?);
     tensor(c.emit().binary(op, a, b)?)
 }
 
-fn where_self(c: &mut Call) -> Result<Val> {
-    let (condition, a, b) = (c.tensor("condition")?, c.tensor("self")?, c.tensor("other")?);
-    let dtype = c.common(a, b);
-    let (a, b) = (c.cast(a, dtype)?, c.cast(b, dtype)?);
+fn bitwise(c: &mut Call, op: BinaryOp) -> Result<Val> {
+    let (a, b) = (c.operand("self")?, c.operand("other")?);
+    tensor(c.binary(op, &a, &b)?)
+}
+
+/// Bits that one operand has and the other has not: those of either without those of both.
+fn bitwise_xor(c: &mut Call) -> Result<Val> {
+    let (a, b) = (c.operand("self")?, c.operand("other")?);
+    let dtype = c.common([&a, &b]);
+    let (a, b) = c.typed_pair(&a, &b, dtype)?;
+    let mut e = c.emit();
+    if dtype == DType::Bool {
+        return tensor(e.binary(BinaryOp::Ne, a, b)?);
+    }
+    let (either, both) = (e.binary(BinaryOp::Or, a, b)?, e.binary(BinaryOp::And, a, b)?);
+    tensor(e.binary(BinaryOp::Sub, either, both)?)
+}
+
+fn where_(c: &mut Call) -> Result<Val> {
+    let (condition, a, b) = (c.tensor("condition")?, c.operand("self")?, c.operand("other")?);
+    let dtype = c.common([&a, &b]);
+    let (a, b) = c.typed_pair(&a, &b, dtype)?;
     tensor(pointwise::select(&mut c.emit(), condition, a, b)?)
 }
 
 fn masked_fill(c: &mut Call) -> Result<Val> {
-    let (x, mask) = (c.tensor("self")?, c.tensor("mask")?);
-    let value = c.operand("value", c.ty(x).dtype)?;
-    let value = c.cast(value, c.ty(x).dtype)?;
+    let (x, mask, value) = (c.tensor("self")?, c.tensor("mask")?, c.operand("value")?);
+    let value = c.typed(&value, c.ty(x).dtype)?;
     tensor(pointwise::select(&mut c.emit(), mask, value, x)?)
 }
 
+/// Sums and products of integers and truth values are of i64, whatever theirs is.
 fn reduction(c: &mut Call, op: ReduceOp) -> Result<Val> {
     let mut x = c.tensor("self")?;
-    if let Some(dtype) = c.opt_dtype("dtype")? {
+    let (given, own) = (c.opt_dtype("dtype")?, c.ty(x).dtype);
+    let op = match op {
+        ReduceOp::Max if own == DType::Bool => ReduceOp::Any,
+        ReduceOp::Min if own == DType::Bool => ReduceOp::All,
+        op => op,
+    };
+    let wide = (matches!(op, ReduceOp::Sum | ReduceOp::Prod) && !own.is_float()).then_some(DType::I64);
+    if let Some(dtype) = given.or(wide) {
         x = c.cast(x, dtype)?;
     }
     let (axes, keepdim) = (c.axes("dim", c.rank(x))?, c.flag("keepdim", false)?);
-    tensor(reduce::reduce(&mut c.emit(), op, x, axes, keepdim)?)
+    let y = reduce::reduce(&mut c.emit(), op, x, axes, keepdim)?;
+    // Any and all of bytes are bytes.
+    tensor(if own == DType::U8 && matches!(op, ReduceOp::Any | ReduceOp::All) { c.cast(y, own)? } else { y })
 }
 
 fn reshape(c: &mut Call, name: &str) -> Result<Val> {
@@ -640,21 +747,28 @@ fn chunk(c: &mut Call) -> Result<Val> {
     Ok(Val::Tensors(view::split(&mut c.emit(), x, axis, &sizes)?))
 }
 
+/// The tensors that are joined, in the type that they have together.
+fn of_one_type(c: &mut Call) -> Result<Vec<ValueId>> {
+    let list: Vec<Operand> = c.tensors("tensors")?.into_iter().map(Operand::Tensor).collect();
+    if list.is_empty() {
+        return Err("it joins no tensors".into());
+    }
+    let dtype = c.common(&list);
+    list.iter().map(|t| c.typed(t, dtype)).collect()
+}
+
 fn cat(c: &mut Call) -> Result<Val> {
-    let mut list = c.tensors("tensors")?;
+    let mut list = of_one_type(c)?;
     // torch skips empty vectors, whatever the rank of the others.
     list.retain(|&t| c.ty(t).shape.as_slice() != [Expr::zero()]);
     let first = *list.first().ok_or("cat of no tensors")?;
     let axis = c.axis("dim", c.rank(first), Some(0))?;
-    let dtype = list[1..].iter().fold(c.ty(first).dtype, |d, &t| promotion::promote(d, c.ty(t).dtype));
-    let list = list.into_iter().map(|t| c.cast(t, dtype)).collect::<Result<Vec<_>>>()?;
     tensor(view::concat(&mut c.emit(), &list, axis)?)
 }
 
 fn stack(c: &mut Call) -> Result<Val> {
-    let list = c.tensors("tensors")?;
-    let first = *list.first().ok_or("stack of no tensors")?;
-    let axis = c.axis("dim", c.rank(first) + 1, Some(0))?;
+    let list = of_one_type(c)?;
+    let axis = c.axis("dim", c.rank(list[0]) + 1, Some(0))?;
     tensor(view::stack(&mut c.emit(), &list, axis)?)
 }
 
@@ -673,7 +787,7 @@ fn pad(c: &mut Call) -> Result<Val> {
     for (i, pair) in list.chunks(2).enumerate() {
         pads[rank - 1 - i] = [pair[0], pair[1]];
     }
-    let value = c.float("value", 0.0)?;
+    let value = c.number("value", Number::ZERO)?;
     tensor(view::pad(&mut c.emit(), x, pads, value)?)
 }
 
@@ -759,7 +873,7 @@ fn index_put(c: &mut Call) -> Result<Val> {
 fn arange(c: &mut Call) -> Result<Val> {
     let fractional = |s: &Scalar| matches!(s, Scalar::Float(_));
     let end = c.scalar("end")?;
-    let start = if c.has("start") { c.scalar("start")? } else { Scalar::Int(Expr::zero()) };
+    let start = if c.has("start") { c.scalar("start")? } else { Scalar::Int(0) };
     if fractional(&end) || fractional(&start) {
         return Err("arange over fractions is not supported".into());
     }
@@ -772,59 +886,49 @@ fn arange(c: &mut Call) -> Result<Val> {
     tensor(source::range(&mut c.emit(), start, &end, step, dtype)?)
 }
 
-fn filled_with(c: &mut Call, value: &Scalar, shape: Vec<Expr>, dtype: Option<DType>) -> Result<Val> {
-    let natural = match value {
-        Scalar::Float(_) => DType::F32,
-        Scalar::Int(_) => DType::I64,
-        Scalar::Bool(_) => DType::Bool,
-    };
-    let dtype = dtype.unwrap_or(natural);
-    let constant = match value {
-        Scalar::Float(f) => Some(*f),
-        Scalar::Bool(b) => Some(f64::from(u8::from(*b))),
-        Scalar::Int(e) => e.as_const().map(|n| n as f64),
-    };
-    if let Some(value) = constant {
+fn filled_with(c: &mut Call, value: Scalar, shape: Vec<Expr>, dtype: DType) -> Result<Val> {
+    if let Some(value) = value.number() {
         return tensor(source::full(&mut c.emit(), value, shape, dtype)?);
     }
-    let scalar = c.number(value, dtype)?;
+    let scalar = c.typed(&Operand::Number(value), dtype)?;
     tensor(view::expand(&mut c.emit(), scalar, shape)?)
 }
 
 fn full(c: &mut Call) -> Result<Val> {
     let (value, shape, dtype) = (c.scalar("fill_value")?, c.sizes("size")?, c.opt_dtype("dtype")?);
-    filled_with(c, &value, shape, dtype)
+    let dtype = dtype.unwrap_or(value.dtype());
+    filled_with(c, value, shape, dtype)
 }
 
 fn filled(c: &mut Call, value: f64) -> Result<Val> {
     let (shape, dtype) = (c.sizes("size")?, c.opt_dtype("dtype")?);
-    filled_with(c, &Scalar::Float(value), shape, dtype)
+    filled_with(c, Scalar::Float(value), shape, dtype.unwrap_or(DType::F32))
 }
 
 fn full_like(c: &mut Call) -> Result<Val> {
     let (x, value, dtype) = (c.tensor("self")?, c.scalar("fill_value")?, c.opt_dtype("dtype")?);
     let (shape, dtype) = (c.shape(x), dtype.unwrap_or(c.ty(x).dtype));
-    filled_with(c, &value, shape, Some(dtype))
+    filled_with(c, value, shape, dtype)
 }
 
 /// `value` in the type and shape of `self`.
 fn fill(c: &mut Call) -> Result<Val> {
     let x = c.tensor("self")?;
     let ty = c.ty(x).clone();
-    let value = c.operand("value", ty.dtype)?;
-    let value = c.cast(value, ty.dtype)?;
+    let value = c.operand("value")?;
+    let value = c.typed(&value, ty.dtype)?;
     tensor(view::expand(&mut c.emit(), value, ty.shape)?)
 }
 
 fn filled_like(c: &mut Call, value: f64) -> Result<Val> {
     let (x, dtype) = (c.tensor("self")?, c.opt_dtype("dtype")?);
     let (shape, dtype) = (c.shape(x), dtype.unwrap_or(c.ty(x).dtype));
-    filled_with(c, &Scalar::Float(value), shape, Some(dtype))
+    filled_with(c, Scalar::Float(value), shape, dtype)
 }
 
 fn scalar_tensor(c: &mut Call) -> Result<Val> {
     let (value, dtype) = (c.scalar("s")?, c.opt_dtype("dtype")?);
-    filled_with(c, &value, Vec::new(), Some(dtype.unwrap_or(DType::F32)))
+    filled_with(c, value, Vec::new(), dtype.unwrap_or(DType::F32))
 }
 
 #[cfg(test)]

@@ -47,7 +47,7 @@ pub fn read(file: &SharedBytes, name: &str, external: External<'_>) -> Result<Gr
         return Err(ImportError::unsupported(missing));
     }
     let initializers = graph.initializer.iter().map(|t| (t.name.as_str(), t)).collect();
-    let scope = Scope { external, builder: Builder::new(name), known: HashMap::new(), initializers };
+    let scope = Scope { external, builder: Builder::new(name), known: HashMap::new(), initializers, absent: HashMap::new() };
     Import { graph, scope, symbols: Symbols::default() }.run()
 }
 
@@ -84,8 +84,14 @@ impl Import<'_> {
             let source = format!("{}: {}", node.output.first().map_or("node", String::as_str), ops::qualified(node));
             let mut call = NodeCall { scope: &mut self.scope, node, source: &source };
             let results = op(&mut call).map_err(|e| e.at(&source))?;
-            for (name, result) in node.output.iter().filter(|n| !n.is_empty()).zip(results) {
-                self.scope.known.insert(name.clone(), result);
+            let mut results = results.into_iter();
+            for (i, name) in node.output.iter().enumerate() {
+                let result = results.next();
+                match result {
+                    _ if name.is_empty() => {}
+                    Some(result) => drop(self.scope.known.insert(name.clone(), result)),
+                    None => drop(self.scope.absent.insert(name, format!("output {i} of `{}`", ops::qualified(node)))),
+                }
             }
         }
         for output in &self.graph.output {

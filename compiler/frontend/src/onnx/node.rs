@@ -1,6 +1,6 @@
 //! One node of an ONNX graph, with typed access to its operands and attributes.
 
-use aotfarm_ir::{BinaryOp, Def, Expr, Op, UnaryOp, ValueId};
+use aotfarm_ir::{BinaryOp, Def, Expr, Number, Op, UnaryOp, ValueId};
 use aotfarm_protocol::DType;
 
 use super::proto::{AttributeProto, NodeProto};
@@ -11,7 +11,7 @@ use crate::semantics::{self, Emit, Result};
 /// A node being mapped.
 pub(super) struct NodeCall<'c, 'a> {
     pub(super) scope: &'c mut Scope<'a>,
-    pub(super) node: &'c NodeProto,
+    pub(super) node: &'a NodeProto,
     pub(super) source: &'c str,
 }
 
@@ -59,23 +59,37 @@ impl NodeCall<'_, '_> {
         ints.map(Some).ok_or_else(|| format!("operand {i} must be constant, but depends on a symbolic dimension").into())
     }
 
-    /// A constant number of one element.
-    pub(super) fn number(&mut self, i: usize) -> Result<Option<f64>> {
+    /// The number of an operand of one element; `None` when it is left out or no constant.
+    pub(super) fn constant(&mut self, i: usize) -> Result<Option<Number>> {
         let Some(name) = self.name(i).map(ToOwned::to_owned) else { return Ok(None) };
-        if let Some([one]) = self.scope.sizes(&name).as_ref().map(|s| s.values.as_slice()) {
-            return one.as_const().map(|n| Some(n as f64)).ok_or_else(|| format!("operand {i} must be constant").into());
+        if let Some(sizes) = self.scope.sizes(&name).filter(|sizes| !sizes.is_open()) {
+            let [one] = sizes.values.as_slice() else { return Ok(None) };
+            return Ok(one.as_const().map(Number::from));
         }
         let id = self.scope.tensor(&name)?;
-        let value = self.scope.builder.graph().value(id);
-        let (dtype, def) = (value.ty.dtype, &value.def);
-        match def {
-            Def::Weight(data) if dtype == DType::F32 && data.bytes().len() == 4 => Ok(Some(f64::from(data.to_f32()[0]))),
-            Def::Node(at) => match &self.scope.builder.graph().nodes[*at].op {
-                Op::Full { value, .. } => Ok(Some(*value)),
-                _ => Err(format!("operand {i} must be a constant number").into()),
+        let graph = self.scope.builder.graph();
+        let value = graph.value(id);
+        Ok(match &value.def {
+            Def::Weight(data) if data.bytes().len() == value.ty.dtype.size() => Number::read(value.ty.dtype, data.bytes()),
+            Def::Node(at) => match &graph.nodes[*at].op {
+                Op::Full { value, .. } => Some(*value),
+                _ => None,
             },
-            _ => Err(format!("operand {i} must be a constant number").into()),
+            _ => None,
+        })
+    }
+
+    /// A constant number of one element.
+    pub(super) fn number(&mut self, i: usize) -> Result<Option<Number>> {
+        match (self.name(i).is_some(), self.constant(i)?) {
+            (true, None) => Err(format!("operand {i} must be a constant number").into()),
+            (_, number) => Ok(number),
         }
+    }
+
+    /// Whether the file names output `i`.
+    pub(super) fn gives(&self, i: usize) -> bool {
+        self.node.output.get(i).is_some_and(|name| !name.is_empty())
     }
 
     pub(super) fn attribute(&self, name: &str) -> Option<&AttributeProto> {
@@ -139,6 +153,6 @@ pub(super) fn one(id: ValueId) -> Result<Vec<Known>> {
 }
 
 /// A node's only result, as known integers.
-pub(super) fn known(values: Vec<Expr>, scalar: bool) -> Result<Vec<Known>> {
-    Ok(vec![Known { tensor: None, sizes: Some(Sizes { values, scalar }) }])
+pub(super) fn known(values: Vec<Expr>, scalar: bool, dtype: DType) -> Result<Vec<Known>> {
+    Ok(vec![Known { tensor: None, sizes: Some(Sizes { values, scalar, dtype }) }])
 }

@@ -1,12 +1,12 @@
 //! The mapping of the standard ONNX operators (<https://onnx.ai/onnx/operators/>). A row is an operator.
 
-use aotfarm_ir::{BinaryOp, Expr, PoolOp, ReduceOp, TensorData, TensorType, UnaryOp, ValueId, Window};
+use aotfarm_ir::{BinaryOp, Expr, GraphDim, Number, PoolOp, ReduceOp, TensorData, TensorType, UnaryOp, ValueId, Window};
 use aotfarm_protocol::DType;
 
 use super::node::{NodeCall, known, one};
 use super::proto::NodeProto;
 use super::scope::Known;
-use super::tensor;
+use super::tensor::{self, Sizes};
 use crate::semantics::conv::{self, Same};
 use crate::semantics::{self, Refusal, Result, gather, norm, pointwise, pool, product, reduce, source, view};
 
@@ -68,11 +68,11 @@ static ROWS: &[(&str, Map)] = &[
     ("Not", |c| unary(c, UnaryOp::Not)),
     ("Clip", clip),
     ("IsNaN", is_nan),
-    ("Add", |c| arithmetic(c, BinaryOp::Add, |a, b| Some(a + b))),
-    ("Sub", |c| arithmetic(c, BinaryOp::Sub, |a, b| Some(a - b))),
-    ("Mul", |c| arithmetic(c, BinaryOp::Mul, |a, b| Some(a * b))),
-    ("Div", |c| arithmetic(c, BinaryOp::Div, |a, b| b.as_const().filter(|d| *d > 0).map(|_| a.floor_div(b)))),
-    ("Mod", |c| arithmetic(c, BinaryOp::Mod, |a, b| b.as_const().filter(|d| *d > 0).map(|_| a.modulo(b)))),
+    ("Add", |c| arithmetic(c, BinaryOp::Add, |a, b, _| Some(a + b))),
+    ("Sub", |c| arithmetic(c, BinaryOp::Sub, |a, b, _| Some(a - b))),
+    ("Mul", |c| arithmetic(c, BinaryOp::Mul, |a, b, _| Some(a * b))),
+    ("Div", |c| arithmetic(c, BinaryOp::Div, truncated)),
+    ("Mod", modulo),
     ("Pow", pow),
     ("Max", |c| fold(c, BinaryOp::Max)),
     ("Min", |c| fold(c, BinaryOp::Min)),
@@ -91,7 +91,7 @@ static ROWS: &[(&str, Map)] = &[
     ("ReduceMin", |c| reduction(c, ReduceOp::Min)),
     ("ReduceProd", |c| reduction(c, ReduceOp::Prod)),
     ("Identity", identity),
-    ("Dropout", identity),
+    ("Dropout", dropout),
     ("Cast", cast),
     ("Shape", shape),
     ("Size", size),
@@ -195,7 +195,14 @@ fn layer_norm(c: &mut NodeCall) -> Result<Vec<Known>> {
 fn pooling(c: &mut NodeCall, op: PoolOp) -> Result<Vec<Known>> {
     let (x, kernel) = (c.tensor(0)?, c.pair("kernel_shape", 0)?);
     let (window, ceil_mode) = (window(c, x, kernel)?, c.int("ceil_mode", 0) != 0);
-    one(pool::pool(&mut c.emit(), op, x, window, ceil_mode)?)
+    let mut results = one(pool::pool(&mut c.emit(), op, x, window, ceil_mode)?)?;
+    if op == PoolOp::Max && c.gives(1) {
+        if c.int("storage_order", 0) != 0 {
+            return Err("indices in column-major order (`storage_order` 1) are not supported; export it with 0".into());
+        }
+        results.extend(one(pool::places_of_largest(&mut c.emit(), x, window, ceil_mode)?)?);
+    }
+    Ok(results)
 }
 
 fn global_average_pool(c: &mut NodeCall) -> Result<Vec<Known>> {
@@ -228,10 +235,19 @@ fn hard_sigmoid(c: &mut NodeCall) -> Result<Vec<Known>> {
     one(e.unary(UnaryOp::Clamp { low: 0.0, high: 1.0 }, x)?)
 }
 
+/// The ends have the type of what is clamped.
 fn clip(c: &mut NodeCall) -> Result<Vec<Known>> {
-    let low = c.number(1)?.unwrap_or(f64::NEG_INFINITY);
-    let high = c.number(2)?.unwrap_or(f64::INFINITY);
-    unary(c, UnaryOp::Clamp { low, high })
+    let ends = [c.constant(1)?, c.constant(2)?];
+    let mut x = c.tensor(0)?;
+    if (0..2).all(|i| ends[i].is_some() || c.name(i + 1).is_none()) {
+        return one(pointwise::clamp(&mut c.emit(), x, ends[0], ends[1])?);
+    }
+    for (i, op) in [(1, BinaryOp::Max), (2, BinaryOp::Min)] {
+        if let Some(end) = c.opt_tensor(i)? {
+            x = c.binary(op, x, end)?;
+        }
+    }
+    one(x)
 }
 
 /// Only NaN differs from itself.
@@ -245,33 +261,77 @@ fn binary(c: &mut NodeCall, op: BinaryOp) -> Result<Vec<Known>> {
     one(c.binary(op, a, b)?)
 }
 
+/// What an operator makes of two sizes; the ranges of their symbols are given.
+type OnSizes = fn(&Expr, &Expr, &[GraphDim]) -> Option<Expr>;
+
 /// An arithmetic operator, on known integers when both operands are.
-fn arithmetic(c: &mut NodeCall, op: BinaryOp, on_sizes: fn(&Expr, &Expr) -> Option<Expr>) -> Result<Vec<Known>> {
-    if let (Some(a), Some(b)) = (c.opt_sizes(0), c.opt_sizes(1)) {
-        let n = a.values.len().max(b.values.len());
-        let fits = |len: usize| len == n || len == 1;
-        if fits(a.values.len()) && fits(b.values.len()) {
-            let at = |v: &[Expr], i: usize| v[if v.len() == 1 { 0 } else { i }].clone();
-            let result: Option<Vec<Expr>> = (0..n).map(|i| on_sizes(&at(&a.values, i), &at(&b.values, i))).collect();
-            if let Some(values) = result {
-                return known(values, a.scalar && b.scalar);
-            }
-        }
+fn arithmetic(c: &mut NodeCall, op: BinaryOp, on_sizes: OnSizes) -> Result<Vec<Known>> {
+    if let (Some(a), Some(b)) = (c.opt_sizes(0), c.opt_sizes(1))
+        && let Some(values) = of_sizes(c, &a, &b, on_sizes)
+    {
+        return known(values, a.scalar && b.scalar, a.dtype);
     }
     binary(c, op)
 }
 
+/// The function of each pair of elements; `None` where these are not known well enough, or overflow their type.
+fn of_sizes(c: &NodeCall, a: &Sizes, b: &Sizes, on_sizes: OnSizes) -> Option<Vec<Expr>> {
+    let n = a.values.len().max(b.values.len());
+    let fits = |s: &Sizes| (s.values.len() == n || s.values.len() == 1) && !s.is_open();
+    if !fits(a) || !fits(b) {
+        return None;
+    }
+    let at = |s: &Sizes, i: usize| s.values[if s.values.len() == 1 { 0 } else { i }].clone();
+    let dims = &c.scope.builder.graph().dims;
+    (0..n).map(|i| on_sizes(&at(a, i), &at(b, i), dims).filter(|size| in_type(size, a.dtype))).collect()
+}
+
+/// Whether a size is one of that element type; a symbolic one is.
+fn in_type(size: &Expr, dtype: DType) -> bool {
+    match size.as_const() {
+        Some(n) if dtype == DType::I32 => i32::try_from(n).is_ok(),
+        _ => !size.is_overflow(),
+    }
+}
+
+/// The quotient rounded toward zero, as that of integer tensors is.
+fn truncated(a: &Expr, b: &Expr, dims: &[GraphDim]) -> Option<Expr> {
+    let divisor = b.as_const().filter(|n| *n != 0)?;
+    let by = Expr::from(divisor.checked_abs()?);
+    let above = |a: &Expr| if a.bounds(dims).0 >= 0 { a.clone() } else { a.maximum(&Expr::zero()) };
+    // Of a below zero, it is the negated quotient of -a.
+    let quotient = if a.bounds(dims).0 >= 0 { a.floor_div(&by) } else { above(a).floor_div(&by) - above(&-a).floor_div(&by) };
+    Some(if divisor < 0 { -quotient } else { quotient })
+}
+
+/// The remainder has the divisor's sign, or with `fmod` the dividend's.
+fn modulo(c: &mut NodeCall) -> Result<Vec<Known>> {
+    if c.int("fmod", 0) != 0 {
+        return arithmetic(c, BinaryOp::Fmod, |a, b, dims| Some(a - &(b * &truncated(a, b, dims)?)));
+    }
+    let known = arithmetic(c, BinaryOp::Mod, |a, b, _| b.as_const().filter(|n| *n != 0).map(|_| a.modulo(b)))?;
+    match known.first().and_then(|known| known.tensor) {
+        Some(id) if c.dtype(id).is_float() => Err("the remainder of floating-point numbers needs `fmod` 1".into()),
+        _ => Ok(known),
+    }
+}
+
+/// The result has the type of the base.
 fn pow(c: &mut NodeCall) -> Result<Vec<Known>> {
     let x = c.tensor(0)?;
-    if let Ok(Some(power)) = c.number(1)
+    if let Some(power) = c.constant(1)?
         && let Some(simple) = pointwise::simple_power(&mut c.emit(), x, power)?
     {
         return one(simple);
     }
     let exponent = c.tensor(1)?;
     let mut e = c.emit();
-    let exponent = e.cast(exponent, e.dtype(x))?;
-    one(e.binary(BinaryOp::Pow, x, exponent)?)
+    let own = e.dtype(x);
+    // Fractions of powers of integers are cut only at the end.
+    let dtype = if !own.is_float() && e.dtype(exponent).is_float() { DType::F64 } else { own };
+    let (x, exponent) = (e.cast(x, dtype)?, e.cast(exponent, dtype)?);
+    let power = e.binary(BinaryOp::Pow, x, exponent)?;
+    one(e.cast(power, own)?)
 }
 
 fn fold(c: &mut NodeCall, op: BinaryOp) -> Result<Vec<Known>> {
@@ -305,16 +365,43 @@ fn reduction(c: &mut NodeCall, op: ReduceOp) -> Result<Vec<Known>> {
 
 fn identity(c: &mut NodeCall) -> Result<Vec<Known>> {
     if let Some(sizes) = c.opt_sizes(0) {
-        return known(sizes.values, sizes.scalar);
+        if !sizes.is_open() {
+            return known(sizes.values, sizes.scalar, sizes.dtype);
+        }
+        // What they are of is exact.
+        let name = c.name(0).unwrap_or_default();
+        let same = c.scope.known.get(name).cloned();
+        if let (Some(proto), Some(output)) = (c.scope.initializers.get(name).copied(), c.node.output.first()) {
+            c.scope.initializers.insert(output, proto);
+        }
+        return Ok(same.into_iter().collect());
     }
     let x = c.tensor(0)?;
     one(x)
 }
 
+/// Nothing in inference, where its mask keeps everything.
+fn dropout(c: &mut NodeCall) -> Result<Vec<Known>> {
+    let training = c.name(2).is_some() && c.constant(2)?.is_none_or(|training| training != 0.0);
+    if training && c.constant(1)?.is_none_or(|ratio| ratio != 0.0) {
+        return Err("dropout is in training mode (`training_mode`); export the model in eval mode".into());
+    }
+    let mut results = identity(c)?;
+    if c.gives(1) {
+        let x = c.tensor(0)?;
+        let shape = c.shape(x);
+        results.extend(one(source::full(&mut c.emit(), Number::ONE, shape, DType::Bool)?)?);
+    }
+    Ok(results)
+}
+
 fn cast(c: &mut NodeCall) -> Result<Vec<Known>> {
     let to = tensor::dtype(c.int("to", 0) as i32)?;
-    if let (Some(sizes), DType::I64 | DType::I32) = (c.opt_sizes(0), to) {
-        return known(sizes.values, sizes.scalar);
+    if let (Some(sizes), DType::I64 | DType::I32) = (c.opt_sizes(0), to)
+        && !sizes.is_open()
+        && sizes.values.iter().all(|size| in_type(size, to))
+    {
+        return known(sizes.values, sizes.scalar, to);
     }
     let x = c.tensor(0)?;
     one(c.emit().cast(x, to)?)
@@ -326,29 +413,31 @@ fn shape(c: &mut NodeCall) -> Result<Vec<Known>> {
     let rank = shape.len() as i64;
     let clamp = |at: i64| (if at < 0 { at + rank } else { at }).clamp(0, rank) as usize;
     let (start, end) = (clamp(c.int("start", 0)), clamp(c.int("end", rank)));
-    known(shape[start..end.max(start)].to_vec(), false)
+    known(shape[start..end.max(start)].to_vec(), false, DType::I64)
 }
 
 fn size(c: &mut NodeCall) -> Result<Vec<Known>> {
     let x = c.tensor(0)?;
     let count = c.shape(x).iter().fold(Expr::one(), |a, b| &a * b);
-    known(vec![count], true)
+    known(vec![count], true, DType::I64)
 }
 
 fn constant(c: &mut NodeCall) -> Result<Vec<Known>> {
     let attribute = c.node.attribute.first().ok_or("a constant without a value")?;
+    let name = c.node.output.first().map(String::as_str).unwrap_or_default();
     match attribute.name.as_str() {
         "value" => {
             let proto = attribute.t.as_ref().ok_or("a constant without a value")?;
-            if let Some(sizes) = tensor::small_integers(proto, c.scope.external) {
-                return known(sizes.values, sizes.scalar);
+            if tensor::small_integers(proto, c.scope.external).is_some() {
+                // Known as integers or as a tensor, as it is used.
+                c.scope.initializers.insert(name, proto);
+                return Ok(vec![Known::default()]);
             }
             let (ty, data) = c.scope.data(proto)?;
-            let name = c.node.output.first().cloned().unwrap_or_default();
-            one(c.scope.builder.weight(&name, ty, data)?)
+            one(c.scope.builder.weight(name, ty, data)?)
         }
-        "value_int" => known(vec![Expr::from(attribute.i)], true),
-        "value_ints" => known(attribute.ints.iter().map(|&n| Expr::from(n)).collect(), false),
+        "value_int" => integers(c, name, &[attribute.i], true),
+        "value_ints" => integers(c, name, &attribute.ints, false),
         "value_float" => {
             let value = f64::from(attribute.f);
             one(c.emit().full(value, DType::F32)?)
@@ -356,27 +445,33 @@ fn constant(c: &mut NodeCall) -> Result<Vec<Known>> {
         "value_floats" => {
             let data = TensorData::from_f32(&attribute.floats);
             let ty = TensorType { dtype: DType::F32, shape: vec![Expr::from(attribute.floats.len() as i64)] };
-            let name = c.node.output.first().cloned().unwrap_or_default();
-            one(c.scope.builder.weight(&name, ty, data)?)
+            one(c.scope.builder.weight(name, ty, data)?)
         }
         other => Err(format!("a constant given as `{other}` is not supported").into()),
     }
 }
 
+/// Constant integers; those that are not exact as sizes are a tensor as well.
+fn integers(c: &mut NodeCall, name: &str, values: &[i64], scalar: bool) -> Result<Vec<Known>> {
+    let sizes = Sizes { values: values.iter().map(|&n| tensor::open_end(n)).collect(), scalar, dtype: DType::I64 };
+    let tensor = if sizes.is_open() {
+        let shape = if scalar { Vec::new() } else { vec![Expr::from(values.len() as i64)] };
+        let data = TensorData::new(values.iter().flat_map(|n| n.to_le_bytes()).collect());
+        Some(c.scope.builder.weight(name, TensorType { dtype: DType::I64, shape }, data)?)
+    } else {
+        None
+    };
+    Ok(vec![Known { tensor, sizes: Some(sizes) }])
+}
+
 fn constant_of_shape(c: &mut NodeCall) -> Result<Vec<Known>> {
     let shape = c.sizes(0)?;
     let Some(proto) = c.attribute("value").and_then(|a| a.t.clone()) else {
-        return one(source::full(&mut c.emit(), 0.0, shape, DType::F32)?);
+        return one(source::full(&mut c.emit(), Number::ZERO, shape, DType::F32)?);
     };
     let (ty, data) = c.scope.data(&proto)?;
-    let bytes = data.bytes();
-    let value = match (ty.dtype, bytes.len()) {
-        (DType::F32, 4) => f64::from(data.to_f32()[0]),
-        (DType::I64, 8) => i64::from_le_bytes(bytes.try_into().expect("eight bytes")) as f64,
-        (DType::I32, 4) => f64::from(i32::from_le_bytes(bytes.try_into().expect("four bytes"))),
-        (DType::Bool, 1) => f64::from(bytes[0]),
-        (dtype, _) => return Err(format!("a constant of {dtype} is not supported").into()),
-    };
+    let value = Number::read(ty.dtype, data.bytes()).filter(|_| data.bytes().len() == ty.dtype.size());
+    let value = value.ok_or_else(|| format!("its value is {ty}, not one number"))?;
     one(source::full(&mut c.emit(), value, shape, ty.dtype)?)
 }
 
@@ -385,11 +480,11 @@ fn reshape(c: &mut NodeCall) -> Result<Vec<Known>> {
     if let (Some(sizes), Some([count])) = (c.opt_sizes(0), c.opt_sizes(1).map(|s| s.values).as_deref()) {
         // A small integer tensor made a vector; to rank 0 is below.
         if count.as_const().is_some_and(|n| n == -1 || n == sizes.values.len() as i64) {
-            return known(sizes.values, false);
+            return known(sizes.values, false, sizes.dtype);
         }
     }
     if let (Some(sizes), Some([])) = (c.opt_sizes(0), c.opt_sizes(1).map(|s| s.values).as_deref()) {
-        return known(sizes.values, true);
+        return known(sizes.values, true, sizes.dtype);
     }
     let x = c.tensor(0)?;
     let old = c.shape(x);
@@ -425,7 +520,7 @@ fn transpose(c: &mut NodeCall) -> Result<Vec<Known>> {
 fn unsqueeze(c: &mut NodeCall) -> Result<Vec<Known>> {
     let axes = c.ints(1)?.ok_or("its axes are missing")?;
     if let (Some(sizes), [0 | -1]) = (c.opt_sizes(0).filter(|s| s.scalar), axes.as_slice()) {
-        return known(sizes.values, false);
+        return known(sizes.values, false, sizes.dtype);
     }
     let x = c.tensor(0)?;
     let rank = c.rank(x) + axes.len();
@@ -436,7 +531,7 @@ fn unsqueeze(c: &mut NodeCall) -> Result<Vec<Known>> {
 fn squeeze(c: &mut NodeCall) -> Result<Vec<Known>> {
     let axes = c.ints(1)?;
     if let Some(sizes) = c.opt_sizes(0).filter(|s| s.values.len() == 1) {
-        return known(sizes.values, true);
+        return known(sizes.values, true, sizes.dtype);
     }
     let x = c.tensor(0)?;
     let rank = c.rank(x);
@@ -476,7 +571,7 @@ fn slice(c: &mut NodeCall) -> Result<Vec<Known>> {
         if let (Some(from), Some(to)) = (view::position(&starts[0], &size).as_const(), view::position(&ends[0], &size).as_const())
         {
             let part = sizes.values.get(from as usize..to.max(from) as usize).unwrap_or_default();
-            return known(part.iter().step_by(*step as usize).cloned().collect(), false);
+            return known(part.iter().step_by(*step as usize).cloned().collect(), false, sizes.dtype);
         }
     }
     let mut x = c.tensor(0)?;
@@ -508,8 +603,11 @@ fn split(c: &mut NodeCall) -> Result<Vec<Known>> {
 
 fn concat(c: &mut NodeCall) -> Result<Vec<Known>> {
     let parts: Option<Vec<_>> = (0..c.node.input.len()).map(|i| c.opt_sizes(i).filter(|s| !s.scalar)).collect();
-    if let Some(parts) = parts {
-        return known(parts.into_iter().flat_map(|s| s.values).collect(), false);
+    if let Some(parts) = parts
+        && let Some(dtype) = parts.first().map(|s| s.dtype)
+        && parts.iter().all(|s| s.dtype == dtype)
+    {
+        return known(parts.into_iter().flat_map(|s| s.values).collect(), false, dtype);
     }
     let all = c.tensors()?;
     let first = *all.first().ok_or("it has no operands")?;
@@ -524,7 +622,7 @@ fn pad(c: &mut NodeCall) -> Result<Vec<Known>> {
     let x = c.tensor(0)?;
     let rank = c.rank(x);
     let list = c.ints(1)?.ok_or("its padding is missing")?;
-    let value = c.number(2)?.unwrap_or(0.0);
+    let value = c.number(2)?.unwrap_or(Number::ZERO);
     let axes = c.ints(3)?.unwrap_or_else(|| (0..rank as i64).collect());
     if list.len() != 2 * axes.len() {
         return Err(format!("its padding has {} numbers for {} axes", list.len(), axes.len()).into());
@@ -550,7 +648,7 @@ fn take(c: &mut NodeCall) -> Result<Vec<Known>> {
         let pick =
             |i: &Expr| data.values.get(usize::try_from(i.as_const().map(|i| if i < 0 { i + n } else { i })?).ok()?).cloned();
         if let Some(values) = indices.values.iter().map(pick).collect::<Option<Vec<_>>>() {
-            return known(values, indices.scalar);
+            return known(values, indices.scalar, data.dtype);
         }
     }
     let (x, indices) = (c.tensor(0)?, c.tensor(1)?);
@@ -572,7 +670,8 @@ fn range(c: &mut NodeCall) -> Result<Vec<Known>> {
     let (Some(start), Some(step @ 1..)) = (start.as_const(), step.as_const()) else {
         return Err("a range needs a constant start and a constant positive step".into());
     };
-    one(source::range(&mut c.emit(), start, &end, step, DType::I64)?)
+    let dtype = c.opt_sizes(0).map_or(DType::I64, |start| start.dtype);
+    one(source::range(&mut c.emit(), start, &end, step, dtype)?)
 }
 
 #[cfg(test)]

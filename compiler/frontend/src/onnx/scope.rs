@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use aotfarm_ir::{Builder, Expr, TensorData, TensorType, ValueId};
 
 use super::proto::TensorProto;
-use super::tensor::{self, OPEN_END, Sizes};
+use super::tensor::{self, Sizes};
 use crate::file::External;
 use crate::semantics::Result;
 
@@ -23,7 +23,10 @@ pub(super) struct Scope<'a> {
     pub(super) external: External<'a>,
     pub(super) builder: Builder,
     pub(super) known: HashMap<String, Known>,
+    /// The tensors of the file that are not made by an operator.
     pub(super) initializers: HashMap<&'a str, &'a TensorProto>,
+    /// Results that no mapping computes, with what they are.
+    pub(super) absent: HashMap<&'a str, String>,
 }
 
 impl Scope<'_> {
@@ -36,14 +39,19 @@ impl Scope<'_> {
             self.data(proto)?
         } else {
             let sizes = self.known.get(name).and_then(|k| k.sizes.as_ref());
-            let sizes = sizes.ok_or_else(|| format!("it uses `{name}`, which no earlier node gives"))?;
+            let sizes = sizes.ok_or_else(|| match self.absent.get(name) {
+                Some(what) => format!("it uses `{name}`, {what}, which is not supported"),
+                None => format!("it uses `{name}`, which no earlier node gives"),
+            })?;
             let constants: Option<Vec<i64>> = sizes.values.iter().map(Expr::as_const).collect();
-            let constants = constants
-                .filter(|c| c.iter().all(|n| n.abs() < OPEN_END))
-                .ok_or("it uses a symbolic shape as data, which is not supported")?;
+            let constants = constants.ok_or("it uses a symbolic shape as data, which is not supported")?;
+            if sizes.is_open() {
+                return Err(format!("it uses `{name}` as data, whose numbers are beyond ±2⁶², which is not supported").into());
+            }
             let shape = if sizes.scalar { Vec::new() } else { vec![Expr::from(constants.len() as i64)] };
-            let ty = TensorType { dtype: aotfarm_protocol::DType::I64, shape };
-            (ty, TensorData::new(constants.iter().flat_map(|n| n.to_le_bytes()).collect()))
+            let width = sizes.dtype.size();
+            let bytes = constants.iter().flat_map(|n| n.to_le_bytes().into_iter().take(width)).collect();
+            (TensorType { dtype: sizes.dtype, shape }, TensorData::new(bytes))
         };
         let id = self.builder.weight(name, ty, data)?;
         self.known.entry(name.to_owned()).or_default().tensor = Some(id);

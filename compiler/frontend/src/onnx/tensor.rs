@@ -20,6 +20,15 @@ pub(super) struct Sizes {
     pub(super) values: Vec<Expr>,
     /// Whether it has rank 0.
     pub(super) scalar: bool,
+    /// I32 or I64.
+    pub(super) dtype: DType,
+}
+
+impl Sizes {
+    /// Whether an element is only near what the file says: an end that is open.
+    pub(super) fn is_open(&self) -> bool {
+        self.values.iter().any(|n| n.as_const().is_some_and(|n| n.abs() >= OPEN_END))
+    }
 }
 
 /// The element type of `TensorProto.DataType`.
@@ -113,10 +122,10 @@ pub(super) fn small_integers(proto: &TensorProto, external: External<'_>) -> Opt
         }
         _ => return None,
     };
-    (values.len() as i64 == count).then_some(Sizes { values, scalar })
+    (values.len() as i64 == count).then_some(Sizes { values, scalar, dtype: ty.dtype })
 }
 
 /// The ends of i64 stand for "to the end" in slices; an expression holds only numbers that arithmetic may still be done on.
-fn open_end(n: i64) -> Expr {
+pub(super) fn open_end(n: i64) -> Expr {
     Expr::from(n.clamp(-OPEN_END, OPEN_END))
 }

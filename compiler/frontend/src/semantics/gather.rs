@@ -33,10 +33,10 @@ pub(crate) fn put(e: &mut Emit<'_>, x: ValueId, indices: ValueId, values: ValueI
     let positions = source::range(e, 0, &size, 1, DType::I64)?;
     let positions = e.reshape(positions, vec![size.clone(), Expr::one()])?;
     let meets = e.binary(BinaryOp::Eq, positions, indices)?;
-    let nothing = e.full(-1.0, DType::I64)?;
+    let nothing = e.full(-1i64, DType::I64)?;
     let candidates = pointwise::select(e, meets, order, nothing)?;
     let which = e.push(Op::Reduce { op: ReduceOp::Max, axes: vec![1], keepdim: false }, &[candidates])?;
-    let zero = e.full(0.0, DType::I64)?;
+    let zero = e.full(0i64, DType::I64)?;
     let is_met = e.binary(BinaryOp::Ge, which, zero)?;
     let which = e.binary(BinaryOp::Max, which, zero)?;
     let spread = take(e, values, which, axis)?;

@@ -13,7 +13,7 @@ pub(crate) mod reduce;
 pub(crate) mod source;
 pub(crate) mod view;
 
-use aotfarm_ir::{BinaryOp, BuildError, Builder, Expr, Op, TensorType, UnaryOp, ValueId};
+use aotfarm_ir::{BinaryOp, BuildError, Builder, Expr, Number, Op, TensorType, UnaryOp, ValueId};
 use aotfarm_protocol::DType;
 
 use crate::error::ImportError;
@@ -101,8 +101,8 @@ impl Emit<'_> {
     }
 
     /// A constant of rank 0.
-    pub(crate) fn full(&mut self, value: f64, dtype: DType) -> Result<ValueId> {
-        self.push(Op::Full { value, shape: Vec::new(), dtype }, &[])
+    pub(crate) fn full(&mut self, value: impl Into<Number>, dtype: DType) -> Result<ValueId> {
+        self.push(Op::Full { value: value.into(), shape: Vec::new(), dtype }, &[])
     }
 }
 
@@ -116,12 +116,12 @@ pub(crate) fn axis(axis: i64, rank: usize) -> Result<usize> {
     }
 }
 
-/// Sorted, distinct axes; all of them when the list is empty.
+/// Sorted, distinct axes; all of them when the list is empty. Rank 0 has none, though it lets itself be asked for its first.
 pub(crate) fn axes(list: &[i64], rank: usize) -> Result<Vec<usize>> {
     let mut axes = list.iter().map(|a| axis(*a, rank)).collect::<Result<Vec<_>>>()?;
     axes.sort_unstable();
     axes.dedup();
-    Ok(if axes.is_empty() { (0..rank).collect() } else { axes })
+    Ok(if axes.is_empty() || rank == 0 { (0..rank).collect() } else { axes })
 }
 
 /// The product of sizes.

@@ -9,7 +9,7 @@ use super::{Emit, Result};
 fn given_or(e: &mut Emit<'_>, given: Option<ValueId>, value: f64, shape: &[Expr], dtype: DType) -> Result<ValueId> {
     match given {
         Some(id) => Ok(id),
-        None => e.push(Op::Full { value, shape: shape.to_vec(), dtype }, &[]),
+        None => e.push(Op::Full { value: value.into(), shape: shape.to_vec(), dtype }, &[]),
     }
 }
 
@@ -47,6 +47,10 @@ pub(crate) fn layer_norm(
     e.push(Op::LayerNorm { axes: shape.len(), eps }, &inputs)
 }
 
+/// Along an axis; rank 0 is taken for a vector of one.
 pub(crate) fn softmax(e: &mut Emit<'_>, x: ValueId, axis: usize) -> Result<ValueId> {
-    e.push(Op::Softmax { axis }, &[x])
+    let shape = e.shape(x);
+    let x = if shape.is_empty() { e.reshape(x, vec![Expr::one()])? } else { x };
+    let y = e.push(Op::Softmax { axis }, &[x])?;
+    e.reshape(y, shape)
 }

@@ -1,6 +1,6 @@
 //! Values that come from no tensor.
 
-use aotfarm_ir::{Expr, Op, ValueId};
+use aotfarm_ir::{Expr, Number, Op, ValueId};
 use aotfarm_protocol::DType;
 
 use super::{Emit, Result};
@@ -21,14 +21,14 @@ pub(crate) fn range(e: &mut Emit<'_>, start: i64, end: &Expr, step: i64, dtype: 
 }
 
 /// One value everywhere.
-pub(crate) fn full(e: &mut Emit<'_>, value: f64, shape: Vec<Expr>, dtype: DType) -> Result<ValueId> {
+pub(crate) fn full(e: &mut Emit<'_>, value: Number, shape: Vec<Expr>, dtype: DType) -> Result<ValueId> {
     e.push(Op::Full { value, shape, dtype }, &[])
 }
 
 /// An integer, constant or symbolic, as a tensor of rank 0.
 pub(crate) fn number(e: &mut Emit<'_>, n: &Expr, dtype: DType) -> Result<ValueId> {
     match n.as_const() {
-        Some(n) => e.full(n as f64, dtype),
+        Some(n) => e.full(n, dtype),
         None => size(e, n, dtype),
     }
 }

@@ -1,6 +1,6 @@
 //! Shapes: reshapes, permutations, broadcasts, slices, joins, padding, repetition.
 
-use aotfarm_ir::{BinaryOp, Expr, Op, ValueId};
+use aotfarm_ir::{BinaryOp, Expr, Number, Op, ValueId};
 use aotfarm_protocol::DType;
 
 use super::{Emit, Result, gather, pointwise, product, source};
@@ -229,7 +229,7 @@ pub(crate) fn stack(e: &mut Emit<'_>, list: &[ValueId], axis: usize) -> Result<V
 }
 
 /// Constant padding, `[before, after]` of each axis.
-pub(crate) fn pad(e: &mut Emit<'_>, x: ValueId, pads: Vec<[i64; 2]>, value: f64) -> Result<ValueId> {
+pub(crate) fn pad(e: &mut Emit<'_>, x: ValueId, pads: Vec<[i64; 2]>, value: Number) -> Result<ValueId> {
     e.push(Op::Pad { pads, value }, &[x])
 }
 

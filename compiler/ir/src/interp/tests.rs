@@ -179,9 +179,9 @@ fn moving_elements() {
     gives(Op::Slice { axis: 0, start: 1.into(), end: 2.into(), step: 1 }, &[x], &[4.0, 5.0, 6.0]);
     gives(Op::Concat { axis: 1 }, &[x, (&[2, 1], &[8.0, 9.0])], &[1.0, 2.0, 3.0, 8.0, 4.0, 5.0, 6.0, 9.0]);
     let pads = vec![[1, 0], [-1, 1]];
-    gives(Op::Pad { pads, value: 9.0 }, &[x], &[9.0, 9.0, 9.0, 2.0, 3.0, 9.0, 5.0, 6.0, 9.0]);
+    gives(Op::Pad { pads, value: 9.0.into() }, &[x], &[9.0, 9.0, 9.0, 2.0, 3.0, 9.0, 5.0, 6.0, 9.0]);
     gives(Op::Expand { shape: vec![2.into(), 2.into(), 1.into()] }, &[(&[2, 1], &[1.0, 2.0])], &[1.0, 2.0, 1.0, 2.0]);
-    gives(Op::Full { value: 0.5, shape: vec![2.into()], dtype: DType::F32 }, &[], &[0.5, 0.5]);
+    gives(Op::Full { value: 0.5.into(), shape: vec![2.into()], dtype: DType::F32 }, &[], &[0.5, 0.5]);
     gives(Op::Iota { length: 3.into(), start: 5, step: -2, dtype: DType::I32 }, &[], &[5.0, 3.0, 1.0]);
     let f = DType::F64;
     let take = apply(Op::Take { axis: 1 }, &[(x.0, x.1, f), (&[2, 1], &[-1.0, 0.0], DType::I64)]).unwrap();
@@ -261,7 +261,7 @@ fn empty_tensors_are_no_special_case() {
     gives(Op::Softmax { axis: 1 }, &[(&[2, 0], &[])], &[]);
     gives(Op::Concat { axis: 0 }, &[(&[0, 2], &[]), (&[1, 2], &[1.0, 2.0])], &[1.0, 2.0]);
     gives(Op::Slice { axis: 0, start: 2.into(), end: 2.into(), step: 1 }, &[(&[2, 1], &[1.0, 2.0])], &[]);
-    gives(Op::Pad { pads: vec![[-3, 4]], value: 7.0 }, &[(&[2], &[1.0, 2.0])], &[7.0, 7.0, 7.0]);
+    gives(Op::Pad { pads: vec![[-3, 4]], value: 7.0.into() }, &[(&[2], &[1.0, 2.0])], &[7.0, 7.0, 7.0]);
     let attention = Op::Attention { scale: 1.0, causal: false };
     gives(attention, &[(&[1, 2], &[1.0, 1.0]), (&[0, 2], &[]), (&[0, 2], &[])], &[0.0, 0.0]);
     let largest = Op::Reduce { op: crate::ReduceOp::Max, axes: vec![0], keepdim: false };
@@ -388,7 +388,7 @@ fn runs_go_on_from_what_the_run_before_left() {
         b.state("calls", TensorType::new(DType::I64, Vec::<Expr>::new()), TensorData::new(2i64.to_le_bytes().to_vec())).unwrap();
     let mean = b.state("mean", TensorType::new(DType::F32, [1]), TensorData::from_f32(&[1.0])).unwrap();
     let mut node = |op: Op, inputs: &[ValueId]| b.push(op, inputs, "node").unwrap();
-    let full = |value: f64, dtype| Op::Full { value, shape: vec![], dtype };
+    let full = |value: f64, dtype| Op::Full { value: value.into(), shape: vec![], dtype };
     let [one, keep, take] = [full(1.0, DType::I64), full(0.75, DType::F32), full(0.25, DType::F32)].map(|op| node(op, &[]));
     let more = node(Op::Binary(BinaryOp::Add), &[calls, one]);
     let (old, new) = (node(Op::Binary(BinaryOp::Mul), &[mean, keep]), node(Op::Binary(BinaryOp::Mul), &[x, take]));

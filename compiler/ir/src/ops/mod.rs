@@ -43,7 +43,7 @@ use aotfarm_protocol::DType;
 use crate::array::Array;
 use crate::syntax::{NodeText, TextError};
 use crate::types::{MAX_RANK, TensorType, check_sizes};
-use crate::{Bindings, Expr, GraphDim};
+use crate::{Bindings, Expr, GraphDim, Number};
 
 pub use pointwise::{BinaryOp, Domain, UnaryOp};
 pub use pooling::PoolOp;
@@ -154,8 +154,8 @@ pub enum Op {
     Pad {
         /// `[before, after]` of each axis.
         pads: Vec<[i64; 2]>,
-        /// The value.
-        value: f64,
+        /// The value, which the element type rounds, cuts or wraps.
+        value: Number,
     },
     /// `x, indices`: `x` with `axis` replaced by the shape of `indices` (ONNX Gather, torch embedding and index_select).
     /// Negative indices count from the end.
@@ -181,8 +181,8 @@ pub enum Op {
     },
     /// No inputs: one value everywhere.
     Full {
-        /// The value.
-        value: f64,
+        /// The value, which the element type rounds, cuts or wraps.
+        value: Number,
         /// Shape.
         shape: Vec<Expr>,
         /// Element type.

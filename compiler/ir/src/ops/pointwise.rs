@@ -186,6 +186,8 @@ functions! {
         FloorDiv = "floor_div",
         /// Remainder with the sign of the divisor.
         Mod = "mod",
+        /// Remainder with the sign of the dividend, as C's `fmod` and `%` have it.
+        Fmod = "fmod",
         Pow = "pow",
         Max = "maximum",
         Min = "minimum",
@@ -204,6 +206,11 @@ impl BinaryOp {
     /// Whether the result is `Bool` whatever the operands are.
     pub const fn is_comparison(self) -> bool {
         matches!(self, Self::Eq | Self::Ne | Self::Lt | Self::Le | Self::Gt | Self::Ge)
+    }
+
+    /// Whether an integer result has no meaning where the second operand is zero.
+    pub const fn divides(self) -> bool {
+        matches!(self, Self::Div | Self::FloorDiv | Self::Mod | Self::Fmod)
     }
 }
 
@@ -329,7 +336,7 @@ fn binary(op: BinaryOp, a: &Array, b: &Array, shape: &[usize]) -> Result<Array, 
         }
         (Data::Float(a), Data::Float(b)) => Array::float(dtype, shape, zip(a, b, |a, b| float_binary(op, a, b))),
         (Data::Int(a), Data::Int(b)) => {
-            if matches!(op, BinaryOp::Div | BinaryOp::FloorDiv | BinaryOp::Mod) && b.contains(&0) {
+            if op.divides() && b.contains(&0) {
                 return Err("an integer division by zero".into());
             }
             Array::int(dtype, shape, zip(a, b, |a, b| int_binary(op, a, b)))
@@ -355,16 +362,28 @@ fn float_binary(op: BinaryOp, a: f64, b: f64) -> f64 {
         BinaryOp::Sub => a - b,
         BinaryOp::Mul => a * b,
         BinaryOp::Div => a / b,
-        BinaryOp::FloorDiv => (a / b).floor(),
+        BinaryOp::FloorDiv => floor_div(a, b),
         BinaryOp::Mod => {
             let rest = a % b;
             if rest != 0.0 && (rest < 0.0) != (b < 0.0) { rest + b } else { rest }
         }
+        BinaryOp::Fmod => a % b,
         BinaryOp::Pow => a.powf(b),
         BinaryOp::Max => larger(a, b),
         BinaryOp::Min => smaller(a, b),
         _ => unreachable!("the shape rules allow no logic on floating-point operands"),
     }
+}
+
+/// `⌊a / b⌋` without the error of a quotient that is rounded up to an integer, as torch's `floor_divide` has it.
+fn floor_div(a: f64, b: f64) -> f64 {
+    if b == 0.0 {
+        return a / b;
+    }
+    let rest = a % b;
+    let quotient = (a - rest) / b - f64::from(u8::from(rest != 0.0 && (b < 0.0) != (rest < 0.0)));
+    // The quotient is all but an integer.
+    if quotient == 0.0 { 0f64.copysign(a / b) } else { quotient.round_ties_even() }
 }
 
 /// Overflow wraps. Divisors are not zero.
@@ -382,6 +401,7 @@ fn int_binary(op: BinaryOp, a: i64, b: i64) -> i64 {
             let rest = a.wrapping_rem(b);
             if rest != 0 && (rest < 0) != (b < 0) { rest + b } else { rest }
         }
+        BinaryOp::Fmod => a.wrapping_rem(b),
         BinaryOp::Pow => match u32::try_from(b) {
             Ok(exponent) => a.wrapping_pow(exponent),
             // A negative exponent (or one beyond u32, which wraps for every other base): 1/a^b truncated.

@@ -4,10 +4,10 @@ use aotfarm_protocol::DType;
 
 use super::rules::ensure;
 use super::{Group, Op, foreign};
-use crate::Bindings;
 use crate::array::{Array, round};
 use crate::syntax::{NodeText, TextError};
 use crate::types::TensorType;
+use crate::{Bindings, Number};
 
 pub(super) struct Source;
 
@@ -60,7 +60,7 @@ impl Group for Source {
                 let (start, step) = (node.int("start", Some(0))?, node.int("step", Some(1))?);
                 Op::Iota { length: length.clone(), start, step, dtype: *dtype }
             }
-            "full" => Op::Full { value: node.float("value")?, shape: shape.clone(), dtype: *dtype },
+            "full" => Op::Full { value: node.number("value", None)?, shape: shape.clone(), dtype: *dtype },
             _ => return Ok(None),
         }))
     }
@@ -75,12 +75,12 @@ impl Group for Source {
 }
 
 /// One value everywhere.
-pub(super) fn full(value: f64, dtype: DType, shape: &[usize]) -> Array {
+pub(super) fn full(value: Number, dtype: DType, shape: &[usize]) -> Array {
     let count = shape.iter().product();
     if dtype.is_float() {
-        Array::float(dtype, shape, vec![round(dtype, value); count])
+        Array::float(dtype, shape, vec![round(dtype, value.to_f64()); count])
     } else {
-        let value = if dtype == DType::Bool { i64::from(value != 0.0) } else { value as i64 };
+        let value = if dtype == DType::Bool { i64::from(value != 0.0) } else { value.to_i64() };
         Array::int(dtype, shape, vec![value; count])
     }
 }

@@ -105,7 +105,7 @@ fn views() {
         |start: &str, end: &str, step| Op::Slice { axis: 1, start: start.parse().unwrap(), end: end.parse().unwrap(), step };
     gives(slice("1", "n", 2), &["f32[3, n]"], "f32[3, n//2]");
     gives(Op::Concat { axis: 1 }, &["f32[2, n]", "f32[2, 3]"], "f32[2, n + 3]");
-    gives(Op::Pad { pads: vec![[1, -2], [0, 3]], value: 0.0 }, &["f32[n, 4]"], "f32[n - 1, 7]");
+    gives(Op::Pad { pads: vec![[1, -2], [0, 3]], value: 0.0.into() }, &["f32[n, 4]"], "f32[n - 1, 7]");
     gives(Op::Take { axis: 0 }, &["f32[1000, 64]", "i64[n, 32]"], "f32[n, 32, 64]");
     gives(Op::GatherElements { axis: 1 }, &["f32[2, 9]", "i64[2, 3]"], "f32[2, 3]");
     gives(Op::Iota { length: exprs(&["n"])[0].clone(), start: 0, step: 1, dtype: DType::I64 }, &[], "i64[n]");
@@ -116,5 +116,5 @@ fn views() {
     fails(slice("3", "1", 1), &["f32[3, n]"], "ends before it starts");
     fails(Op::Concat { axis: 1 }, &["f32[2, n]", "f32[3, 3]"], "equal but for axis 1");
     fails(Op::Take { axis: 0 }, &["f32[4]", "f32[2]"], "indices must be i32 or i64");
-    fails(Op::Full { value: 0.0, shape: exprs(&["1"; 17]), dtype: DType::F32 }, &[], "17 dimensions");
+    fails(Op::Full { value: 0.0.into(), shape: exprs(&["1"; 17]), dtype: DType::F32 }, &[], "17 dimensions");
 }

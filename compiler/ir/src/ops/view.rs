@@ -8,7 +8,7 @@ use super::{Group, Op, foreign};
 use crate::array::{Array, Data, strides};
 use crate::syntax::{NodeText, TextError};
 use crate::types::{TensorType, shape_text};
-use crate::{Bindings, Expr, GraphDim, MAX_SIZE};
+use crate::{Bindings, Expr, GraphDim, MAX_SIZE, Number};
 
 pub(super) struct View;
 
@@ -99,7 +99,7 @@ impl Group for View {
             Op::Concat { axis } => vec![format!("axis={axis}")],
             Op::Pad { pads, value } => {
                 let mut attributes = vec![format!("pads={pads:?}")];
-                if value.to_bits() != 0 {
+                if value.as_f64().map(f64::to_bits) != Some(0) {
                     attributes.push(format!("value={value:?}"));
                 }
                 attributes
@@ -120,7 +120,7 @@ impl Group for View {
                 step: node.int("step", Some(1))?,
             },
             "concat" => Op::Concat { axis: node.index("axis")? },
-            "pad" => Op::Pad { pads: node.pairs("pads", None)?, value: node.float_or("value", 0.0)? },
+            "pad" => Op::Pad { pads: node.pairs("pads", None)?, value: node.number("value", Some(Number::ZERO))? },
             _ => return Ok(None),
         }))
     }
@@ -169,7 +169,7 @@ fn concat(inputs: &[&Array], axis: usize, shape: &[usize]) -> Array {
     }
 }
 
-fn pad(x: &Array, pads: &[[i64; 2]], value: f64, shape: &[usize]) -> Array {
+fn pad(x: &Array, pads: &[[i64; 2]], value: Number, shape: &[usize]) -> Array {
     fn copy<T: Copy>(values: &[T], size: &[usize], pads: &[[i64; 2]], out: &mut [T], shape: &[usize]) {
         let (from, to) = (strides(size), strides(shape));
         let place = |axis: usize, i: usize| {

@@ -1,7 +1,7 @@
 //! The attributes of a node, as text with places, and what an operator is read from.
 
 use super::{Cursor, TextError};
-use crate::{Expr, TensorType};
+use crate::{Expr, Number, TensorType};
 
 /// The attributes of one node, as text with places.
 pub(crate) struct Attributes<'a> {
@@ -94,8 +94,8 @@ impl<'n> NodeText<'n> {
         self.parsed(key, None, |t| t.parse().ok(), "a number")
     }
 
-    pub(crate) fn float_or(&mut self, key: &str, default: f64) -> Result<f64, TextError> {
-        self.parsed(key, Some(default), |t| t.parse().ok(), "a number")
+    pub(crate) fn number(&mut self, key: &str, default: Option<Number>) -> Result<Number, TextError> {
+        self.parsed(key, default, |t| t.parse().ok(), "a number")
     }
 
     pub(crate) fn expr(&mut self, key: &str) -> Result<Expr, TextError> {

@@ -152,7 +152,7 @@ fn attempt(b: &mut Builder, values: &[ValueId], (kind, p, q, r): (u8, usize, usi
         4 => (Op::Reduce { op: ReduceOp::ALL[r as usize % 7], axes: vec![axis], keepdim: r % 2 == 0 }, vec![x]),
         5 => (Op::Permute { axes: (0..shape.len()).rev().collect() }, vec![x]),
         6 => (Op::Concat { axis }, vec![x, y]),
-        7 => (Op::Pad { pads: vec![[r, 1]; shape.len()], value: 0.1 * r as f64 }, vec![x]),
+        7 => (Op::Pad { pads: vec![[r, 1]; shape.len()], value: (0.1 * r as f64).into() }, vec![x]),
         8 => (Op::Slice { axis, start: 0.into(), end: size, step: r.max(1) }, vec![x]),
         9 => (Op::Reshape { shape: vec![shape.iter().product()] }, vec![x]),
         10 => (Op::Expand { shape: [vec![Expr::from(r)], shape].concat() }, vec![x]),
@@ -161,7 +161,7 @@ fn attempt(b: &mut Builder, values: &[ValueId], (kind, p, q, r): (u8, usize, usi
         13 => (Op::Cast(DType::ALL[q % 10]), vec![x]),
         14 => (Op::Iota { length: size, start: r, step: -r, dtype: DType::I64 }, vec![]),
         15 => (Op::Take { axis }, vec![x, y]),
-        _ => (Op::Full { value: f64::from(r as u8) / 3.0, shape, dtype: DType::F16 }, vec![]),
+        _ => (Op::Full { value: (f64::from(r as u8) / 3.0).into(), shape, dtype: DType::F16 }, vec![]),
     };
     b.push(op, &inputs, &format!("node {r}; {kind}")).ok()
 }

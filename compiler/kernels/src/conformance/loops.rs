@@ -61,8 +61,8 @@ fn table(dtype: DType, output: DType, rows: &[Row<'_>]) -> (TuningTask, Vec<Vec<
     const WIDTH: i64 = 37;
     let count = rows.len() as i64;
     let functions = rows.iter().enumerate().rev();
-    let value = functions.fold(Scalar::Const(0.0, output), |rest, (k, (function, _))| {
-        let here = binary(BinaryOp::Eq, Scalar::Index(Index::Loop(0), DType::I64), Scalar::Const(k as f64, DType::I64));
+    let value = functions.fold(Scalar::Const(0.0.into(), output), |rest, (k, (function, _))| {
+        let here = binary(BinaryOp::Eq, Scalar::Index(Index::Loop(0), DType::I64), Scalar::Const((k as f64).into(), DType::I64));
         let function = Scalar::Cast(output, Box::new(function.clone()));
         Scalar::Select(Box::new(here), Box::new(function), Box::new(rest))
     });
@@ -95,13 +95,14 @@ fn functions() -> impl Iterator<Item = UnaryOp> {
     UnaryOp::PLAIN.into_iter().filter(|op| op.domain() != Domain::Bool).chain(parametric)
 }
 
-const BINARY: [BinaryOp; 15] = [
+const BINARY: [BinaryOp; 16] = [
     BinaryOp::Add,
     BinaryOp::Sub,
     BinaryOp::Mul,
     BinaryOp::Div,
     BinaryOp::FloorDiv,
     BinaryOp::Mod,
+    BinaryOp::Fmod,
     BinaryOp::Pow,
     BinaryOp::Max,
     BinaryOp::Min,
@@ -134,7 +135,7 @@ fn reduction(target: Target, op: ReduceOp, dtype: DType, rows: i64, columns: i64
 
 /// An element-wise chain, and a reduction.
 pub(super) fn examples(target: Target) -> Vec<TuningTask> {
-    let value = unary(UnaryOp::Gelu, binary(BinaryOp::Add, x(0), Scalar::Const(0.5, DType::F32)));
+    let value = unary(UnaryOp::Gelu, binary(BinaryOp::Add, x(0), Scalar::Const(0.5.into(), DType::F32)));
     let mut chain = flat(&[DType::F32], DType::F32, 1000, value);
     chain.target = target;
     let mut tasks = vec![chain, reduction(target, ReduceOp::Mean, DType::F32, 49, 24, true)];
@@ -184,7 +185,7 @@ fn narrow(target: Target, dtype: DType) -> Vec<TuningTask> {
     // Five channels of f32 in planes, rounded up to eight that lie together.
     let pixel = add(add(mul(Index::Loop(0), 5 * 12), mul(Index::Loop(2), 12)), Index::Loop(1));
     let inside = Scalar::InRange(Index::Loop(2), 0, Size::Const(5));
-    let zero = Scalar::Const(0.0, DType::F32);
+    let zero = Scalar::Const(0.0.into(), DType::F32);
     let nest = LoopNest {
         extents: vec![n, Size::Const(12), Size::Const(8)],
         reduction: None,
@@ -309,7 +310,7 @@ fn images_with_rest_channels_guards_and_halo() {
             let xx = add(Index::Loop(3), Index::Const(-1));
             let at =
                 add(mul(Index::Loop(0), channels * h * w), add(mul(channel.clone(), h * w), add(mul(y.clone(), w), xx.clone())));
-            let zero = || Box::new(Scalar::Const(0.0, DType::F32));
+            let zero = || Box::new(Scalar::Const(0.0.into(), DType::F32));
             let inside = |index: Index, n: i64, then: Scalar| {
                 Scalar::Select(Box::new(Scalar::InRange(index, 0, Size::Const(n))), Box::new(then), zero())
             };

@@ -4,9 +4,10 @@
 use aotfarm_protocol::DType;
 
 use aotfarm_ir::interp;
-use aotfarm_ir::{BinaryOp, BuildError, Builder, Class, Def, Graph, Node, Op, ReduceOp, TensorData, TensorType, ValueId, infer};
+use aotfarm_ir::{
+    BinaryOp, BuildError, Builder, Class, Def, Graph, Node, Number, Op, ReduceOp, TensorData, TensorType, ValueId, infer,
+};
 
-use super::constant::first_element;
 use super::rewrite::{Rewriter, rewrite};
 
 /// A result may be this large whatever it is made of …
@@ -32,11 +33,11 @@ pub(super) fn run(graph: &Graph) -> Result<Graph, BuildError> {
 }
 
 /// The value of a result that is the same everywhere.
-fn uniform_result(r: &Rewriter<'_>, node: &Node, inputs: &[ValueId], ty: &TensorType) -> Option<f64> {
+fn uniform_result(r: &Rewriter<'_>, node: &Node, inputs: &[ValueId], ty: &TensorType) -> Option<Number> {
     if inputs.is_empty() {
         return None;
     }
-    let values: Vec<Option<f64>> = inputs.iter().map(|id| r.uniform(*id)).collect();
+    let values: Vec<Option<Number>> = inputs.iter().map(|id| r.uniform(*id)).collect();
     let first = values[0]?;
     match &node.op {
         Op::Reshape { .. }
@@ -49,7 +50,7 @@ fn uniform_result(r: &Rewriter<'_>, node: &Node, inputs: &[ValueId], ty: &Tensor
         Op::Pad { value, .. } => (*value == first).then_some(first),
         Op::Concat { .. } => values.iter().all(|v| *v == Some(first)).then_some(first),
         op if op.class() == Class::Pointwise => {
-            let operands: Option<Vec<(DType, f64)>> =
+            let operands: Option<Vec<(DType, Number)>> =
                 inputs.iter().zip(values).map(|(id, value)| Some((r.ty(*id).dtype, value?))).collect();
             scalar_result(&node.op, &operands?, ty.dtype)
         }
@@ -58,7 +59,7 @@ fn uniform_result(r: &Rewriter<'_>, node: &Node, inputs: &[ValueId], ty: &Tensor
 }
 
 /// Evaluates an element-wise operator for one element.
-fn scalar_result(op: &Op, operands: &[(DType, f64)], dtype: DType) -> Option<f64> {
+fn scalar_result(op: &Op, operands: &[(DType, Number)], dtype: DType) -> Option<Number> {
     let mut builder = Builder::new("scalar");
     let mut inputs = Vec::new();
     for (dtype, value) in operands {
@@ -68,7 +69,7 @@ fn scalar_result(op: &Op, operands: &[(DType, f64)], dtype: DType) -> Option<f64
     let result = builder.push(op.clone(), &inputs, "result").ok()?;
     builder.output(result);
     let outputs = interp::run(&builder.finish().ok()?, &[]).ok()?;
-    let value = first_element(dtype, &outputs.first()?.data)?;
+    let value = Number::read(dtype, &outputs.first()?.data)?;
     // A NaN compares unequal to itself, so it would never be found to be uniform again; it is left to the run.
     (!value.is_nan()).then_some(value)
 }
@@ -77,7 +78,7 @@ fn scalar_result(op: &Op, operands: &[(DType, f64)], dtype: DType) -> Option<f64
 fn identity(r: &Rewriter<'_>, node: &Node, inputs: &[ValueId], ty: &TensorType) -> Option<ValueId> {
     match node.op {
         Op::Binary(op) => {
-            let neutral = |side: usize, value: f64| match op {
+            let neutral = |side: usize, value: Number| match op {
                 BinaryOp::Add | BinaryOp::Or => value == 0.0,
                 BinaryOp::Sub => side == 1 && value == 0.0,
                 BinaryOp::Mul => value == 1.0,

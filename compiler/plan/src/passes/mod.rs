@@ -16,7 +16,6 @@ mod tests;
 
 use aotfarm_ir::{BuildError, Graph, VerifyError, verify};
 
-pub(crate) use constant::first_element;
 pub use decompose::decompose_attention;
 
 /// A rewriting of the graph that keeps what it computes.

@@ -20,7 +20,7 @@ fn recognise(r: &Rewriter<'_>, node: &Node, inputs: &[ValueId]) -> Option<(Unary
     let Op::Binary(op) = node.op else { return None };
     match op {
         BinaryOp::Mul => product(r, inputs[0], inputs[1]).or_else(|| product(r, inputs[1], inputs[0])),
-        BinaryOp::Div if r.uniform(inputs[1]) == Some(6.0) => sixth(r, inputs[0]),
+        BinaryOp::Div if uniform(r, inputs[1]) == Some(6.0) => sixth(r, inputs[0]),
         _ => None,
     }
 }
@@ -32,7 +32,7 @@ fn product(r: &Rewriter<'_>, a: ValueId, b: ValueId) -> Option<(UnaryOp, ValueId
         Some((UnaryOp::Hardsigmoid, x)) if x == a => return Some((UnaryOp::Hardswish, a)),
         _ => {}
     }
-    match r.uniform(b) {
+    match uniform(r, b) {
         // (x (1 + erf(x / √2))) 0.5
         Some(0.5) => {
             let (first, second) = binary(r, BinaryOp::Mul, a)?;
@@ -61,7 +61,7 @@ fn relu6_of_shifted(r: &Rewriter<'_>, value: ValueId) -> Option<ValueId> {
     match unary(r, value)? {
         (UnaryOp::Clamp { low: 0.0, high: 6.0 }, shifted) => {
             let (a, b) = binary(r, BinaryOp::Add, shifted)?;
-            if r.uniform(b) == Some(3.0) { Some(a) } else { (r.uniform(a) == Some(3.0)).then_some(b) }
+            if uniform(r, b) == Some(3.0) { Some(a) } else { (uniform(r, a) == Some(3.0)).then_some(b) }
         }
         _ => None,
     }
@@ -70,7 +70,7 @@ fn relu6_of_shifted(r: &Rewriter<'_>, value: ValueId) -> Option<ValueId> {
 /// `x` when `other` is `1 + erf(x / √2)`.
 fn gelu(r: &Rewriter<'_>, x: ValueId, other: ValueId) -> Option<(UnaryOp, ValueId)> {
     let (a, b) = binary(r, BinaryOp::Add, other)?;
-    let erf = if r.uniform(a) == Some(1.0) { b } else { (r.uniform(b) == Some(1.0)).then_some(a)? };
+    let erf = if uniform(r, a) == Some(1.0) { b } else { (uniform(r, b) == Some(1.0)).then_some(a)? };
     let (UnaryOp::Erf, scaled_x) = unary(r, erf)? else { return None };
     let inner = scaled(r, scaled_x, std::f64::consts::FRAC_1_SQRT_2)?;
     (inner == x).then_some((UnaryOp::Gelu, x))
@@ -79,11 +79,16 @@ fn gelu(r: &Rewriter<'_>, x: ValueId, other: ValueId) -> Option<(UnaryOp, ValueI
 /// The x of `x * factor`, `factor * x` or `x / (1 / factor)`.
 fn scaled(r: &Rewriter<'_>, value: ValueId, factor: f64) -> Option<ValueId> {
     if let Some((a, b)) = binary(r, BinaryOp::Mul, value) {
-        let is = |id: ValueId| r.uniform(id).is_some_and(|v| close(v, factor));
+        let is = |id: ValueId| uniform(r, id).is_some_and(|v| close(v, factor));
         return if is(b) { Some(a) } else { is(a).then_some(b) };
     }
     let (a, b) = binary(r, BinaryOp::Div, value)?;
-    r.uniform(b).is_some_and(|v| close(v, 1.0 / factor)).then_some(a)
+    uniform(r, b).is_some_and(|v| close(v, 1.0 / factor)).then_some(a)
+}
+
+/// The number that every element of a value is, when that is known.
+fn uniform(r: &Rewriter<'_>, value: ValueId) -> Option<f64> {
+    r.uniform(value)?.as_f64()
 }
 
 /// Equal to within f32 rounding, as constants pass through f32 files.

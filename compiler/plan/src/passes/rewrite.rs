@@ -1,6 +1,6 @@
 //! Rebuilding a graph node by node, with views that do nothing removed on the way.
 
-use aotfarm_ir::{BuildError, Builder, Def, Expr, Graph, Node, Op, TensorData, TensorType, ValueId};
+use aotfarm_ir::{BuildError, Builder, Def, Expr, Graph, Node, Number, Op, TensorData, TensorType, ValueId};
 
 use super::constant::uniform;
 
@@ -99,8 +99,14 @@ impl Rewriter<'_> {
     }
 
     /// A tensor of one value everywhere.
-    pub(super) fn full(&mut self, name: &str, value: f64, like: &TensorType, source: &str) -> Result<ValueId, BuildError> {
-        let op = Op::Full { value, shape: like.shape.clone(), dtype: like.dtype };
+    pub(super) fn full(
+        &mut self,
+        name: &str,
+        value: impl Into<Number>,
+        like: &TensorType,
+        source: &str,
+    ) -> Result<ValueId, BuildError> {
+        let op = Op::Full { value: value.into(), shape: like.shape.clone(), dtype: like.dtype };
         self.builder.push_named(name, op, &[], source)
     }
 
@@ -132,7 +138,7 @@ impl Rewriter<'_> {
                 let inner = self.push(name, op.clone(), &from, source)?;
                 return self.push(name, Op::Reshape { shape }, &[inner], source);
             }
-            (Op::Conv { window, groups }, Some((Op::Pad { pads, value: 0.0 }, from))) => {
+            (Op::Conv { window, groups }, Some((Op::Pad { pads, value }, from))) if value == 0.0 => {
                 if let [[0, 0], [0, 0], height, width] = pads.as_slice()
                     && height.iter().chain(width).all(|pad| *pad >= 0)
                 {
@@ -150,7 +156,7 @@ impl Rewriter<'_> {
     }
 
     /// The number that every element of a new value is, when that is known.
-    pub(super) fn uniform(&self, id: ValueId) -> Option<f64> {
+    pub(super) fn uniform(&self, id: ValueId) -> Option<Number> {
         uniform(self.graph(), id)
     }
 }

@@ -91,8 +91,9 @@ fn constants_are_evaluated_and_views_that_do_nothing_disappear() {
     let turned = b.push(Op::Permute { axes: vec![0, 2, 1] }, &[split], "turned").expect("a node");
     let back = b.push(Op::Permute { axes: vec![0, 2, 1] }, &[turned], "back").expect("a node");
     let merged = b.push(Op::Reshape { shape: vec![batch.clone(), 6.into()] }, &[back], "merged").expect("a node");
-    let zero =
-        b.push(Op::Full { value: 0.0, shape: vec![batch.clone(), 6.into()], dtype: DType::F32 }, &[], "zero").expect("a node");
+    let zero = b
+        .push(Op::Full { value: 0.0.into(), shape: vec![batch.clone(), 6.into()], dtype: DType::F32 }, &[], "zero")
+        .expect("a node");
     let none = b.push(Op::Unary(UnaryOp::Sin), &[zero], "none").expect("a node");
     let same = b.push(Op::Binary(BinaryOp::Add), &[none, merged], "same").expect("a node");
     b.output(same);
@@ -106,7 +107,7 @@ fn activations_are_recognised_in_every_spelling() {
     let mut b = Builder::new("activations");
     let x = b.input("x", TensorType::new(DType::F32, [2, 9])).expect("an input");
     let node = |b: &mut Builder, op: Op, inputs: &[aotfarm_ir::ValueId]| b.push(op, inputs, "node").expect("a node");
-    let scalar = |b: &mut Builder, value: f64| node(b, Op::Full { value, shape: vec![], dtype: DType::F32 }, &[]);
+    let scalar = |b: &mut Builder, value: f64| node(b, Op::Full { value: value.into(), shape: vec![], dtype: DType::F32 }, &[]);
     let [add, mul, div] = [BinaryOp::Add, BinaryOp::Mul, BinaryOp::Div].map(Op::Binary);
     let [three, six, sixth, half, one, root] =
         [3.0, 6.0, 1.0 / 6.0, 0.5, 1.0, std::f64::consts::SQRT_2].map(|value| scalar(&mut b, value));
@@ -164,7 +165,7 @@ fn padding_before_a_convolution_becomes_its_own() {
     let mut b = Builder::new("pad");
     let x = b.input("x", TensorType::new(DType::F32, [1, 2, 4, 4])).expect("an input");
     let pads = vec![[0, 0], [0, 0], [0, 1], [1, 2]];
-    let padded = b.push(Op::Pad { pads, value: 0.0 }, &[x], "pad").expect("a node");
+    let padded = b.push(Op::Pad { pads, value: 0.0.into() }, &[x], "pad").expect("a node");
     let w = constant(&mut b, "w", &[3, 2, 3, 3], |i| (i % 5) as f32 - 2.0);
     let window = Window { kernel: [3; 2], stride: [2; 2], pad: [[0; 2]; 2], dilation: [1; 2] };
     let y = b.push(Op::Conv { window, groups: 1 }, &[padded, w], "conv").expect("a node");
