@@ -20,7 +20,7 @@ use self::program::{Argument, Bound, Header, InputSpec, OutputSpec, Payload, Pay
 use self::scope::{Scope, Val};
 use crate::error::{ImportError, UnsupportedOp};
 use crate::file::SharedBytes;
-use crate::symbols::{Declared, Symbols};
+use crate::symbols::{self, Declared, Symbols};
 
 /// Reads a `.pt2` file; `name` is the model's.
 pub fn read(file: SharedBytes, name: &str) -> Result<Graph, ImportError> {
@@ -48,7 +48,13 @@ pub fn read(file: SharedBytes, name: &str) -> Result<Graph, ImportError> {
     if !missing.is_empty() {
         return Err(ImportError::Unsupported { ops: missing });
     }
-    Import::new(&archive, &program, name)?.run()
+    // Where the model does not hold at sizes below those that torch exports, the ranges are as the file gives them.
+    match Import::new(&archive, &program, name, Symbols::default()).run() {
+        Err(ImportError::Node { .. } | ImportError::Graph(_)) if !program.range_constraints.is_empty() => {
+            Import::new(&archive, &program, name, Symbols::default().unwidened()).run().map(symbols::widened)
+        }
+        done => done,
+    }
 }
 
 fn version(found: impl Into<String>, remedy: impl Into<String>) -> ImportError {
@@ -84,9 +90,9 @@ struct Import<'a> {
 }
 
 impl<'a> Import<'a> {
-    fn new(archive: &'a Archive, program: &'a Program, name: &str) -> Result<Self, ImportError> {
+    fn new(archive: &'a Archive, program: &'a Program, name: &str, symbols: Symbols) -> Self {
         let scope = Scope { builder: Builder::new(name), names: HashMap::new() };
-        Ok(Self { archive, program, scope, view_of: HashMap::new(), symbols: Symbols::default() })
+        Self { archive, program, scope, view_of: HashMap::new(), symbols }
     }
 
     fn run(mut self) -> Result<Graph, ImportError> {
@@ -113,20 +119,31 @@ impl<'a> Import<'a> {
 
     /// Declares the symbolic dimensions of the inputs.
     fn dims(&mut self) -> Result<(), ImportError> {
+        let mut derived = Vec::new();
         for (input, meta) in self.user_inputs() {
             for (axis, size) in meta.sizes.iter().enumerate() {
                 let place = || format!("dimension {axis} of input `{input}`");
-                let (size, hint) = program::size(size).map_err(|e| damaged(place(), e))?;
-                let Some(sym) = size.as_sym() else {
-                    if size.as_const().is_none() {
-                        return Err(ImportError::refused(place(), format!("its size is the expression `{size}`, not a symbol")));
-                    }
-                    continue;
-                };
-                let range = self.program.range_constraints.get(sym.as_str());
-                let end = |of: fn(&program::Range) -> &Option<Bound>| range.and_then(|r| of(r).as_ref()?.at());
-                let declared = Declared { min: end(|r| &r.min_val), max: end(|r| &r.max_val), hint };
-                self.symbols.declare(&mut self.scope.builder, sym.as_str(), axis, declared)?;
+                let (size, traced) = program::size(size).map_err(|e| damaged(place(), e))?;
+                for sym in size.symbols() {
+                    let range = self.program.range_constraints.get(sym.as_str());
+                    let end = |of: fn(&program::Range) -> &Option<Bound>| range.and_then(|r| of(r).as_ref()?.at());
+                    let hint =
+                        traced.zip(size.affine()).and_then(|(n, (_, factor, summand))| Some(n.checked_sub(summand)? / factor));
+                    let declared = Declared { min: end(|r| &r.min_val), max: end(|r| &r.max_val), hint };
+                    // What is a multiple of the symbol is not what it counts.
+                    let axis = if size.as_sym().is_some() { axis } else { axis + 1 };
+                    self.symbols.declare(&mut self.scope.builder, sym.as_str(), axis, declared)?;
+                    derived.push((sym, size.clone(), place()));
+                }
+            }
+        }
+        // A run reads the symbols from the inputs' shapes.
+        for (sym, size, place) in &derived {
+            if !derived.iter().any(|(other, size, _)| other == sym && size.affine().is_some()) {
+                let what = format!(
+                    "its size is the expression `{size}`, from which `{sym}` cannot be told; give the model an input of that size"
+                );
+                return Err(ImportError::refused(place.clone(), what));
             }
         }
         Ok(())
