@@ -276,7 +276,10 @@ fn on_tensor_cores_a_shortcut_is_summed_by_the_convolution_that_it_is_added_to()
 fn attention_becomes_products_and_rows_with_copies_for_the_heads_only() {
     let plan = check(&attention_block());
     golden("attention_block.txt", &plan.print());
-    assert_eq!(kinds(&plan), "matmul matmul matmul loops loops loops matmul loops rows matmul loops matmul rows matmul matmul");
+    assert_eq!(
+        kinds(&plan),
+        "matmul matmul matmul loops loops loops matmul loops rows matmul reduce loops matmul rows matmul matmul"
+    );
 }
 
 /// The plan for tensor cores, whose tasks the oracle computes in full; weights are rounded to 10 bits.

@@ -1,7 +1,6 @@
 //! Graph passes: Graph → Graph, in the order of [`PASSES`], the verifier after each.
 //!
-//! After them a graph holds no `AdaptiveAvgPool` (of known size) or `BatchNorm`, normalises last axes only, and has no
-//! view that does nothing, no node whose value is known, and no node that nobody uses.
+//! After them a graph holds no `AdaptiveAvgPool` (of known size) or `BatchNorm`, normalises last axes only, has no view that does nothing, no node whose value is known, and no node that nobody uses.
 
 mod canonicalise;
 mod constant;
@@ -11,6 +10,7 @@ mod fold_batch_norm;
 mod fold_constants;
 mod recognise;
 mod rewrite;
+mod separate;
 #[cfg(test)]
 mod tests;
 
@@ -32,6 +32,7 @@ pub const PASSES: &[Pass] = &[
     Pass { name: "fold_constants", run: fold_constants::run },
     Pass { name: "recognise", run: recognise::run },
     Pass { name: "fold_batch_norm", run: fold_batch_norm::run },
+    Pass { name: "separate", run: separate::run },
     Pass { name: "dead_code", run: dead_code::run },
 ];
 
