@@ -648,15 +648,13 @@ fn points_are_spread_over_the_range_unless_given() {
 #[test]
 fn what_no_kernel_computes_is_named_with_its_node() {
     let mut m = Model::new("bad");
-    let x = m.input("x", &[4, 8]);
-    let y = m.op(Op::Cast(DType::F16), &[x]);
-    let y = m.op(Op::Softmax { axis: 2 }, &[y]);
+    let (x, w) = (m.input("x", &[4, 8, 8]), m.input("w", &[4, 3, 3]));
+    let w = m.op(Op::Slice { axis: 0, start: 0.into(), end: 1.into(), step: 1 }, &[w]);
+    let window = Window { kernel: [3; 2], stride: [1; 2], pad: [[0; 2]; 2], dilation: [1; 2] };
+    let y = m.op(Op::Conv { window, groups: 1 }, &[x, w]);
     let graph = m.finish(&[y]);
-    let error = lower(passes::run(graph.clone(), None).expect("passes"), V3, Precision::Fp32).expect_err("f16 has no kernels");
-    assert_eq!(
-        error.to_string(),
-        "cannot lower `softmax` of node `softmax_1`: kernels compute it from f32 only, not f16; cast the model to f32"
-    );
+    let error = lower(passes::run(graph.clone(), None).expect("passes"), V3, Precision::Fp32).expect_err("a computed weight");
+    assert_eq!(error.to_string(), "cannot lower `conv` of node `conv_1`: its weight `slice_0` must be a constant");
     let error = lower(graph, V3, Precision::Bf16).expect_err("no bf16 kernels");
     assert!(matches!(error, PlanError::Precision { .. }));
 }

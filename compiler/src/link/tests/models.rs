@@ -213,6 +213,61 @@ fn a_layer_norm_takes_any_operands() {
     check(bias, &[&[&[2, 8], &[2, 3, 5, 5], &[4]]]);
 }
 
+/// One of each kind that the f32 kernels compute.
+const KINDS: &str = "graph kinds
+    dim n = 1..4
+    input %x : T[n, 6, 9, 9]
+    input %t : T[n, 2, 5, 8]
+    weight %w1 : T[8, 6, 3, 3]
+    weight %b1 : T[8]
+    weight %w2 : T[8, 2, 3, 3]
+    weight %f : T[8, 8]
+    weight %g : T[8]
+    weight %v : T[8]
+    %variance = mul %v, %v : T[8]
+    %a = conv %x, %w1, %b1 {stride=[2, 2], pad=[[1, 1], [1, 1]]} : T[n, 8, 5, 5]
+    %b = batch_norm %a, %g, %b1, %v, %variance {eps=0.5} : T[n, 8, 5, 5]
+    %c = relu %b : T[n, 8, 5, 5]
+    %d = conv %c, %w2 {pad=[[0, 2], [1, 1]], dilation=[2, 1], groups=4} : T[n, 8, 3, 5]
+    %e = max_pool %d {kernel=[2, 3], stride=[1, 2], pad=[[1, 0], [1, 1]]} : T[n, 8, 3, 3]
+    %h = avg_pool %d {kernel=[2, 3], stride=[1, 2], pad=[[1, 0], [1, 1]]} : T[n, 8, 3, 3]
+    %i = avg_pool %d {kernel=[2, 3], stride=[1, 2], pad=[[1, 0], [1, 1]], count_include_pad} : T[n, 8, 3, 3]
+    %j = adaptive_avg_pool %d {output=[2, 3]} : T[n, 8, 2, 3]
+    %k = linear %t, %f, %g : T[n, 2, 5, 8]
+    %l = layer_norm %k, %g, %b1 {axes=1, eps=1e-5} : T[n, 2, 5, 8]
+    %m = attention %l, %t, %k {scale=0.25, causal} : T[n, 2, 5, 8]
+    %p = permute %m {axes=[0, 1, 3, 2]} : T[n, 2, 8, 5]
+    %q = matmul %m, %p : T[n, 2, 5, 5]
+    %r = softmax %q {axis=2} : T[n, 2, 5, 5]
+    output %e
+    output %h
+    output %i
+    output %j
+    output %r";
+
+#[test]
+fn every_kind_computes_in_every_floating_point_type() {
+    for dtype in [DType::F32, DType::F64, DType::F16, DType::Bf16] {
+        let source = KINDS.replace(" T[", &format!(" {dtype}["));
+        check(&source, &[&[&[2, 6, 9, 9], &[2, 2, 5, 8]]]);
+    }
+}
+
+#[test]
+fn integers_are_multiplied_and_pooled_exactly() {
+    for dtype in [DType::I8, DType::I16, DType::I32, DType::I64, DType::U8] {
+        let source = "graph integers
+            input %a : T[2, 3, 4]
+            input %b : T[4, 5]
+            input %x : T[1, 2, 5, 5]
+            %y = matmul %a, %b : T[2, 3, 5]
+            %z = max_pool %x {kernel=[3, 3], stride=[2, 2], pad=[[1, 1], [1, 1]]} : T[1, 2, 3, 3]
+            output %y
+            output %z";
+        check(&source.replace(" T[", &format!(" {dtype}[")), &[&[&[2, 3, 4], &[4, 5], &[1, 2, 5, 5]]]);
+    }
+}
+
 /// Models with outputs that torch or onnxruntime computed.
 #[test]
 fn recorded_cases_run_as_recorded() {
