@@ -657,6 +657,11 @@ fn what_no_kernel_computes_is_named_with_its_node() {
     assert_eq!(error.to_string(), "cannot lower `conv` of node `conv_1`: its weight `slice_0` must be a constant");
     let error = lower(graph, V3, Precision::Bf16).expect_err("no bf16 kernels");
     assert!(matches!(error, PlanError::Precision { .. }));
+    let mut graph = passes::run(resnet_block(), None).expect("passes");
+    graph.dims[0].min = 0;
+    assert!(lower(graph.clone(), V3, Precision::Fp32).is_ok());
+    let error = lower(graph, Target::Cuda { sm: 90 }, Precision::Fp32).expect_err("nothing to launch").to_string();
+    assert!(error.starts_with("dimension `batch` may be 0, which artifacts for cuda-sm_90 do not run"), "{error}");
 }
 
 /// One random step on a value of rank 3.

@@ -14,14 +14,17 @@ pub(super) fn run(graph: &Graph) -> Result<Graph, BuildError> {
             Op::Linear | Op::Conv { .. } => inputs.split_at(2),
             _ => return Ok(None),
         };
-        if graph.ty(node.output).dtype != DType::F32 || rest.iter().all(|id| is_weight(r, *id)) {
+        if graph.ty(node.output).dtype != DType::F32 || inputs[1..].iter().all(|id| is_weight(r, *id)) {
             return Ok(None);
         }
+        // The weight of a product may be computed; that of a convolution may not, which lowering reports.
+        let weights = kept[1..].iter().map(|id| Ok(constant(r, *id)?.unwrap_or(*id))).collect::<Result<Vec<_>, BuildError>>()?;
+        let kept = [&kept[..1], &weights].concat();
         let constants = rest.iter().map(|id| constant(r, *id)).collect::<Result<Option<Vec<_>>, _>>()?;
         let name = r.name_of(node);
         match constants {
-            Some(constants) => r.push(&name, node.op.clone(), &[kept, &constants].concat(), &node.source).map(Some),
-            None => separated(r, node, kept, rest).map(Some),
+            Some(constants) => r.push(&name, node.op.clone(), &[kept, constants].concat(), &node.source).map(Some),
+            None => separated(r, node, &kept, rest).map(Some),
         }
     })
 }
