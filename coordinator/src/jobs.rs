@@ -33,8 +33,9 @@ fn check_request(request: &JobRequest) -> Result<(), ApiError> {
     if request.dims.len() > MAX_DIMS || request.tune_at.len() > MAX_DIMS {
         return refuse(format!("more than {MAX_DIMS} dimension ranges or sizes to tune at"));
     }
-    if let Some(dim) = request.dims.iter().find(|d| d.min < 1 || d.max < d.min) {
-        return refuse(format!("the range {}..{} of dimension `{}` is not one of positive sizes", dim.min, dim.max, dim.name));
+    if let Some(dim) = request.dims.iter().find(|d| d.min < 0 || d.max < d.min || d.max < 1) {
+        let (name, min, max) = (&dim.name, dim.min, dim.max);
+        return refuse(format!("the range {min}..{max} of dimension `{name}` is none: it needs 0 ≤ MIN ≤ MAX and 1 ≤ MAX"));
     }
     if request.threads.is_some_and(|n| n == 0 || n > MAX_THREADS) {
         return refuse(format!("the number of threads must be 1 to {MAX_THREADS}"));

@@ -13,7 +13,7 @@ use crate::{DType, Digest, Precision, Signature, Target, VendorLibrary};
 pub struct DimRange {
     /// The symbol's name: `batch`, `seq` …
     pub name: String,
-    /// Smallest size.
+    /// Smallest size; 0 where the dimension may be empty.
     pub min: i64,
     /// Largest size.
     pub max: i64,

@@ -245,9 +245,9 @@ fn parse_dim(text: &str) -> Result<DimRange, String> {
         let (name, range) = text.split_once('=')?;
         let (min, max) = range.split_once("..")?;
         let (min, max) = (min.trim().parse::<i64>().ok()?, max.trim().parse::<i64>().ok()?);
-        (1 <= min && min <= max && !name.is_empty()).then(|| DimRange { name: name.to_owned(), min, max })
+        (0 <= min && min <= max && 1 <= max && !name.is_empty()).then(|| DimRange { name: name.to_owned(), min, max })
     };
-    parse().ok_or_else(|| "expected NAME=MIN..MAX with 1 ≤ MIN ≤ MAX, as in batch=1..32".to_owned())
+    parse().ok_or_else(|| "expected NAME=MIN..MAX with 0 ≤ MIN ≤ MAX and 1 ≤ MAX, as in batch=1..32".to_owned())
 }
 
 #[cfg(test)]
@@ -257,7 +257,8 @@ mod tests {
     #[test]
     fn dims_parse_and_refuse_empty_ranges() {
         assert_eq!(parse_dim("batch=1..32"), Ok(DimRange { name: "batch".into(), min: 1, max: 32 }));
-        for bad in ["", "batch", "batch=", "batch=3", "batch=3..1", "batch=0..4", "=1..2", "b=1..x"] {
+        assert_eq!(parse_dim("past=0..64"), Ok(DimRange { name: "past".into(), min: 0, max: 64 }));
+        for bad in ["", "batch", "batch=", "batch=3", "batch=3..1", "batch=0..0", "batch=-1..4", "=1..2", "b=1..x"] {
             assert!(parse_dim(bad).is_err(), "{bad}");
         }
     }

@@ -91,7 +91,7 @@ impl<S: Into<Sym>> FromIterator<(S, i64)> for Bindings {
 pub struct GraphDim {
     /// Its symbol.
     pub sym: Sym,
-    /// Smallest size.
+    /// Smallest size; 0 where the dimension may be empty.
     pub min: i64,
     /// Largest size.
     pub max: i64,
@@ -111,8 +111,11 @@ impl GraphDim {
     /// Checks that the range is usable and holds the typical size. The error says what is wrong.
     pub(crate) fn check(&self) -> Result<(), String> {
         let Self { min, max, hint, .. } = *self;
-        if min < 1 || min > max || max > MAX_SIZE {
-            return Err(format!("the range {min}..{max} is not within 1..{MAX_SIZE}"));
+        if min < 0 || min > max || max > MAX_SIZE {
+            return Err(format!("the range {min}..{max} is not within 0..{MAX_SIZE}"));
+        }
+        if max == 0 {
+            return Err("the range 0..0 holds no size but 0; raise its upper end".to_owned());
         }
         match hint {
             Some(hint) if hint < min || hint > max => Err(format!("the typical size {hint} is outside the range {min}..{max}")),

@@ -196,6 +196,19 @@ impl Expr {
         }
     }
 
+    /// The symbol, factor and summand, if this is `factor * symbol + summand` with a positive factor: a size that tells its symbol.
+    pub fn affine(&self) -> Option<(&Sym, i64, i64)> {
+        let (linear, summand) = match self.0.terms.as_slice() {
+            [linear] => (linear, 0),
+            [linear, constant] if constant.factors.is_empty() => (linear, constant.coefficient),
+            _ => return None,
+        };
+        match linear.factors.as_slice() {
+            [Atom::Sym(sym)] if linear.coefficient > 0 => Some((sym, linear.coefficient, summand)),
+            _ => None,
+        }
+    }
+
     /// `self / divisor` rounded toward minus infinity. Division by the constant 0 stays as written and fails in [`Expr::eval`].
     pub fn floor_div(&self, divisor: &Self) -> Self {
         if self.is_overflow() || divisor.is_overflow() {

@@ -49,7 +49,7 @@ fn builder_makes_names_unique_and_checks_declarations() {
         .to_vec();
     assert_eq!(names, ["relu", "relu_1", "relu_2", "x_1"]);
     assert!(b.dim("n", 1, 2, None).unwrap_err().to_string().contains("declared twice"));
-    for (min, max, hint) in [(0, 4, None), (5, 4, None), (1, i64::MAX, None), (1, 4, Some(5))] {
+    for (min, max, hint) in [(-1, 4, None), (0, 0, None), (5, 4, None), (1, i64::MAX, None), (1, 4, Some(5))] {
         assert!(b.dim("m", min, max, hint).is_err(), "{min}..{max} {hint:?}");
     }
     let short = b.weight("w", TensorType::new(DType::F32, [2]), TensorData::new(vec![0; 7])).unwrap_err();

@@ -13,6 +13,7 @@ use aotfarm_plan::spec::{GPU_CHANNELS, KernelKind, KernelSpec, Layout, Math, Siz
 
 mod attention;
 mod convolutions;
+mod dtypes;
 mod images;
 mod loops;
 mod models;

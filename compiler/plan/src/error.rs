@@ -26,6 +26,18 @@ pub enum PlanError {
         /// What was asked for.
         precision: Precision,
     },
+    /// A dimension may be empty, and the target's kernels are never launched for nothing.
+    #[error(
+        "dimension `{dim}` may be 0, which artifacts for {target} do not run: raise its lower end, as in --dim {dim}=1..{max}"
+    )]
+    Empty {
+        /// The target.
+        target: Target,
+        /// The dimension.
+        dim: String,
+        /// Its largest size.
+        max: i64,
+    },
     /// Attention could not be written as products and a softmax.
     #[error("cannot decompose attention")]
     Decompose(#[from] PassError),

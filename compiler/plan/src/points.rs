@@ -11,20 +11,21 @@ const FAR: i64 = 16;
 const FAR_ON_GPU: i64 = 4;
 
 impl Plan {
-    /// The points to tune at: `sizes` of the first symbolic dimension; when there are none, those of [`spread`]; other dimensions stay at their hint, or at their largest size without one. Sizes outside the range are moved into it.
+    /// The points to tune at: `sizes` of the first symbolic dimension; when there are none, those of [`spread`]; other dimensions stay at their hint, or at their largest size without one. Sizes outside the range are moved into it;
+    /// at the size 0 there is nothing to tune.
     /// A plan without symbolic dimensions has one point.
     pub fn tune_points(&self, sizes: &[i64]) -> Vec<Bindings> {
         let typical = |k: usize| {
             let dim = &self.dims[k];
-            self.hints[k].unwrap_or(dim.max).clamp(dim.min, dim.max)
+            self.hints[k].unwrap_or(dim.max).clamp(dim.min.max(1), dim.max)
         };
         let mut rest: Bindings = self.dims.iter().enumerate().map(|(k, dim)| (dim.name.as_str(), typical(k))).collect();
         let Some(first) = self.dims.first() else { return vec![rest] };
         let far = if let Target::Cuda { .. } = self.target { FAR_ON_GPU } else { FAR };
         let mut wanted: Vec<i64> =
-            if sizes.is_empty() { spread(first.min, first.max, self.hints[0], far) } else { sizes.to_vec() };
+            if sizes.is_empty() { spread(first.min.max(1), first.max, self.hints[0], far) } else { sizes.to_vec() };
         for size in &mut wanted {
-            *size = (*size).clamp(first.min, first.max);
+            *size = (*size).clamp(first.min.max(1), first.max);
         }
         wanted.sort_unstable();
         wanted.dedup();

@@ -98,7 +98,7 @@ fn check_segments(plan: &Plan) -> Result<(), VerifyError> {
         }
         // A batch is cut into equal parts, so they have at least half as many images, rounded up.
         let least = plan.dims.first().map_or(1, |dim| dim.min);
-        if *images < 1 || (images + 1) / 2 < least {
+        if *images < 1 || (images + 1) / 2 < least || least < 1 {
             return error(format!("the smallest batch is {least}"));
         }
         done = steps.end;

@@ -97,10 +97,8 @@ fn source(dim: &GraphDim, inputs: &[Vec<Expr>]) -> Option<Source> {
     let bare = all().find(|(_, _, e)| **e == sym).map(|(input, axis, _)| Source { input, axis, scale: 1, offset: 0 });
     bare.or_else(|| {
         all().find_map(|(input, axis, e)| {
-            let at = |n: i64| e.eval(&[(dim.sym.clone(), n)].into_iter().collect()).ok();
-            let (offset, next) = (at(0)?, at(1)?);
-            let scale = next.checked_sub(offset).filter(|scale| *scale > 0)?;
-            (Expr::from(scale) * sym.clone() + Expr::from(offset) == *e).then_some(Source { input, axis, scale, offset })
+            let (_, scale, offset) = e.affine().filter(|(sym, ..)| **sym == dim.sym)?;
+            Some(Source { input, axis, scale, offset })
         })
     })
 }

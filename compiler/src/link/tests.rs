@@ -22,6 +22,7 @@ use aotfarm_plan::spec::{Index, KernelKind, KernelSpec, Layout, LoopNest, Math, 
 use aotfarm_plan::{Buffer, BufferId, Place, PlanWeight, Slot, Step, WeightId};
 
 mod cuda;
+mod models;
 mod state;
 mod vendor;
 

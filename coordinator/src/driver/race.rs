@@ -73,7 +73,8 @@ impl Entrant<'_> {
         points: &[BTreeMap<String, i64>],
     ) -> Drive<Configuration> {
         let whole = verdict.fastest;
-        let Some(batch) = outline.metadata.dims.first() else { return Ok(whole) };
+        // A batch that may be empty is not cut.
+        let Some(batch) = outline.metadata.dims.first().filter(|batch| batch.min > 0) else { return Ok(whole) };
         let size = |point: &BTreeMap<String, i64>| point.get(&batch.name).copied();
         let Some(sizes) = points.iter().map(size).collect::<Option<Vec<_>>>() else { return Ok(whole) };
         let tried = segments::segmentations(&sizes, &verdict.seconds, &outline.image_wise, batch.min);

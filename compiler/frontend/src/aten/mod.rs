@@ -26,7 +26,7 @@ use crate::error::{ImportError, UnsupportedOp};
 use crate::file::SharedBytes;
 use crate::semantics::{self, Emit, view};
 use crate::storage::ViewId;
-use crate::symbols::Declared;
+use crate::symbols::{self, Declared, Symbols};
 
 /// Reads a `.pt2` file; `name` is the model's.
 pub fn read(file: SharedBytes, name: &str) -> Result<Graph, ImportError> {
@@ -55,10 +55,20 @@ pub fn read(file: SharedBytes, name: &str) -> Result<Graph, ImportError> {
         return Err(ImportError::Unsupported { ops: missing });
     }
     let weights = Weights::of(&archive)?;
+    // Where the model does not hold at sizes below those that torch exports, the ranges are as the file gives them.
+    match import(&weights, &program, name, Symbols::default) {
+        Err(ImportError::Node { .. } | ImportError::Graph(_)) if !program.range_constraints.is_empty() => {
+            import(&weights, &program, name, || Symbols::default().unwidened()).map(symbols::widened)
+        }
+        done => done,
+    }
+}
+
+fn import(weights: &Weights<'_>, program: &Program, name: &str, symbols: fn() -> Symbols) -> Result<Graph, ImportError> {
     // Which buffers a program writes to is known when all of it has been read; then it is read again with those as states.
     let mut states = BTreeSet::new();
     loop {
-        match Import::new(&weights, &program, name).run(&states)? {
+        match Import::new(weights, program, name, symbols()).run(&states)? {
             Read::Graph(graph) => return Ok(graph),
             Read::Writes(buffers) => states.extend(buffers),
         }
@@ -117,12 +127,12 @@ struct Import<'a> {
 }
 
 impl<'a> Import<'a> {
-    fn new(weights: &'a Weights<'a>, program: &'a Program, name: &str) -> Self {
+    fn new(weights: &'a Weights<'a>, program: &'a Program, name: &str, symbols: Symbols) -> Self {
         let writes = |node: &program::Node| ops::find(target(node)).is_some_and(|(_, writes)| writes == Writes::First);
         let has_writes = program.graph_module.graph.nodes.iter().any(writes);
         Self {
             weights,
-            scope: Scope::new(program, name),
+            scope: Scope::new(program, name, symbols),
             has_writes,
             buffers: Vec::new(),
             inputs: Vec::new(),
@@ -173,20 +183,31 @@ impl<'a> Import<'a> {
 
     /// Declares the symbolic dimensions of the inputs.
     fn dims(&mut self) -> Result<(), ImportError> {
+        let mut derived = Vec::new();
         for (input, meta) in self.user_inputs() {
             for (axis, size) in meta.sizes.iter().enumerate() {
                 let place = || format!("dimension {axis} of input `{input}`");
-                let (size, hint) = program::size(size).map_err(|e| damaged(place(), e))?;
-                let Some(sym) = size.as_sym() else {
-                    if size.as_const().is_none() {
-                        return Err(ImportError::refused(place(), format!("its size is the expression `{size}`, not a symbol")));
-                    }
-                    continue;
-                };
-                let range = self.scope.program.range_constraints.get(sym.as_str());
-                let end = |of: fn(&program::Range) -> &Option<program::Bound>| range.and_then(|r| of(r).as_ref()?.at());
-                let declared = Declared { min: end(|r| &r.min_val), max: end(|r| &r.max_val), hint };
-                self.scope.symbols.declare(&mut self.scope.builder, sym.as_str(), axis, declared)?;
+                let (size, traced) = program::size(size).map_err(|e| damaged(place(), e))?;
+                for sym in size.symbols() {
+                    let range = self.scope.program.range_constraints.get(sym.as_str());
+                    let end = |of: fn(&program::Range) -> &Option<program::Bound>| range.and_then(|r| of(r).as_ref()?.at());
+                    let hint =
+                        traced.zip(size.affine()).and_then(|(n, (_, factor, summand))| Some(n.checked_sub(summand)? / factor));
+                    let declared = Declared { min: end(|r| &r.min_val), max: end(|r| &r.max_val), hint };
+                    // What is a multiple of the symbol is not what it counts.
+                    let axis = if size.as_sym().is_some() { axis } else { axis + 1 };
+                    self.scope.symbols.declare(&mut self.scope.builder, sym.as_str(), axis, declared)?;
+                    derived.push((sym, size.clone(), place()));
+                }
+            }
+        }
+        // A run reads the symbols from the inputs' shapes.
+        for (sym, size, place) in &derived {
+            if !derived.iter().any(|(other, size, _)| other == sym && size.affine().is_some()) {
+                let what = format!(
+                    "its size is the expression `{size}`, from which `{sym}` cannot be told; give the model an input of that size"
+                );
+                return Err(ImportError::refused(place.clone(), what));
             }
         }
         Ok(())

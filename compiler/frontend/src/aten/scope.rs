@@ -36,11 +36,11 @@ pub(super) struct Scope<'a> {
 }
 
 impl<'a> Scope<'a> {
-    pub(super) fn new(program: &'a Program, name: &str) -> Self {
+    pub(super) fn new(program: &'a Program, name: &str, symbols: Symbols) -> Self {
         Self {
             program,
             builder: Builder::new(name),
-            symbols: Symbols::default(),
+            symbols,
             names: HashMap::new(),
             storages: Storages::default(),
         }

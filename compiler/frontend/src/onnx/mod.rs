@@ -13,13 +13,14 @@ use std::collections::HashMap;
 
 use prost::Message as _;
 
-use aotfarm_ir::{Builder, Expr, Graph, TensorType};
+use aotfarm_ir::{BuildError, Builder, Expr, Graph, Sym, TensorType};
 
 use self::node::NodeCall;
 use self::proto::{DimensionValue, GraphProto, ModelProto, ValueInfoProto};
 use self::scope::{Known, Scope};
 use crate::error::ImportError;
 use crate::file::{External, SharedBytes};
+use crate::semantics::{Equal, Refusal};
 use crate::symbols::{Declared, Symbols};
 
 /// Versions of the standard operator set that the mappings hold for.
@@ -46,9 +47,49 @@ pub fn read(file: &SharedBytes, name: &str, external: External<'_>) -> Result<Gr
     if !missing.is_empty() {
         return Err(ImportError::unsupported(missing));
     }
-    let initializers = graph.initializer.iter().map(|t| (t.name.as_str(), t)).collect();
-    let scope = Scope { external, builder: Builder::new(name), known: HashMap::new(), initializers, absent: HashMap::new() };
-    Import { graph, scope, symbols: Symbols::default() }.run()
+    let initializers: HashMap<_, _> = graph.initializer.iter().map(|t| (t.name.as_str(), t)).collect();
+    let mut equal = HashMap::<Sym, Expr>::new();
+    loop {
+        let (known, absent) = (HashMap::new(), HashMap::new());
+        let scope = Scope { external, builder: Builder::new(name), known, initializers: initializers.clone(), absent };
+        let symbols = Symbols::of_file(names(graph)).with_equal(equal.clone());
+        match (Import { graph, scope, symbols }).run() {
+            Ok(graph) => return Ok(graph),
+            Err(Stop::Error(error)) => return Err(error),
+            // Each round has fewer dimensions than the one before it.
+            Err(Stop::Unequal(found)) => {
+                for (sym, same) in found {
+                    for other in equal.values_mut().filter(|other| other.as_sym() == Some(&sym)) {
+                        *other = same.clone();
+                    }
+                    equal.insert(sym, same);
+                }
+            }
+        }
+    }
+}
+
+/// The names of the inputs' dimensions.
+fn names(graph: &GraphProto) -> impl Iterator<Item = &str> {
+    let shapes = graph.input.iter().filter_map(|input| input.r#type.as_ref()?.tensor_type.as_ref()?.shape.as_ref());
+    shapes.flat_map(|shape| &shape.dim).filter_map(|dim| match &dim.value {
+        Some(DimensionValue::Param(name)) => Some(name.as_str()),
+        _ => None,
+    })
+}
+
+/// Why an import does not come to its end.
+enum Stop {
+    /// The graph is refused.
+    Error(ImportError),
+    /// It makes sense only where these dimensions are equal to those sizes: it is to be read as if it said so.
+    Unequal(Equal),
+}
+
+impl<E: Into<ImportError>> From<E> for Stop {
+    fn from(error: E) -> Self {
+        Self::Error(error.into())
+    }
 }
 
 /// The whole file as one owner, so that weights refer to it without a copy.
@@ -65,6 +106,9 @@ fn label(node: &proto::NodeProto) -> &str {
     if node.name.is_empty() { node.output.first().map_or("?", String::as_str) } else { &node.name }
 }
 
+/// [`Symbols::declare`] or [`Symbols::unnamed`].
+type Declare = fn(&mut Symbols, &mut Builder, &str, usize, Declared) -> Result<Expr, BuildError>;
+
 struct Import<'a> {
     graph: &'a GraphProto,
     scope: Scope<'a>,
@@ -72,7 +116,7 @@ struct Import<'a> {
 }
 
 impl Import<'_> {
-    fn run(mut self) -> Result<Graph, ImportError> {
+    fn run(mut self) -> Result<Graph, Stop> {
         for input in &self.graph.input {
             // Older files list weights as inputs, too.
             if !self.scope.initializers.contains_key(input.name.as_str()) {
@@ -83,7 +127,10 @@ impl Import<'_> {
             let op = ops::find(node).expect("unsupported operators were refused before");
             let source = format!("{}: {}", node.output.first().map_or("node", String::as_str), ops::qualified(node));
             let mut call = NodeCall { scope: &mut self.scope, node, source: &source };
-            let results = op(&mut call).map_err(|e| e.at(&source))?;
+            let results = op(&mut call).map_err(|refusal| match refusal {
+                Refusal::Unequal(_, equal) => Stop::Unequal(equal),
+                refusal => refusal.at(&source).into(),
+            })?;
             let mut results = results.into_iter();
             for (i, name) in node.output.iter().enumerate() {
                 let result = results.next();
@@ -112,9 +159,10 @@ impl Import<'_> {
         let mut shape = Vec::with_capacity(dims.len());
         for (axis, dim) in dims.iter().enumerate() {
             shape.push(match &dim.value {
-                Some(DimensionValue::Value(n)) => Expr::from(*n),
-                Some(DimensionValue::Param(name)) => self.symbol(name, axis)?,
-                None => self.symbol(&format!("{}_{axis}", input.name), axis)?,
+                Some(DimensionValue::Value(n)) if *n >= 0 => Expr::from(*n),
+                Some(DimensionValue::Param(name)) if !name.is_empty() => self.declare(Symbols::declare, name, axis)?,
+                // A size of -1 is what some exporters write for any size.
+                _ => self.declare(Symbols::unnamed, &format!("{}_{axis}", input.name), axis)?,
             });
         }
         let id = self.scope.builder.input(&input.name, TensorType { dtype, shape })?;
@@ -122,7 +170,7 @@ impl Import<'_> {
         Ok(())
     }
 
-    fn symbol(&mut self, name: &str, axis: usize) -> Result<Expr, ImportError> {
-        Ok(self.symbols.declare(&mut self.scope.builder, name, axis, Declared::default())?)
+    fn declare(&mut self, declare: Declare, name: &str, axis: usize) -> Result<Expr, ImportError> {
+        Ok(declare(&mut self.symbols, &mut self.scope.builder, name, axis, Declared::default())?)
     }
 }

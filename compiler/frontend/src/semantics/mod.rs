@@ -4,6 +4,7 @@
 //! What a specification alone knows stays with its reader: torch's type promotion in `aten`, ONNX's known integers in `onnx`.
 
 pub(crate) mod conv;
+mod equal;
 pub(crate) mod gather;
 pub(crate) mod norm;
 pub(crate) mod pointwise;
@@ -13,7 +14,7 @@ pub(crate) mod reduce;
 pub(crate) mod source;
 pub(crate) mod view;
 
-use aotfarm_ir::{BinaryOp, BuildError, Builder, Expr, Number, Op, TensorType, UnaryOp, ValueId};
+use aotfarm_ir::{BinaryOp, BuildError, Builder, Expr, Number, Op, Sym, TensorType, UnaryOp, ValueId};
 use aotfarm_protocol::DType;
 
 use crate::error::ImportError;
@@ -24,7 +25,12 @@ pub(crate) enum Refusal {
     What(String),
     /// A shape rule that it violates.
     Build(BuildError),
+    /// A shape rule that it violates unless these dimensions are equal to those sizes.
+    Unequal(BuildError, Equal),
 }
+
+/// Dimensions that are other dimensions, declared before them, or constants.
+pub(crate) type Equal = Vec<(Sym, Expr)>;
 
 pub(crate) type Result<T> = std::result::Result<T, Refusal>;
 
@@ -33,7 +39,7 @@ impl Refusal {
     pub(crate) fn at(self, source: &str) -> ImportError {
         match self {
             Self::What(what) => ImportError::Node { node: source.to_owned(), what },
-            Self::Build(error) => error.into(),
+            Self::Build(error) | Self::Unequal(error, _) => error.into(),
         }
     }
 }
@@ -80,7 +86,15 @@ impl Emit<'_> {
     }
 
     pub(crate) fn push(&mut self, op: Op, inputs: &[ValueId]) -> Result<ValueId> {
-        Ok(self.builder.push(op, inputs, self.source)?)
+        let same = op.clone();
+        let pushed = self.builder.push(op, inputs, self.source);
+        pushed.map_err(|error| {
+            let types: Vec<_> = inputs.iter().map(|id| self.ty(*id).clone()).collect();
+            match equal::needed(&same, &types, &self.builder.graph().dims) {
+                Some(equal) => Refusal::Unequal(error, equal),
+                None => error.into(),
+            }
+        })
     }
 
     pub(crate) fn unary(&mut self, op: UnaryOp, x: ValueId) -> Result<ValueId> {

@@ -1,6 +1,6 @@
 //! Shapes: reshapes, permutations, broadcasts, slices, joins, padding, repetition.
 
-use aotfarm_ir::{BinaryOp, Expr, Number, Op, ValueId};
+use aotfarm_ir::{BinaryOp, Expr, GraphDim, Number, Op, ValueId};
 use aotfarm_protocol::DType;
 
 use super::{Emit, Result, gather, pointwise, product, source};
@@ -88,7 +88,8 @@ pub(crate) fn position(at: &Expr, size: &Expr) -> Expr {
     }
 }
 
-/// Every `step`-th position of an axis from `start` to `end`, both as [`position`] gives them.
+/// Every `step`-th position of an axis from `start` to `end`, both as [`position`] gives them; what lies outside an axis that may be
+/// shorter is left out, as everywhere in numpy.
 pub(crate) fn slice(e: &mut Emit<'_>, x: ValueId, axis: usize, start: Expr, end: Expr, step: i64) -> Result<ValueId> {
     if start.as_const() == Some(0) && end == e.ty(x).shape[axis] && step == 1 {
         return Ok(x);
@@ -97,7 +98,23 @@ pub(crate) fn slice(e: &mut Emit<'_>, x: ValueId, axis: usize, start: Expr, end:
         (Some(s), Some(e)) => Expr::from(e.max(s)),
         _ => end,
     };
+    let (start, end) = within(&e.ty(x).shape[axis], start, end, &e.builder.graph().dims);
     e.push(Op::Slice { axis, start, end, step }, &[x])
+}
+
+/// The part of `start..end` that lies in `0..size` at all allowed sizes of `dims`; as it is where that is all of it.
+fn within(size: &Expr, start: Expr, end: Expr, dims: &[GraphDim]) -> (Expr, Expr) {
+    let never_negative = |distance: &Expr| distance.bounds(dims).0 >= 0;
+    if [&start, &(&end - &start), &(size - &end)].into_iter().all(never_negative) {
+        return (start, end);
+    }
+    let clamp = |at: Expr| {
+        let at = if never_negative(&at) { at } else { at.maximum(&Expr::zero()) };
+        if never_negative(&(size - &at)) { at } else { at.minimum(size) }
+    };
+    let (start, end) = (clamp(start), clamp(end));
+    let end = if never_negative(&(&end - &start)) { end } else { end.maximum(&start) };
+    (start, end)
 }
 
 /// One position of an axis, which is then dropped.

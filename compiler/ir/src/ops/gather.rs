@@ -39,7 +39,14 @@ impl Group for Gather {
     }
 
     fn check_ranges(&self, op: &Op, operands: &[&TensorType], dims: &[GraphDim]) -> Result<(), String> {
-        let Op::GatherElements { axis } = op else { return Ok(()) };
+        let (Op::Take { axis } | Op::GatherElements { axis }) = op else { foreign(op) };
+        let size = &operands[0].shape[*axis];
+        ensure(size.as_const().is_some() || size.bounds(dims).0 > 0, || {
+            format!("the axis of size {size} may be empty, and then has no element for an index to take")
+        })?;
+        if let Op::Take { .. } = op {
+            return Ok(());
+        }
         for (k, (size, index)) in operands[0].shape.iter().zip(&operands[1].shape).enumerate() {
             ensure(k == *axis || never_negative(&(size - index), dims), || {
                 format!("axis {k} of the indices ({index}) may be longer than that of the data ({size})")

@@ -8,7 +8,7 @@ use super::{Group, Op, foreign};
 use crate::array::{Array, Data, larger, smaller};
 use crate::syntax::{NodeText, TextError};
 use crate::types::TensorType;
-use crate::{Bindings, Expr};
+use crate::{Bindings, Expr, GraphDim};
 
 functions! {
     /// How a reduction combines.
@@ -55,6 +55,17 @@ impl Group for Reduction {
             (true, false) => None,
         });
         Ok(like(operands, &kept.collect::<Vec<_>>()))
+    }
+
+    fn check_ranges(&self, op: &Op, operands: &[&TensorType], dims: &[GraphDim]) -> Result<(), String> {
+        let Op::Reduce { op, axes, .. } = op else { foreign(op) };
+        let mut sizes = axes.iter().map(|axis| &operands[0].shape[*axis]).filter(|size| size.as_const().is_none());
+        match sizes.find(|size| size.bounds(dims).0 < 1) {
+            Some(size) if matches!(op, ReduceOp::Max | ReduceOp::Min) => {
+                Err(format!("the axis of size {size} may be empty, and then has no largest or smallest element"))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn attributes(&self, op: &Op) -> Vec<String> {

@@ -91,7 +91,7 @@ fn errors_have_line_and_column() {
             "line 2, column 1: expected dim, input, state, weight, output, next, write or `%name = …`, found `nonsense`",
         ),
         ("graph g\ndim n = 1..x", "line 2, column 5: expected a range such as 1..32, found `1..x`"),
-        ("graph g\ndim n = 4..1", "line 2, column 5: the range 4..1 is not within 1..1099511627776"),
+        ("graph g\ndim n = 4..1", "line 2, column 5: the range 4..1 is not within 0..1099511627776"),
         ("graph g\ninput %x : f99[2]", "line 2, column 12: `f99` is not an element type"),
         ("graph g\ninput %x : f32[2", "line 2, column 17: expected `,`"),
         (

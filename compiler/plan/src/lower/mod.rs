@@ -37,6 +37,10 @@ pub fn lower(graph: Graph, target: Target, precision: Precision) -> Result<Plan,
     if blocking != Blocking::Whole && precision != Precision::Fp32 {
         return Err(PlanError::Precision { target, precision });
     }
+    let empty = graph.dims.iter().find(|dim| dim.min < 1 && matches!(target, Target::Cuda { .. }));
+    if let Some(dim) = empty {
+        return Err(PlanError::Empty { target, dim: dim.sym.to_string(), max: dim.max });
+    }
     let graph = decompose_attention(graph, |graph, node| crate::attention::has_kernel(graph, node, target, precision))?;
     let ports = |ids: &[ValueId]| ids.iter().map(|id| port(&graph, *id)).collect::<Vec<_>>();
     let (mut inputs, outputs) = (ports(&graph.inputs), ports(&graph.outputs));

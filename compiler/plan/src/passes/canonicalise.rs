@@ -1,6 +1,7 @@
 //! Replaces composite operators by what the kernels are made of.
 
-use aotfarm_ir::{BuildError, Expr, Graph, Node, Op, PoolOp, ReduceOp, TensorType, ValueId, Window};
+use aotfarm_ir::{BuildError, Expr, Graph, Node, Op, PoolOp, ReduceOp, TensorData, TensorType, ValueId, Window};
+use aotfarm_protocol::DType;
 
 use super::constant::f32_tensor;
 use super::rewrite::{Rewriter, rewrite};
@@ -34,12 +35,10 @@ fn adaptive_pool(r: &mut Rewriter<'_>, node: &Node, x: ValueId, output: [i64; 2]
         return r.push(&name, op, &[x], source).map(Some);
     }
     // Uneven windows: a product with the matrix of means along each axis.
-    if r.ty(x).dtype != aotfarm_protocol::DType::F32 {
-        return Ok(None);
-    }
+    let dtype = r.ty(x).dtype;
     let swap = || Op::Permute { axes: vec![0, 1, 3, 2] };
-    let columns = r.weight(&format!("{name}.columns"), means(w, output[1]))?;
-    let rows = r.weight(&format!("{name}.rows"), means(h, output[0]))?;
+    let columns = r.weight(&format!("{name}.columns"), means(w, output[1], dtype))?;
+    let rows = r.weight(&format!("{name}.rows"), means(h, output[0], dtype))?;
     let narrow = r.push(&format!("{name}.narrow"), Op::MatMul, &[x, columns], source)?;
     let turned = r.push(&format!("{name}.turned"), swap(), &[narrow], source)?;
     let pooled = r.push(&format!("{name}.pooled"), Op::MatMul, &[turned, rows], source)?;
@@ -47,15 +46,19 @@ fn adaptive_pool(r: &mut Rewriter<'_>, node: &Node, x: ValueId, output: [i64; 2]
 }
 
 /// `[size, out]`: column i averages the positions from `⌊i size / out⌋` to `⌈(i+1) size / out⌉`.
-fn means(size: i64, out: i64) -> (TensorType, aotfarm_ir::TensorData) {
-    let mut matrix = vec![0f32; usize::try_from(size * out).unwrap_or(0)];
+fn means(size: i64, out: i64, dtype: DType) -> (TensorType, TensorData) {
+    let mut matrix = vec![0f64; usize::try_from(size * out).unwrap_or(0)];
     for i in 0..out {
         let (from, to) = (i * size / out, ((i + 1) * size + out - 1) / out);
         for k in from..to {
-            matrix[usize::try_from(k * out + i).unwrap_or(0)] = 1.0 / (to - from) as f32;
+            matrix[usize::try_from(k * out + i).unwrap_or(0)] = 1.0 / (to - from) as f64;
         }
     }
-    f32_tensor(&[size, out], &matrix)
+    if dtype == DType::F64 {
+        let bytes = matrix.iter().flat_map(|mean| mean.to_le_bytes()).collect();
+        return (TensorType::new(dtype, [size, out]), TensorData::new(bytes));
+    }
+    f32_tensor(&[size, out], &matrix.iter().map(|mean| *mean as f32).collect::<Vec<_>>())
 }
 
 /// The kernels normalise contiguous rows: another axis is moved last and back.

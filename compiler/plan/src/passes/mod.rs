@@ -1,7 +1,7 @@
 //! Graph passes: Graph → Graph, in the order of [`PASSES`], the verifier after each.
 //!
-//! After them a graph holds no `AdaptiveAvgPool` (of known size) or `BatchNorm`, normalises last axes only, and has no
-//! view that does nothing, no node whose value is known, and no node that nobody uses.
+//! After them a graph holds no `AdaptiveAvgPool` (of known size) or `BatchNorm`, normalises last axes only, has products, pools and
+//! normalisations in f32 only (attention excepted), and no view that does nothing, no node whose value is known, and no node that nobody uses.
 
 mod canonicalise;
 mod constant;
@@ -11,8 +11,11 @@ mod fold_batch_norm;
 mod fold_constants;
 mod recognise;
 mod rewrite;
+mod separate;
+mod spell_out;
 #[cfg(test)]
 mod tests;
+mod widen;
 
 use aotfarm_ir::{BuildError, Graph, VerifyError, verify};
 
@@ -27,10 +30,13 @@ pub struct Pass {
 
 /// All passes, in order.
 pub const PASSES: &[Pass] = &[
+    Pass { name: "widen", run: widen::run },
     Pass { name: "canonicalise", run: canonicalise::run },
     Pass { name: "fold_constants", run: fold_constants::run },
     Pass { name: "recognise", run: recognise::run },
     Pass { name: "fold_batch_norm", run: fold_batch_norm::run },
+    Pass { name: "separate", run: separate::run },
+    Pass { name: "spell_out", run: spell_out::run },
     Pass { name: "dead_code", run: dead_code::run },
 ];
 

@@ -38,7 +38,12 @@ pub(super) fn rewrite(
         rewriter.map[node.output.index()] = Some(output);
     }
     for id in &graph.outputs {
-        let output = rewriter.get(*id)?;
+        let (mut output, value) = (rewriter.get(*id)?, graph.value(*id));
+        // An output keeps its type and name, whatever it is computed in.
+        if rewriter.ty(output).dtype != value.ty.dtype {
+            output = rewriter.push(&value.name, Op::Cast(value.ty.dtype), &[output], "output")?;
+            rewriter.map[id.index()] = Some(output);
+        }
         rewriter.builder.output(output);
     }
     for state in &graph.states {

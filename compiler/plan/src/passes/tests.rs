@@ -181,6 +181,6 @@ fn an_unknown_pass_is_refused_with_the_known_ones() {
     assert!(matches!(error, PassError::Unknown { .. }));
     assert_eq!(
         error.to_string(),
-        "there is no pass `fuse_all`; the passes are canonicalise, fold_constants, recognise, fold_batch_norm, dead_code"
+        "there is no pass `fuse_all`; the passes are widen, canonicalise, fold_constants, recognise, fold_batch_norm, separate, spell_out, dead_code"
     );
 }

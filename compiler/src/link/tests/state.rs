@@ -154,7 +154,7 @@ fn decoder() -> aotfarm_ir::Graph {
     let mean = b.state("mean", f32s(vec![4.into()]), TensorData::from_f32(&[1.0, 2.0, 3.0, 4.0])).unwrap();
     let (same, left) = (b.state("same", f32s(vec![2.into()]), TensorData::from_f32(&[5.0, 6.0])).unwrap(), mean);
     let mut node = |op: Op, inputs: &[aotfarm_ir::ValueId]| b.push(op, inputs, "node").unwrap();
-    let full = |value: f64, dtype| Op::Full { value, shape: vec![], dtype };
+    let full = |value: f64, dtype| Op::Full { value: value.into(), shape: vec![], dtype };
     let [one, low, keep, take] =
         [full(1.0, DType::I64), full(-1e9, DType::F32), full(0.75, DType::F32), full(0.25, DType::F32)].map(|op| node(op, &[]));
     let binary = Op::Binary;

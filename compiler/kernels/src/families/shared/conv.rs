@@ -255,7 +255,11 @@ impl<'a> Conv<'a> {
 
 /// The index of element (n, c, y, x) in the buffer, as the body of a C macro.
 pub fn place(tensor: &TensorSpec) -> String {
-    let [_, c, h, w] = [0, 1, 2, 3].map(|axis| render::size(tensor.shape[axis]));
+    let [_, c, h, w] = [0, 1, 2, 3].map(|axis| match tensor.shape[axis] {
+        // The `c` of the macro is a channel, not the call.
+        Size::Dim(k) => format!("DIM({k})"),
+        size => render::size(size),
+    });
     match tensor.layout {
         Layout::Plain => format!("(((n) * {c} + (c)) * {h} + (y)) * {w} + (x)"),
         Layout::Image { block, halo: [top, bottom, left, right] } => format!(
