@@ -199,7 +199,7 @@ fn loop_values(task: &TuningTask, nest: &LoopNest, tensor: &TensorSpec, is_opera
 }
 
 /// Whether the function is defined for all pairs of finite numbers.
-const fn total(op: BinaryOp) -> bool {
+fn total(op: BinaryOp) -> bool {
     !op.divides() && op != BinaryOp::Pow
 }
 

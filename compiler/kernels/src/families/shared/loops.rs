@@ -75,7 +75,7 @@ impl Accumulator {
         context! {
             reduce_loops => reduction.extents.iter().map(|s| extent(*s)).collect::<Vec<_>>(),
             acc_type,
-            acc_init => constant(neutral, acc),
+            acc_init => constant(neutral.into(), acc),
             reduced_type => computed_c(dtype),
             element => printer.scalar(&reduction.element),
             combine => combined("accs[j]"),
