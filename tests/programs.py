@@ -7,7 +7,7 @@
 writes FOLDER/<seed>.pt2 (each output is a program), <seed>.case.safetensors with `in.<i>` and `out.<i>` as torch computes them eagerly, and
 <seed>.txt with a line for each program. The importer and the interpreter are checked on them by
 
-    AOTFARM_PROGRAMS=FOLDER cargo test -p aotfarm-frontend --test programs
+    AOTFARM_PROGRAMS=FOLDER cargo test -p aotfarm-frontend --test types
 
 and artifacts by `--aotfarm PATH`, the program, which compiles and runs each file. tests/fixtures/programs holds the files of seeds 0 and 1, which the
 test reads when no folder is named.

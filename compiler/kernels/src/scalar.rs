@@ -454,3 +454,18 @@ fn binary_integer(op: BinaryOp, dtype: DType, a: &str, b: &str) -> String {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn integers_are_printed_as_they_are() {
+        let exact = |n: i64| constant(n.into(), DType::I64);
+        assert_eq!(exact((1 << 53) + 1), "((int64_t)((int64_t)9007199254740993))");
+        assert_eq!(exact(i64::MAX), "((int64_t)((int64_t)9223372036854775807))");
+        assert_eq!(exact(i64::MIN), "((int64_t)((int64_t)-9223372036854775807 - 1))");
+        assert_eq!(constant(0.5.into(), DType::Bool), "1");
+        assert_eq!(constant((-1.0).into(), DType::U8), "((uint8_t)((int64_t)-1))");
+    }
+}

@@ -150,6 +150,7 @@ fn binary_functions_broadcast() {
         (Add, [9.0, 4.0, -5.0, -10.0]),
         (FloorDiv, [3.0, -3.0, -4.0, 2.0]),
         (Mod, [1.0, -2.0, 1.0, -1.0]),
+        (Fmod, [1.0, 1.0, -1.0, -1.0]),
         (Max, [7.0, 7.0, 2.0, -3.0]),
         (Min, [2.0, -3.0, -7.0, -7.0]),
         (Lt, [0.0, 0.0, 1.0, 1.0]),
@@ -158,6 +159,8 @@ fn binary_functions_broadcast() {
         gives(Op::Binary(op), &[a, b], &wanted);
         gives_ints(Op::Binary(op), DType::I64, &[a, b], &wanted);
     }
+    // 1 / 0.1 is rounded up to 10, of which 0.1 is a little less than a tenth.
+    gives(Op::Binary(FloorDiv), &[(&[3], &[1.0, -1.0, 5.0]), (&[3], &[0.1, 0.1, 0.0])], &[9.0, -10.0, f64::INFINITY]);
     gives(Op::Binary(Div), &[a, b], &[3.5, -7.0 / 3.0, -3.5, 7.0 / 3.0]);
     gives_ints(Op::Binary(Div), DType::I32, &[a, b], &[3.0, -2.0, -3.0, 2.0]);
     gives(Op::Binary(Pow), &[(&[2], &[2.0, 9.0]), (&[2], &[10.0, 0.5])], &[1024.0, 3.0]);
@@ -182,6 +185,9 @@ fn moving_elements() {
     gives(Op::Pad { pads, value: 9.0.into() }, &[x], &[9.0, 9.0, 9.0, 2.0, 3.0, 9.0, 5.0, 6.0, 9.0]);
     gives(Op::Expand { shape: vec![2.into(), 2.into(), 1.into()] }, &[(&[2, 1], &[1.0, 2.0])], &[1.0, 2.0, 1.0, 2.0]);
     gives(Op::Full { value: 0.5.into(), shape: vec![2.into()], dtype: DType::F32 }, &[], &[0.5, 0.5]);
+    let exact = (1i64 << 53) + 1;
+    let full = apply(Op::Full { value: exact.into(), shape: vec![1.into()], dtype: DType::I64 }, &[]).unwrap();
+    assert_eq!(full.data, exact.to_le_bytes());
     gives(Op::Iota { length: 3.into(), start: 5, step: -2, dtype: DType::I32 }, &[], &[5.0, 3.0, 1.0]);
     let f = DType::F64;
     let take = apply(Op::Take { axis: 1 }, &[(x.0, x.1, f), (&[2, 1], &[-1.0, 0.0], DType::I64)]).unwrap();

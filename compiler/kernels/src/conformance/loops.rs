@@ -246,7 +246,11 @@ fn every_function_of_two_numbers_in_every_type() {
         let rows: Vec<Row<'_>> = BINARY
             .iter()
             .map(|op| {
-                let left: &[f64] = if *op == BinaryOp::Pow { &[1.0, 2.0, 3.0, 0.0] } else { &[7.0, 6.0, 5.0, 4.0, 3.0] };
+                let left: &[f64] = match op {
+                    BinaryOp::Pow => &[1.0, 2.0, 3.0, 0.0],
+                    _ if op.divides() && !unsigned => &[7.0, -6.0, 5.0, -4.0, 3.0, -1.0],
+                    _ => &[7.0, 6.0, 5.0, 4.0, 3.0],
+                };
                 let right: &[f64] = match op {
                     BinaryOp::Pow => &[0.0, 1.0, 2.0],
                     // The difference of unsigned numbers would wrap around, which the oracle does not.
@@ -260,6 +264,10 @@ fn every_function_of_two_numbers_in_every_type() {
             .collect();
         cases.push(table(dtype, dtype, &rows));
     }
+    // Quotients that are rounded up to an integer, and large ones.
+    let close: [&[f64]; 2] = [&[1.0, -1.0, 1e6, 7.5], &[f64::from(0.1f32), 3.0, f64::from(-0.3f32)]];
+    let divisions = [BinaryOp::FloorDiv, BinaryOp::Mod, BinaryOp::Fmod];
+    cases.push(table(DType::F32, DType::F32, &divisions.map(|op| (binary(op, cell(0), cell(1)), close))));
     let logic = [BinaryOp::And, BinaryOp::Or, BinaryOp::Eq, BinaryOp::Ne];
     let truths: [&[f64]; 2] = [&[0.0, 1.0], &[0.0, 0.0, 1.0, 1.0]];
     cases.push(table(DType::Bool, DType::Bool, &logic.map(|op| (binary(op, cell(0), cell(1)), truths))));
