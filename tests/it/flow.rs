@@ -80,6 +80,26 @@ fn a_model_is_tuned_published_pulled_and_run() {
 }
 
 #[test]
+fn a_model_with_states_is_checked_over_several_calls_and_goes_on_from_the_last() {
+    if !has_compiler() {
+        return;
+    }
+    let cli = Cli::new();
+    let graph = cli.write("running.graph", &model::running());
+    let summary = cli.run(&["inspect", &graph, "--summary"]).ok();
+    assert!(summary.contains("state       total: f32[4]\n") && summary.contains("writes      x\n"), "{summary}");
+    cli.run(&[&["submit", &graph, "--name", "running"], &UNTUNED[..]].concat()).ok();
+    let artifact = cli.pull("running@v1", "clean");
+    for calls in [1, 2, 3] {
+        let case = cli.write("case.safetensors", &model::running_case(calls));
+        let run = |calls: usize| cli.run(&["run", &artifact, "--input", &case, "--check", "--calls", &calls.to_string()]);
+        let out = run(calls).ok();
+        assert!(out.contains("y  f32[3, 4]") && out.contains("x  f32[3, 4]"), "the input as it is written is shown: {out}");
+        run(calls + 1).fails(1, &["relative L2 error"]);
+    }
+}
+
+#[test]
 fn versions_are_listed_shown_tagged_and_told_apart() {
     if !has_compiler() {
         return;

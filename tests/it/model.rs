@@ -2,7 +2,7 @@
 
 use aotfarm_compiler::import::graph;
 use aotfarm_compiler::interp::{self, Case, Tensor};
-use aotfarm_compiler::ir::{BinaryOp, Builder, Expr, Graph, Op, PoolOp, TensorData, TensorType, UnaryOp, ValueId, Window};
+use aotfarm_compiler::ir::{BinaryOp, Builder, Expr, Graph, Op, PoolOp, ReduceOp, TensorData, TensorType, UnaryOp, ValueId, Window};
 use aotfarm_protocol::DType;
 
 /// Values between -1 and 1 that depend on the seed alone.
@@ -89,6 +89,39 @@ pub(crate) fn case(seed: u64, batch: usize) -> Vec<u8> {
     let inputs = vec![Tensor::from_f32(&[batch, 3, 16, 16], &noise(99 + batch as u64, batch * 768))];
     let outputs = interp::run(&tiny_graph(seed), &inputs).expect("the interpreter runs it");
     Case { inputs, outputs }.write()
+}
+
+/// `x [batch 1..4, 4]`, which is added to a running total, multiplied by it and negated in place.
+fn running_graph() -> Graph {
+    let mut net = Net { builder: Builder::new("running"), seed: 7 };
+    let batch = net.builder.dim("batch", 1, 4, None).expect("a range");
+    let x = net.builder.input("x", TensorType::new(DType::F32, [batch, 4.into()])).expect("an input");
+    let first = TensorData::from_f32(&[1.0, 2.0, 3.0, 4.0]);
+    let total = net.builder.state("total", TensorType::new(DType::F32, [4]), first).expect("a state");
+    let sum = net.push(Op::Reduce { op: ReduceOp::Sum, axes: vec![0], keepdim: false }, &[x], "sum: sum");
+    let next = net.push(Op::Binary(BinaryOp::Add), &[total, sum], "next: add");
+    let y = net.push(Op::Binary(BinaryOp::Mul), &[x, next], "y: mul");
+    let negated = net.push(Op::Unary(UnaryOp::Neg), &[x], "negated: neg");
+    net.builder.output(y);
+    net.builder.next(total, next);
+    net.builder.write_back(x, negated);
+    net.builder.finish().expect("a valid graph")
+}
+
+/// The `.graph` file of a model with a state, which also writes into its input.
+pub(crate) fn running() -> Vec<u8> {
+    graph::write(&running_graph())
+}
+
+/// An input of that model and what the `calls`-th call with it gives.
+pub(crate) fn running_case(calls: usize) -> Vec<u8> {
+    let graph = running_graph();
+    let inputs = vec![Tensor::from_f32(&[3, 4], &noise(5, 12))];
+    let mut left = interp::Results { outputs: vec![], states: interp::initial(&graph), writes: vec![] };
+    for _ in 0..calls {
+        left = interp::run_from(&graph, &inputs, &left.states).expect("the interpreter runs it");
+    }
+    Case { inputs, outputs: left.outputs }.write()
 }
 
 /// A safetensors file with one tensor `in.0`.
