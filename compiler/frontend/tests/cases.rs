@@ -17,6 +17,9 @@ fn cases() -> Option<Vec<PathBuf>> {
     Some(cases)
 }
 
+/// What `submit --dim` allows of a dimension, for models of which more is asked than the file says.
+const RANGES: [(&str, &str, [i64; 2]); 1] = [("onnx-past-length-zero", "past", [0, 64])];
+
 /// What is wrong with a result; `None` if nothing is.
 fn difference(ours: &Tensor, wanted: &Tensor) -> Option<String> {
     if (ours.dtype, &ours.shape) != (wanted.dtype, &wanted.shape) {
@@ -37,6 +40,11 @@ fn check(folder: &Path) -> Result<(), String> {
     let file = file.ok_or("there is no model")?;
     let graph =
         aotfarm_frontend::load(Arc::new(std::fs::read(&file).unwrap()), &file.to_string_lossy()).map_err(|e| e.to_string())?;
+    for (_, dim, [min, max]) in RANGES.iter().filter(|(case, ..)| *case == name) {
+        let dim = graph.dims.iter_mut().find(|d| d.sym.as_str() == *dim).ok_or("there is no such dimension")?;
+        (dim.min, dim.max) = (*min, *max);
+        aotfarm_ir::verify(&graph).map_err(|e| e.to_string())?;
+    }
     let case = Case::read(&std::fs::read(folder.join("case.safetensors")).unwrap()).map_err(|e| e.to_string())?;
     let fresh = interp::initial(&graph);
     let mut results = interp::run_from(&graph, &case.inputs, &fresh).map_err(|e| e.to_string())?;

@@ -21,6 +21,8 @@ struct Strided {
     shape: Vec<usize>,
     strides: Vec<usize>,
     offset: usize,
+    /// Whether it was seen through an expansion, through which nothing can be written.
+    expanded: bool,
 }
 
 impl Strided {
@@ -29,7 +31,7 @@ impl Strided {
         for axis in (1..shape.len()).rev() {
             strides[axis - 1] = strides[axis] * shape[axis].max(1);
         }
-        Self { memory: Rc::new(RefCell::new(values)), shape: shape.to_vec(), strides, offset: 0 }
+        Self { memory: Rc::new(RefCell::new(values)), shape: shape.to_vec(), strides, offset: 0, expanded: false }
     }
 
     /// Where each element lies, in row-major order.
@@ -71,10 +73,6 @@ impl Strided {
     fn is_dense(&self) -> bool {
         let dense = Self::dense(&self.shape, Vec::new()).strides;
         (0..self.shape.len()).all(|axis| self.shape[axis] == 1 || self.strides[axis] == dense[axis])
-    }
-
-    fn repeats(&self) -> bool {
-        self.shape.iter().zip(&self.strides).any(|(size, stride)| *size > 1 && *stride == 0)
     }
 }
 
@@ -207,7 +205,7 @@ impl Program {
             6 if constant && size == 1 => {
                 let result = map(&x, |x| {
                     let mut view = x.clone();
-                    (view.shape[axis], view.strides[axis]) = (3, 0);
+                    (view.shape[axis], view.strides[axis], view.expanded) = (3, 0, true);
                     view
                 });
                 let sizes: Vec<Json> = (0..rank).map(|i| if i == axis { 3 } else { -1 }).map(|n| json!(n)).collect();
@@ -272,7 +270,7 @@ impl Program {
                 self.node("aten.add.Tensor", of, vec![float("other", 0.5)], vec![result]);
             }
             // What follows writes.
-            _ if x[0].repeats() => {}
+            _ if x[0].expanded => {}
             20 | 21 => self.write("aten.add_.Tensor", of, x, vec![float("other", 1.0)], |v| v + 1.0),
             22 => self.write("aten.mul_.Tensor", of, x, vec![float("other", -2.0)], |v| v * -2.0),
             23 => self.write("aten.relu_.default", of, x, vec![], |v| v.max(0.0)),
