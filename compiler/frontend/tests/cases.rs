@@ -38,7 +38,7 @@ fn check(folder: &Path) -> Result<(), String> {
     let name = folder.file_name().unwrap().to_string_lossy();
     let file = ["model.pt2", "model.onnx"].map(|file| folder.join(file)).into_iter().find(|file| file.exists());
     let file = file.ok_or("there is no model")?;
-    let graph =
+    let mut graph =
         aotfarm_frontend::load(Arc::new(std::fs::read(&file).unwrap()), &file.to_string_lossy()).map_err(|e| e.to_string())?;
     for (_, dim, [min, max]) in RANGES.iter().filter(|(case, ..)| *case == name) {
         let dim = graph.dims.iter_mut().find(|d| d.sym.as_str() == *dim).ok_or("there is no such dimension")?;

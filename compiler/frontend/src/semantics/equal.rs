@@ -2,7 +2,8 @@
 
 use aotfarm_ir::{Expr, GraphDim, Op, Sym, TensorType, infer};
 
-use super::Equal;
+/// Dimensions that are other dimensions, declared before them, or constants.
+pub(crate) type Equal = Vec<(Sym, Expr)>;
 
 /// Most dimensions of one operator that are made equal to others.
 const MOST: usize = 3;

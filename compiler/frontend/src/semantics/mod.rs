@@ -14,9 +14,10 @@ pub(crate) mod reduce;
 pub(crate) mod source;
 pub(crate) mod view;
 
-use aotfarm_ir::{BinaryOp, BuildError, Builder, Expr, Number, Op, Sym, TensorType, UnaryOp, ValueId};
+use aotfarm_ir::{BinaryOp, BuildError, Builder, Expr, Number, Op, TensorType, UnaryOp, ValueId};
 use aotfarm_protocol::DType;
 
+pub(crate) use self::equal::Equal;
 use crate::error::ImportError;
 
 /// Why a node cannot be mapped.
@@ -28,9 +29,6 @@ pub(crate) enum Refusal {
     /// A shape rule that it violates unless these dimensions are equal to those sizes.
     Unequal(BuildError, Equal),
 }
-
-/// Dimensions that are other dimensions, declared before them, or constants.
-pub(crate) type Equal = Vec<(Sym, Expr)>;
 
 pub(crate) type Result<T> = std::result::Result<T, Refusal>;
 

@@ -3,6 +3,7 @@
 //! After them a graph holds no `AdaptiveAvgPool` (of known size) or `BatchNorm`, normalises last axes only, has products, pools and
 //! normalisations in f32 only (attention excepted), and no view that does nothing, no node whose value is known, and no node that nobody uses.
 
+mod attention;
 mod canonicalise;
 mod constant;
 mod dead_code;

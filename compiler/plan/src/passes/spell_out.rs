@@ -4,7 +4,7 @@
 use aotfarm_ir::{BinaryOp, BuildError, Expr, Graph, Node, Number, Op, PoolOp, ReduceOp, TensorType, UnaryOp, ValueId, Window};
 use aotfarm_protocol::DType;
 
-use super::decompose::attention;
+use super::attention::attention;
 use super::rewrite::{Rewriter, rewrite};
 
 pub(super) fn run(graph: &Graph) -> Result<Graph, BuildError> {
