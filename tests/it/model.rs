@@ -2,7 +2,9 @@
 
 use aotfarm_compiler::import::graph;
 use aotfarm_compiler::interp::{self, Case, Tensor};
-use aotfarm_compiler::ir::{BinaryOp, Builder, Expr, Graph, Op, PoolOp, ReduceOp, TensorData, TensorType, UnaryOp, ValueId, Window};
+use aotfarm_compiler::ir::{
+    BinaryOp, Builder, Expr, Graph, Op, PoolOp, ReduceOp, TensorData, TensorType, UnaryOp, ValueId, Window,
+};
 use aotfarm_protocol::DType;
 
 /// Values between -1 and 1 that depend on the seed alone.
