@@ -503,7 +503,15 @@ fn states_advance_and_inputs_are_written() {
     m.b.next(total, next);
     m.b.next(filter, mean);
     m.b.write_back(image, brighter);
-    let plan = check(&m.finish(&[y]));
+    let graph = m.finish(&[y]);
+    let plan = check(&graph);
+    // What outlives a run is as exact as the model says, whatever activations are stored in.
+    let folded = passes::run(graph, None).expect("the passes take it");
+    let narrow = lower(folded, Target::Cuda { sm: 90 }, Precision::Bf16).expect("it lowers");
+    for buffer in &narrow.buffers {
+        let dtype = if let Place::Slot(_) = buffer.place { DType::Bf16 } else { DType::F32 };
+        assert_eq!(buffer.dtype, dtype, "{}", buffer.place);
+    }
     assert_eq!((plan.states.len(), &plan.writes), (2, &vec![1]));
     assert_eq!(plan.inputs.iter().map(|port| port.written).collect::<Vec<_>>(), [false, true]);
     assert_eq!(plan.inputs.len() + plan.outputs.len(), 3, "states are no ports of the caller's");

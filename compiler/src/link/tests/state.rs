@@ -114,6 +114,22 @@ fn plans_whose_states_do_not_fit_are_refused() {
 }
 
 #[test]
+fn an_artifact_from_before_there_were_states_runs() {
+    if let Some(why) = aotfarm_runtime::why_not(native()) {
+        return println!("skipped: this host {why}");
+    }
+    let (mut old, now) = (linkage(), "AOTFARM_ABI_VERSION, sizeof(aotfarm_api),");
+    assert!(old.glue.contains(now));
+    old.glue = old.glue.replace(now, "AOTFARM_ABI_VERSION, offsetof(aotfarm_api, session_reset),");
+    let dir = tempfile::tempdir().unwrap();
+    let Some(path) = build(&old, &units(), dir.path()) else { return };
+    let mut session = Session::new(&Model::load(&path).unwrap(), 1).unwrap();
+    check_run(&mut session, 3);
+    session.reset().unwrap();
+    check_run(&mut session, 3);
+}
+
+#[test]
 fn a_session_keeps_its_states() {
     if let Some(why) = aotfarm_runtime::why_not(native()) {
         return println!("skipped: this host {why}");
