@@ -2,7 +2,7 @@
 """Random element-wise programs over mixed types, ranks and numbers: what torch computes of them, and whether aotfarm does.
 
     python3 -m venv venv && venv/bin/pip install torch==2.14.1 numpy safetensors
-    venv/bin/python tests/programs.py FOLDER [--seed N] [--files N] [--programs N] [--decomposed] [--aotfarm PATH]
+    venv/bin/python tests/programs.py FOLDER [--seed N] [--files N] [--programs N] [--in-place] [--decomposed] [--aotfarm PATH]
 
 writes FOLDER/<seed>.pt2 (each output is a program), <seed>.case.safetensors with `in.<i>` and `out.<i>` as torch computes them eagerly, and
 <seed>.txt with a line for each program. The importer and the interpreter are checked on them by
@@ -252,10 +252,13 @@ def main():
     parser.add_argument("--seed", type=int, default=0, help="of the first file")
     parser.add_argument("--files", type=int, default=1)
     parser.add_argument("--programs", type=int, default=100, help="in each file")
+    parser.add_argument("--in-place", action="store_true", help="with operators that write into copies")
     parser.add_argument("--decomposed", action="store_true", help="export after run_decompositions")
     parser.add_argument("--aotfarm", help="the program that compiles and runs each file")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
+    if options.in_place:
+        KINDS.append(IN_PLACE)
     options.folder.mkdir(parents=True, exist_ok=True)
     wrong = 0
     for seed in range(options.seed, options.seed + options.files):
