@@ -2,7 +2,7 @@
 """Random element-wise programs over mixed types, ranks and numbers: what torch computes of them, and whether aotfarm does.
 
     python3 -m venv venv && venv/bin/pip install torch==2.14.1 numpy safetensors
-    venv/bin/python tests/programs.py FOLDER [--seed N] [--files N] [--programs N] [--decomposed] [--aotfarm PATH]
+    venv/bin/python tests/programs.py FOLDER [--seed N] [--files N] [--programs N] [--in-place] [--decomposed] [--aotfarm PATH]
 
 writes FOLDER/<seed>.pt2 (each output is a program), <seed>.case.safetensors with `in.<i>` and `out.<i>` as torch computes them eagerly, and
 <seed>.txt with a line for each program. The importer and the interpreter are checked on them by
@@ -223,25 +223,24 @@ def same(got, wanted):
 def run_artifact(program, path):
     """How many outputs of the compiled file differ, which it prints."""
     with tempfile.TemporaryDirectory() as home:
-        environment = os.environ | {"AOTFARM_DATA": home, "AOTFARM_HOME": home}
+        environment = os.environ | {"AOTFARM_DATA_DIR": home}
 
         def aotfarm(*arguments):
-            subprocess.run([program, *map(str, arguments)], check=True, env=environment, stdout=subprocess.DEVNULL)
+            command = [program, *map(str, arguments)]
+            return subprocess.run(command, check=True, env=environment, stdout=subprocess.PIPE).stdout
 
-        name, artifact, out = f"programs-{path.stem}", pathlib.Path(home) / "a.so", pathlib.Path(home) / "out.safetensors"
+        name, out = f"programs-{path.stem}", pathlib.Path(home) / "out.safetensors"
         case = path.with_name(f"{path.stem}.case.safetensors")
         aotfarm("submit", path, "--name", name, "--tune", "none", "--quiet")
-        aotfarm("pull", name, "--output", artifact)
-        aotfarm("run", artifact, "--input", case, "--output", out)
-        got, wanted = list(load_file(out).items()), load_file(case)
-    lines = path.with_suffix(".txt").read_text().splitlines()
-    # The names of outputs are those of their nodes, in the order of the file.
-    metadata = dict(got)
+        aotfarm("pull", name, "--output", home)
+        said = aotfarm("--json", "run", pathlib.Path(home) / f"{name}.so", "--input", case, "--output", out)
+        names = [output["name"] for output in json.loads(said)["outputs"]]
+        got, wanted = load_file(out), load_file(case)
     wrong = 0
-    for i, line in enumerate(lines):
-        key = f"out.{i}" if f"out.{i}" in metadata else got[i][0]
-        if not same(metadata[key], wanted[f"out.{i}"]):
-            print(f"{path.name}: {line}\n  torch {wanted[f'out.{i}']}\n  aotfarm {metadata[key]}")
+    for i, line in enumerate(path.with_suffix(".txt").read_text().splitlines()):
+        ours, theirs = got[names[i]], wanted[f"out.{i}"]
+        if not same(ours, theirs):
+            print(f"{path.name}: {line}\n  torch   {theirs}\n  aotfarm {ours}")
             wrong += 1
     return wrong
 
@@ -252,10 +251,13 @@ def main():
     parser.add_argument("--seed", type=int, default=0, help="of the first file")
     parser.add_argument("--files", type=int, default=1)
     parser.add_argument("--programs", type=int, default=100, help="in each file")
+    parser.add_argument("--in-place", action="store_true", help="with operators that write into copies")
     parser.add_argument("--decomposed", action="store_true", help="export after run_decompositions")
     parser.add_argument("--aotfarm", help="the program that compiles and runs each file")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
+    if options.in_place:
+        KINDS.append(IN_PLACE)
     options.folder.mkdir(parents=True, exist_ok=True)
     wrong = 0
     for seed in range(options.seed, options.seed + options.files):

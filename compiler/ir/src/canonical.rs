@@ -8,7 +8,7 @@
 
 use aotfarm_protocol::DType;
 
-use super::{BinaryOp, PoolOp, ReduceOp, UnaryOp, Window};
+use super::{BinaryOp, Number, PoolOp, ReduceOp, UnaryOp, Window};
 
 /// A value that has a canonical text.
 pub trait Canonical {
@@ -101,6 +101,15 @@ impl Canonical for f64 {
             out.extend(std::iter::repeat_n('0', whole.saturating_sub(digits.len())));
             out.push('.');
             out.push_str(if after.is_empty() { "0" } else { after });
+        }
+    }
+}
+
+impl Canonical for Number {
+    fn write(&self, out: &mut String) {
+        match self.as_f64() {
+            Some(value) => value.write(out),
+            None => self.to_i64().write(out),
         }
     }
 }
@@ -273,7 +282,10 @@ mod tests {
             let short = f64::from(digits) * 10f64.powi(exponent);
             for value in [f64::from_bits(bits), short, -short, f64::from(short as f32)] {
                 prop_assert_eq!(value.canonical(), format!("{value:?}"));
+                prop_assert_eq!(Number::from(value).canonical(), format!("{value:?}"));
             }
+            let integer = Number::from(bits as i64);
+            prop_assert_eq!(integer.canonical(), format!("{integer:?}"));
         }
     }
 }

@@ -159,7 +159,7 @@ fn binary_functions_broadcast() {
         gives(Op::Binary(op), &[a, b], &wanted);
         gives_ints(Op::Binary(op), DType::I64, &[a, b], &wanted);
     }
-    // 1 / 0.1 is rounded up to 10, of which 0.1 is a little less than a tenth.
+    // 0.1 is held as a little more than a tenth: 1 holds it nine times, though the quotient is rounded up to 10.
     gives(Op::Binary(FloorDiv), &[(&[3], &[1.0, -1.0, 5.0]), (&[3], &[0.1, 0.1, 0.0])], &[9.0, -10.0, f64::INFINITY]);
     gives(Op::Binary(Div), &[a, b], &[3.5, -7.0 / 3.0, -3.5, 7.0 / 3.0]);
     gives_ints(Op::Binary(Div), DType::I32, &[a, b], &[3.0, -2.0, -3.0, 2.0]);
