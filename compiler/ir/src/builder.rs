@@ -130,8 +130,18 @@ impl Builder {
         Ok(output)
     }
 
-    /// Adds the next output of the model; a value may be an output more than once.
+    /// Adds the next output of the model, by the name of its value; a value may be an output more than once.
     pub fn output(&mut self, id: ValueId) {
+        let name = self.graph.value(id).name.clone();
+        self.output_named(&name, id);
+    }
+
+    /// [`Builder::output`] by another name. A number is added to a name that an output has already.
+    pub fn output_named(&mut self, name: &str, id: ValueId) {
+        let numbered = (1..).map(|n| format!("{name}_{n}"));
+        let mut names = std::iter::once(name.to_owned()).chain(numbered);
+        let free = names.find(|name| !self.graph.output_names.contains(name)).expect("there are infinitely many names");
+        self.graph.output_names.push(free);
         self.graph.outputs.push(id);
     }
 

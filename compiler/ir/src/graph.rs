@@ -135,8 +135,10 @@ pub struct Graph {
     pub nodes: Vec<Node>,
     /// The model's inputs, in order.
     pub inputs: Vec<ValueId>,
-    /// The model's outputs, in order.
+    /// The model's outputs, in order; one value may be several.
     pub outputs: Vec<ValueId>,
+    /// What callers know the outputs by: distinct names, one for each.
+    pub output_names: Vec<String>,
     /// What outlives a run.
     pub states: Vec<State>,
     /// The inputs that a run changes.

@@ -123,6 +123,7 @@ fn the_verifier_names_each_broken_invariant() {
     assert!(matches!(broken(|g| g.outputs[0] = ValueId(99)), VerifyError::NoSuchValue { .. }));
     assert!(matches!(broken(|g| g.nodes[0].inputs[0] = ValueId(99)), VerifyError::NoSuchValue { .. }));
     assert!(matches!(broken(|g| g.outputs.clear()), VerifyError::NoOutputs(_)));
+    assert!(matches!(broken(|g| g.outputs.push(g.outputs[0])), VerifyError::OutputNames(..)));
     assert!(matches!(broken(|g| g.dims[0].max = 1), VerifyError::Dim { .. }));
     assert!(matches!(broken(|g| g.dims.push(g.dims[0].clone())), VerifyError::Dim { .. }));
     assert!(matches!(broken(|g| g.dims.clear()), VerifyError::Tensor { .. }));

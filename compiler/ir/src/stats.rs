@@ -57,7 +57,7 @@ pub fn stats(graph: &Graph) -> Stats {
         flops: graph.nodes.iter().map(|node| 2 * multiply_adds(graph, node).eval(&point).map_or(0, |n| n.max(0) as u64)).sum(),
         ops,
         inputs: ports(&graph.inputs),
-        outputs: ports(&graph.outputs),
+        outputs: graph.output_names.iter().zip(&graph.outputs).map(|(name, &id)| format!("{name}: {}", graph.ty(id))).collect(),
         states: graph.states.iter().map(|state| named(state.value)).collect(),
         written: graph.writes.iter().map(|write| graph.value(graph.inputs[write.input]).name.clone()).collect(),
         dims: graph.dims.iter().map(ToString::to_string).collect(),

@@ -13,7 +13,7 @@
 //! next %calls = %more
 //! ```
 //!
-//! What a state holds after a run is a line `next`, unless it is what it held before; what an input does, a line `write`.
+//! An output that callers know by another name than its value's is `output %conv1 as %logits`. What a state holds after a run is a line `next`, unless it is what it held before; what an input does, a line `write`.
 //! A line that starts with `;` is a comment. Attributes at their default (stride 1, no padding …) are left out; what the type of the
 //! result says (the shape of a `reshape`, the element type of a `cast`) is not repeated. `parse(print(g))` is `g` but for the numbering of
 //! its values: inputs, then states, then weights, then nodes.
@@ -77,8 +77,12 @@ fn write_graph(out: &mut String, graph: &Graph) -> fmt::Result {
         }
         out.push('\n');
     }
-    for id in &graph.outputs {
-        writeln!(out, "output %{}", name(id))?;
+    for (id, known_by) in graph.outputs.iter().zip(&graph.output_names) {
+        write!(out, "output %{}", name(id))?;
+        if *known_by != graph.value(*id).name {
+            write!(out, " as %{}", Name(known_by))?;
+        }
+        writeln!(out)?;
     }
     for state in graph.states.iter().filter(|state| state.next != state.value) {
         writeln!(out, "next %{} = %{}", name(&state.value), name(&state.next))?;

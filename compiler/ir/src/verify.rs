@@ -43,6 +43,9 @@ pub enum VerifyError {
     /// Nothing is computed.
     #[error("the graph `{0}` has no outputs")]
     NoOutputs(String),
+    /// The names of the outputs are not one for each, or not distinct.
+    #[error("the names {0:?} are not those of {1} outputs: each needs one of its own")]
+    OutputNames(Vec<String>, usize),
 }
 
 /// Checks every invariant of a graph: ranges, names, definitions, topological order, types, weight data.
@@ -93,7 +96,18 @@ pub fn verify(graph: &Graph) -> Result<(), VerifyError> {
     for (index, node) in graph.nodes.iter().enumerate() {
         check_node(graph, index, node)?;
     }
-    if graph.outputs.is_empty() { Err(VerifyError::NoOutputs(graph.name.clone())) } else { Ok(()) }
+    if graph.outputs.is_empty() {
+        return Err(VerifyError::NoOutputs(graph.name.clone()));
+    }
+    check_output_names(graph)
+}
+
+fn check_output_names(graph: &Graph) -> Result<(), VerifyError> {
+    let distinct: HashSet<&String> = graph.output_names.iter().collect();
+    if distinct.len() == graph.outputs.len() && graph.output_names.len() == graph.outputs.len() {
+        return Ok(());
+    }
+    Err(VerifyError::OutputNames(graph.output_names.clone(), graph.outputs.len()))
 }
 
 fn check_ids(graph: &Graph) -> Result<(), VerifyError> {

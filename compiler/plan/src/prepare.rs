@@ -127,6 +127,7 @@ fn copies(graph: &Graph, chains: &Chains, layouts: &Layouts) -> Graph {
         values: into.values,
         nodes: into.nodes,
         outputs,
+        output_names: graph.output_names.clone(),
         name: graph.name.clone(),
         dims: graph.dims.clone(),
         inputs: graph.inputs.clone(),

@@ -355,7 +355,7 @@ impl<'a> Import<'a> {
                     return refused(&format!("the output `{}` is not a tensor of the graph", of.name));
                 };
                 self.results.push(Nested::Tensor(self.scope.builder.graph().outputs.len()));
-                self.scope.builder.output(id);
+                self.scope.builder.output_named(&of.name, id);
                 Ok(())
             }
             OutputSpec::UserOutput { arg: Argument::AsSymInt(program::SymInt::AsName(name)) } => {

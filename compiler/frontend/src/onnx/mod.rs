@@ -143,7 +143,7 @@ impl Import<'_> {
         }
         for output in &self.graph.output {
             let id = self.scope.tensor(&output.name).map_err(|e| e.at(&format!("output `{}`", output.name)))?;
-            self.scope.builder.output(id);
+            self.scope.builder.output_named(&output.name, id);
         }
         Ok(self.scope.builder.finish()?)
     }

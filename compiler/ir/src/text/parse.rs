@@ -82,6 +82,11 @@ impl Parser<'_> {
             }
             "output" => {
                 let id = self.operand(&mut cursor)?;
+                let name = if cursor.eat("as") { cursor.value()? } else { self.graph.value(id).name.clone() };
+                if self.graph.output_names.contains(&name) {
+                    return Err(cursor.error_at(start, format!("another output has the name `{name}`")));
+                }
+                self.graph.output_names.push(name);
                 self.graph.outputs.push(id);
             }
             "next" => {

@@ -41,6 +41,22 @@ fn quoted_names_and_sources_survive() {
     assert_eq!(back.nodes[0].source, graph.nodes[0].source);
 }
 
+#[test]
+fn outputs_have_names_of_their_own() {
+    let text = format!("{SMALL}%y = relu %x : f32[n, 4]\noutput %y\noutput %y as %logits\n");
+    let graph = parse(&text).unwrap();
+    assert_eq!((graph.outputs[0], graph.output_names.as_slice()), (graph.outputs[1], &["y".to_owned(), "logits".to_owned()][..]));
+    assert_eq!(print(&graph), text);
+    let error = parse(&text.replace(" as %logits", "")).unwrap_err().to_string();
+    assert!(error.contains("another output has the name `y`"), "{error}");
+
+    let mut b = Builder::new("g");
+    let x = b.input("x", TensorType::new(DType::F32, [2])).unwrap();
+    b.output(x);
+    b.output_named("x", x);
+    assert_eq!(b.finish().unwrap().output_names, ["x", "x_1"], "a number tells equal names apart");
+}
+
 /// A counter, an exponential average of an input, and an input that the model raises.
 pub(super) const STATES: &str = "graph g
 dim n = 1..8

@@ -42,8 +42,9 @@ pub fn lower(graph: Graph, target: Target, precision: Precision) -> Result<Plan,
         return Err(PlanError::Empty { target, dim: dim.sym.to_string(), max: dim.max });
     }
     let graph = decompose_attention(graph, |graph, node| crate::attention::has_kernel(graph, node, target, precision))?;
-    let ports = |ids: &[ValueId]| ids.iter().map(|id| port(&graph, *id)).collect::<Vec<_>>();
-    let (mut inputs, outputs) = (ports(&graph.inputs), ports(&graph.outputs));
+    let mut inputs: Vec<Port> = graph.inputs.iter().map(|id| port(&graph, *id)).collect();
+    let named = |(id, name): (&ValueId, &String)| Port { name: name.clone(), ..port(&graph, *id) };
+    let outputs = graph.outputs.iter().zip(&graph.output_names).map(named).collect();
     let (states, writes) = (graph.states.clone(), graph.writes.iter().map(|write| write.input).collect::<Vec<_>>());
     for input in &writes {
         inputs[*input].written = true;

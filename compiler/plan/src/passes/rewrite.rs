@@ -37,14 +37,14 @@ pub(super) fn rewrite(
         };
         rewriter.map[node.output.index()] = Some(output);
     }
-    for id in &graph.outputs {
+    for (id, name) in graph.outputs.iter().zip(&graph.output_names) {
         let (mut output, value) = (rewriter.get(*id)?, graph.value(*id));
-        // An output keeps its type and name, whatever it is computed in.
+        // An output keeps its type, whatever it is computed in.
         if rewriter.ty(output).dtype != value.ty.dtype {
             output = rewriter.push(&value.name, Op::Cast(value.ty.dtype), &[output], "output")?;
             rewriter.map[id.index()] = Some(output);
         }
-        rewriter.builder.output(output);
+        rewriter.builder.output_named(name, output);
     }
     for state in &graph.states {
         let (value, next) = (rewriter.get(state.value)?, rewriter.get(state.next)?);
