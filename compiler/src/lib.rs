@@ -18,5 +18,5 @@ pub mod link;
 mod ranges;
 pub mod select;
 
-pub use check::{CheckError, check_case};
+pub use check::{CheckError, check_case, check_samples};
 pub use ranges::{RangeError, with_ranges};

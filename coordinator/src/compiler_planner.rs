@@ -6,6 +6,7 @@ use std::error::Error as StdError;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aotfarm_compiler::candidate::{self, Candidate, FAMILIES, TuningTask, measure, title};
+use aotfarm_compiler::interp::Case;
 use aotfarm_compiler::ir::{Bindings, Graph};
 use aotfarm_compiler::link::{self, ArtifactInfo, SpecChoice};
 use aotfarm_compiler::plan::{self, Plan, Step};
@@ -294,8 +295,10 @@ impl Blueprint for CompiledModel {
         Ok(LinkOutline { weights: Vec::new(), packs: Vec::new(), copies: Vec::new(), ..outline })
     }
 
-    fn check_case(&self) -> Result<Vec<u8>, Refusal> {
-        Ok(check_case(&self.graph).map_err(fault)?.write())
+    fn check_case(&self, samples: Option<Bytes>) -> Result<Vec<u8>, Refusal> {
+        let given = samples.map(|file| Case::read(&file)).transpose().map_err(fault)?;
+        let case = check_case(&self.graph, given).map_err(|e| Refusal { hint: e.hint(), ..fault(e) })?;
+        Ok(case.write())
     }
 
     fn profile_points(&self) -> Vec<BTreeMap<String, i64>> {
@@ -327,6 +330,7 @@ mod tests {
             precision: Precision::default(),
             threads: None,
             allow_vendor: false,
+            samples: None,
         };
         let (one, two) =
             (CompilerPlanner.plan(graph.clone(), &request).unwrap(), CompilerPlanner.plan(graph.clone(), &request).unwrap());
@@ -383,6 +387,7 @@ mod tests {
                 precision: Precision::Bf16,
                 threads: None,
                 allow_vendor,
+                samples: None,
             };
             CompilerPlanner.plan(graph.clone(), &request).unwrap()
         };

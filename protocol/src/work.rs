@@ -111,7 +111,8 @@ pub struct ProfileSpec {
     pub artifact: Digest,
     /// What it was made for.
     pub target: Target,
-    /// A safetensors blob with `in.<i>` and the reference interpreter's `out.<i>`, that the artifact must reproduce.
+    /// A safetensors blob with `in.<i>` and the `out.<i>` that the artifact must reproduce: those of the reference interpreter, or
+    /// the submitter's.
     pub check: Digest,
     /// Largest relative L2 error that is still right, in units of 1e-9 (an integer so that the spec stays `Eq`).
     pub tolerance_e9: u64,
@@ -121,6 +122,13 @@ pub struct ProfileSpec {
     pub threads: u32,
     /// Milliseconds of timed runs for each point.
     pub budget_ms: u64,
+}
+
+impl ProfileSpec {
+    /// [`tolerance_e9`](Self::tolerance_e9) as a number.
+    pub fn tolerance(&self) -> f64 {
+        self.tolerance_e9 as f64 * 1e-9
+    }
 }
 
 /// Time artifacts of one model side by side, step by step: they have the same steps and differ in the kernels.

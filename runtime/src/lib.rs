@@ -16,6 +16,7 @@
 //! their memory.
 
 mod bench;
+mod compare;
 mod ffi;
 #[cfg(feature = "cuda")]
 mod gpu;
@@ -27,6 +28,7 @@ mod session;
 mod tensor;
 
 pub use bench::bench;
+pub use compare::{Difference, Mismatch, Worst, compare};
 #[cfg(feature = "cuda")]
 pub use gpu::{DeviceTensor, Gpu, GpuError, gpu_architectures, gpu_targets};
 pub use host::{all_targets, host_targets, why_not};

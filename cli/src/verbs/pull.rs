@@ -2,11 +2,15 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use aotfarm_client::pull::{self, PullError, PullOptions, Pulled};
-use aotfarm_protocol::{ApiError, Reference};
+use aotfarm_protocol::{ApiError, ArtifactMetadata, Reference, VersionInfo};
+use aotfarm_runtime::{Difference, Model, Session, Tensor, TensorRef};
 use clap::Args;
 
 use crate::cli::{Cli, Farm};
+use crate::failure::Failure;
 use crate::output::bytes;
+use crate::samples::{self, Side};
+use crate::tensors;
 
 /// Fetch the best variant that this host can run
 #[derive(Debug, Args)]
@@ -19,22 +23,30 @@ pub(crate) struct Pull {
     /// Also what this host cannot run: the variant that the reference names, else the first
     #[arg(long)]
     pub(crate) any_host: bool,
+    /// Run the samples that are kept with the version on this host, and fail if an output differs from what they expect
+    #[arg(long, conflicts_with = "any_host")]
+    pub(crate) check: bool,
 }
 
 impl Pull {
     pub(crate) async fn run(self, cx: &Cli) -> anyhow::Result<ExitCode> {
         let farm = cx.farm().await?;
         let pulled = fetch(&farm, &self.reference, &self.output, self.any_host).await?;
+        let differences = if self.check { check(&farm, &pulled).await? } else { Vec::new() };
         if cx.out.json {
+            let errors: Vec<f64> = differences.iter().map(|d| d.error).collect();
             let Pulled { path, record_path, version, variant, downloaded, .. } = &pulled;
             let json = serde_json::json!({
                 "path": path, "record": record_path, "name": version.name, "version": version.version, "target": variant.target,
-                "artifact": variant.artifact, "bytes": variant.bytes, "downloaded": downloaded,
+                "artifact": variant.artifact, "bytes": variant.bytes, "downloaded": downloaded, "errors": errors,
             });
             cx.out.json_line(&json);
         } else {
             cx.out.data(pulled.path.display());
             cx.out.say(describe(&pulled));
+            for (port, difference) in pulled.metadata.outputs.iter().zip(&differences) {
+                cx.out.say(format!("checked `{}`: {difference}", port.name));
+            }
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -49,6 +61,27 @@ pub(crate) async fn fetch(farm: &Farm, reference: &Reference, folder: &Path, any
         PullError::Client(error) => error.into(),
         PullError::Unsupported(_) | PullError::Damaged(_) => ApiError::from(error).into(),
     })
+}
+
+/// Runs the samples of the version on this host; how the outputs differ, when all are right.
+async fn check(farm: &Farm, pulled: &Pulled) -> anyhow::Result<Vec<Difference>> {
+    let Some(layer) = &pulled.samples else {
+        let VersionInfo { name, version, .. } = &pulled.version;
+        return Err(Failure::input(format!("no samples are kept with {name}@v{version}, which an earlier release published"))
+            .hint(format!("submit the model again: aotfarm submit MODEL --name {name} --samples FILE"))
+            .into());
+    };
+    let file = farm.client.blob(layer.digest).await?;
+    let given = tensors::parse(&file, "the samples of the version")?;
+    let model = Model::load(&pulled.path)?;
+    let ArtifactMetadata { inputs, outputs, precision, .. } = model.metadata();
+    let tensors = samples::of_ports(&given, Side::Input, inputs, false)?;
+    let expected = samples::of_ports(&given, Side::Output, outputs, false)?;
+    let views: Vec<TensorRef<'_>> = tensors.iter().map(Tensor::view).collect();
+    let got = Session::new(&model, 0)?.run(&views)?;
+    let differences = samples::differences(outputs, &got, &expected, precision.tolerance())?;
+    samples::verdict(outputs, &differences)?;
+    Ok(differences)
 }
 
 /// `resnet18@v3 cpu-x86_64-v3, 46.8 MB`.
