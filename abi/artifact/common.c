@@ -40,6 +40,7 @@ enum { RT_INPUT, RT_OUTPUT, RT_SLOT };
 
 typedef struct rt_buffer {
     uint32_t place, index;
+    uint32_t bytes; /* a value */
 } rt_buffer;
 
 typedef struct rt_slot {
@@ -286,6 +287,8 @@ typedef struct rt_front {
     int64_t *symbols, *new_symbols, *values;
     rt_binding *inputs, *outputs;
     double *seconds; /* NULL unless the run is timed */
+    aotfarm_watch_fn *watch; /* NULL unless the run is watched */
+    void *watch_context;
 } rt_front;
 
 static bool rt_front_init(rt_front *f) {
@@ -379,11 +382,16 @@ static int32_t rt_run_locked(aotfarm_session *s, const DLTensor *const *inputs, 
 /* Says that the session did not survive a fork. */
 static int32_t rt_fail_forked(void);
 
-static int32_t rt_run_timed(aotfarm_session *s, const DLTensor *const *inputs, uint32_t n_inputs, DLTensor *const *outputs, uint32_t n_outputs,
-                            double *step_seconds, uint32_t n_steps) {
+/* Tells the watcher of a run a result of a step that was called with these sizes. */
+static void rt_tell(const rt_front *f, uint32_t step, uint32_t output, const int64_t *dims, const void *data, uint64_t bytes) {
+    aotfarm_result result = {.step = step, .output = output, .dims = dims, .n_dims = rt_model.steps[step].n_dims, .data = data, .bytes = bytes};
+    f->watch(f->watch_context, &result);
+}
+
+/* A run that may be timed or watched. */
+static int32_t rt_run_as(aotfarm_session *s, const DLTensor *const *inputs, uint32_t n_inputs, DLTensor *const *outputs, uint32_t n_outputs,
+                         double *seconds, aotfarm_watch_fn *watch, void *context) {
     if (s == NULL) return rt_fail(AOTFARM_ERROR_ARGUMENT, "the session is null");
-    if (step_seconds != NULL && n_steps < rt_model.api->n_steps)
-        return rt_fail(AOTFARM_ERROR_ARGUMENT, "there is room for the times of %u steps, but the plan has %u", n_steps, rt_model.api->n_steps);
     rt_front *f = rt_front_of(s);
     if (atomic_exchange_explicit(&f->busy, true, memory_order_acquire))
         return rt_fail(AOTFARM_ERROR_BUSY, "the session is running on another thread: make one session for each");
@@ -391,7 +399,9 @@ static int32_t rt_run_timed(aotfarm_session *s, const DLTensor *const *inputs, u
     if (f->process != getpid()) {
         status = rt_fail_forked();
     } else {
-        f->seconds = step_seconds;
+        f->seconds = seconds;
+        f->watch = watch;
+        f->watch_context = context;
         status = rt_run_locked(s, inputs, n_inputs, (const DLTensor *const *)outputs, n_outputs);
     }
     atomic_store_explicit(&f->busy, false, memory_order_release);
@@ -399,7 +409,20 @@ static int32_t rt_run_timed(aotfarm_session *s, const DLTensor *const *inputs, u
 }
 
 static int32_t rt_run(aotfarm_session *s, const DLTensor *const *inputs, uint32_t n_inputs, DLTensor *const *outputs, uint32_t n_outputs) {
-    return rt_run_timed(s, inputs, n_inputs, outputs, n_outputs, NULL, 0);
+    return rt_run_as(s, inputs, n_inputs, outputs, n_outputs, NULL, NULL, NULL);
+}
+
+static int32_t rt_run_timed(aotfarm_session *s, const DLTensor *const *inputs, uint32_t n_inputs, DLTensor *const *outputs, uint32_t n_outputs,
+                            double *step_seconds, uint32_t n_steps) {
+    if (step_seconds != NULL && n_steps < rt_model.api->n_steps)
+        return rt_fail(AOTFARM_ERROR_ARGUMENT, "there is room for the times of %u steps, but the plan has %u", n_steps, rt_model.api->n_steps);
+    return rt_run_as(s, inputs, n_inputs, outputs, n_outputs, step_seconds, NULL, NULL);
+}
+
+static int32_t rt_run_watched(aotfarm_session *s, const DLTensor *const *inputs, uint32_t n_inputs, DLTensor *const *outputs,
+                              uint32_t n_outputs, aotfarm_watch_fn *watch, void *context) {
+    if (watch == NULL) return rt_fail(AOTFARM_ERROR_ARGUMENT, "there is no function to tell results to");
+    return rt_run_as(s, inputs, n_inputs, outputs, n_outputs, NULL, watch, context);
 }
 
 static int32_t rt_output_shapes(const DLTensor *const *inputs, uint32_t n_inputs, int64_t *sizes, uint32_t capacity) {
@@ -441,4 +464,4 @@ static int32_t rt_options(const aotfarm_options *options, aotfarm_options *o) {
 static int32_t rt_session_create(const aotfarm_options *options, aotfarm_session **session);
 static void rt_session_destroy(aotfarm_session *s);
 
-#define RT_FUNCTIONS rt_last_error, rt_session_create, rt_session_destroy, rt_output_shapes, rt_run, rt_run_timed
+#define RT_FUNCTIONS rt_last_error, rt_session_create, rt_session_destroy, rt_output_shapes, rt_run, rt_run_timed, rt_run_watched

@@ -119,6 +119,33 @@ pub struct Api {
         step_seconds: *mut f64,
         n_steps: u32,
     ) -> i32,
+    /// Absent from artifacts of earlier releases.
+    pub run_watched: Option<
+        unsafe extern "C" fn(
+            session: *mut RawSession,
+            inputs: *const *const DlTensor,
+            n_inputs: u32,
+            outputs: *const *mut DlTensor,
+            n_outputs: u32,
+            watch: WatchFn,
+            context: *mut c_void,
+        ) -> i32,
+    >,
 }
+
+/// `aotfarm_result`.
+#[repr(C)]
+#[derive(Debug)]
+pub struct StepResult {
+    pub step: u32,
+    pub output: u32,
+    pub dims: *const i64,
+    pub n_dims: u32,
+    pub reserved: u32,
+    pub data: *const c_void,
+    pub bytes: u64,
+}
+
+pub type WatchFn = unsafe extern "C" fn(context: *mut c_void, result: *const StepResult);
 
 pub type ModelFn = unsafe extern "C" fn(abi_version: u32) -> *const Api;

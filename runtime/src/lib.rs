@@ -35,7 +35,7 @@ pub use host::{all_targets, host_targets, why_not};
 pub use model::{LoadError, Model};
 #[cfg(not(feature = "cuda"))]
 pub use no_gpu::gpu_targets;
-pub use session::{RunError, RunErrorKind, Session, SessionOptions};
+pub use session::{RunError, RunErrorKind, Session, SessionOptions, StepResult};
 pub use tensor::{Tensor, TensorError, TensorRef};
 
 /// The C header that artifacts implement, as text.

@@ -1,7 +1,9 @@
 use std::ffi::CStr;
 use std::fmt;
+use std::mem::{MaybeUninit, offset_of};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::ptr;
 use std::sync::Arc;
 
 use aotfarm_protocol::{ArtifactMetadata, Target};
@@ -63,8 +65,9 @@ pub enum LoadError {
 struct Inner {
     path: PathBuf,
     metadata: ArtifactMetadata,
-    api: *const Api,
-    // Keeps `api` alive; dropped last.
+    /// A copy: the table of an artifact of an earlier release is shorter than ours.
+    api: Api,
+    // Keeps what `api` points to alive; dropped last.
     _library: Library,
 }
 
@@ -91,13 +94,11 @@ impl Model {
         // SAFETY: `aotfarm_model` has this type in every version of the ABI.
         let entry = unsafe { library.get::<ModelFn>(ENTRY) }.map_err(|e| not_artifact(e.to_string()))?;
         // SAFETY: as above.
-        let api = unsafe { entry(ABI_VERSION) };
-        // SAFETY: a table that is not null is constant and starts with these two numbers.
-        if api.is_null() || unsafe { (*api).abi_version != ABI_VERSION || ((*api).struct_size as usize) < size_of::<Api>() } {
-            return Err(LoadError::Abi { path });
-        }
+        let table = unsafe { entry(ABI_VERSION) };
+        // SAFETY: as above.
+        let Some(api) = (unsafe { copy_of(table) }) else { return Err(LoadError::Abi { path }) };
         // SAFETY: the metadata is a constant text that ends in a null byte.
-        let json = unsafe { CStr::from_ptr((*api).metadata) };
+        let json = unsafe { CStr::from_ptr(api.metadata) };
         let metadata: ArtifactMetadata =
             serde_json::from_slice(json.to_bytes()).map_err(|e| not_artifact(format!("its metadata does not parse: {e}")))?;
         // What an artifact for a GPU says about itself can be read anywhere; a session names what is missing.
@@ -120,8 +121,27 @@ impl Model {
     }
 
     pub(crate) fn api(&self) -> &Api {
-        // SAFETY: checked not to be null, constant, and alive as long as the library is.
-        unsafe { &*self.0.api }
+        &self.0.api
+    }
+}
+
+/// A copy of an artifact's table, in which what the artifact does not have yet is absent; `None` when it does not speak our version of the ABI.
+///
+/// # Safety
+/// `table` is null, or what `aotfarm_model` returned.
+unsafe fn copy_of(table: *const Api) -> Option<Api> {
+    let header = table.cast::<[u32; 2]>();
+    // SAFETY: a table that is not null is constant and starts with these two numbers.
+    let [version, size] = unsafe { header.as_ref() }?;
+    let size = *size as usize;
+    if *version != ABI_VERSION || size < offset_of!(Api, run_watched) {
+        return None;
+    }
+    let mut api = MaybeUninit::<Api>::zeroed();
+    // SAFETY: the table has `size` bytes, all members up to `run_watched` among them, and those after it may be null.
+    unsafe {
+        ptr::copy_nonoverlapping(table.cast::<u8>(), api.as_mut_ptr().cast::<u8>(), size.min(size_of::<Api>()));
+        Some(api.assume_init())
     }
 }
 

@@ -78,10 +78,10 @@ pub(super) fn print(
     let (inputs, input_sizes) = table(&plan.inputs, &ports.inputs);
     let (outputs, output_sizes) = table(&plan.outputs, &ports.outputs);
 
-    let buffers = plan.buffers.iter().map(|b| match b.place {
-        Place::Input(i) => format!("{{RT_INPUT, {i}}}"),
-        Place::Output(i) => format!("{{RT_OUTPUT, {i}}}"),
-        Place::Slot(i) => format!("{{RT_SLOT, {i}}}"),
+    let buffers = plan.buffers.iter().zip(&steps.buffer_bytes).map(|(b, bytes)| match b.place {
+        Place::Input(i) => format!("{{RT_INPUT, {i}, {bytes}}}"),
+        Place::Output(i) => format!("{{RT_OUTPUT, {i}, {bytes}}}"),
+        Place::Slot(i) => format!("{{RT_SLOT, {i}, {bytes}}}"),
     });
     let slots: Vec<String> = steps.slots.iter().map(|slot| format!("{{{}, {}}}", u32s.add(slot), slot.len())).collect();
     let points: Vec<String> =

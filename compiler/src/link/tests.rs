@@ -72,6 +72,7 @@ fn plan() -> Plan {
         weights: weights.iter().map(|i| WeightId(*i)).collect(),
         outputs: vec![BufferId(output)],
         dims: dims.iter().map(|d| expr(d)).collect(),
+        values: Vec::new(),
     };
     let w: Vec<f32> = (0..12).map(|i| (i / 4 + i % 4) as f32).collect();
     Plan {

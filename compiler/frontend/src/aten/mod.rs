@@ -51,6 +51,12 @@ pub fn read(file: SharedBytes, name: &str) -> Result<Graph, ImportError> {
     Import::new(&archive, &program, name)?.run()
 }
 
+/// The stack trace of each node of a `.pt2` file by its name, as far as the file can be read.
+pub fn stack_traces(file: SharedBytes) -> Vec<(String, String)> {
+    let traced = |archive: Archive| archive.json::<program::Traced>("models/model.json").ok();
+    Archive::open(file).ok().and_then(traced).map(program::Traced::stack_traces).unwrap_or_default()
+}
+
 fn version(found: impl Into<String>, remedy: impl Into<String>) -> ImportError {
     ImportError::Version { format: "the .pt2 file", found: found.into(), remedy: remedy.into() }
 }

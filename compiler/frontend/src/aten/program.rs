@@ -47,6 +47,41 @@ impl Bound {
     }
 }
 
+/// What a program tells of the source of its nodes.
+#[derive(Deserialize)]
+pub(super) struct Traced {
+    graph_module: TracedModule,
+}
+
+#[derive(Deserialize)]
+struct TracedModule {
+    graph: TracedNodes,
+}
+
+#[derive(Deserialize)]
+struct TracedNodes {
+    nodes: Vec<TracedNode>,
+}
+
+#[derive(Deserialize)]
+struct TracedNode {
+    #[serde(default)]
+    outputs: Vec<Argument>,
+    #[serde(default)]
+    metadata: BTreeMap<String, Json>,
+}
+
+impl Traced {
+    /// By the name of a node's first result.
+    pub(super) fn stack_traces(self) -> Vec<(String, String)> {
+        let of = |node: TracedNode| {
+            let name = node.outputs.first()?.result()?.to_owned();
+            Some((name, node.metadata.get("stack_trace")?.as_str()?.to_owned()))
+        };
+        self.graph_module.graph.nodes.into_iter().filter_map(of).collect()
+    }
+}
+
 #[derive(Deserialize)]
 pub(super) struct GraphModule {
     pub(super) graph: Nodes,

@@ -51,6 +51,19 @@ pub fn read(file: &SharedBytes, name: &str, external: External<'_>) -> Result<Gr
     Import { graph, scope, symbols: Symbols::default() }.run()
 }
 
+/// What torch's exporter calls the stack trace among the properties of a node.
+const STACK_TRACE: &str = "pkg.torch.onnx.stack_trace";
+
+/// The stack trace of each node of an `.onnx` file by its first output, as far as the file can be read.
+pub fn stack_traces(file: &SharedBytes) -> Vec<(String, String)> {
+    let model = ModelProto::decode(prost::bytes::Bytes::from_owner(Shared(file.clone()))).ok();
+    let of = |node: proto::NodeProto| {
+        let name = node.output.into_iter().next()?;
+        Some((name, node.metadata_props.into_iter().find(|entry| entry.key == STACK_TRACE)?.value))
+    };
+    model.and_then(|model| model.graph).map(|graph| graph.node.into_iter().filter_map(of).collect()).unwrap_or_default()
+}
+
 /// The whole file as one owner, so that weights refer to it without a copy.
 struct Shared(SharedBytes);
 
