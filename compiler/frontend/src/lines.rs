@@ -19,20 +19,23 @@ pub fn source_lines(bytes: SharedBytes) -> BTreeMap<String, String> {
     traces.into_iter().filter_map(|(name, trace)| Some((name, innermost(&trace)?))).collect()
 }
 
-/// The innermost call of a trace as Python prints it: `File "model.py", line 42, in forward`, then the line itself.
+/// Where installed packages lie: calls there are a library's, and the line is the one that called it.
+const PACKAGES: [&str; 2] = ["/site-packages/", "/dist-packages/"];
+
+/// The innermost call of a trace as Python prints it: `File "model.py", line 42, in forward`, then the line itself. One in a package
+/// only where all are.
 fn innermost(trace: &str) -> Option<String> {
-    let mut lines = trace.lines().map(str::trim).rev();
-    let mut text = "";
-    let place = lines.find_map(|line| match line.strip_prefix("File \"") {
-        Some(place) => Some(place),
-        None => {
-            // Newer versions of Python underline a part of the line.
-            if !line.is_empty() && !line.chars().all(|c| matches!(c, '^' | '~' | ' ')) {
-                text = line;
-            }
-            None
+    let mut calls: Vec<(&str, &str)> = Vec::new();
+    for line in trace.lines().map(str::trim) {
+        match (line.strip_prefix("File \""), calls.last_mut()) {
+            (Some(place), _) => calls.push((place, "")),
+            // Newer versions of Python underline a part of the line that they show first.
+            (None, Some((_, text))) if text.is_empty() => *text = line,
+            _ => {}
         }
-    })?;
+    }
+    let own = calls.iter().rfind(|(place, _)| !PACKAGES.iter().any(|folder| place.contains(folder)));
+    let (place, text) = *own.or(calls.last())?;
     let (file, rest) = place.split_once("\", line ")?;
     let (line, function) = rest.split_once(", in ").unwrap_or((rest, ""));
     let function = if function.is_empty() { String::new() } else { format!(", in {function}") };
@@ -48,7 +51,11 @@ mod tests {
     fn the_innermost_call_is_the_line() {
         let trace = "  File \"a.py\", line 3, in <module>\n    run()\n  File \"lib/m.py\", line 42, in forward\n    return self.f(x)\n           ^^^^^^^^^";
         assert_eq!(innermost(trace).unwrap(), "lib/m.py:42, in forward: return self.f(x)");
-        assert_eq!(innermost("File \"m.py\", line 7").unwrap(), "m.py:7");
+        let inside = format!(
+            "{trace}\n  File \"/x/site-packages/torch/nn/modules/linear.py\", line 9, in forward\n    return F.linear(x)"
+        );
+        assert_eq!(innermost(&inside), innermost(trace));
+        assert_eq!(innermost("File \"/x/site-packages/m.py\", line 7").unwrap(), "/x/site-packages/m.py:7");
         assert_eq!(innermost("nothing of the kind"), None);
         assert_eq!(source_lines(std::sync::Arc::new(b"neither".to_vec())), BTreeMap::new());
     }

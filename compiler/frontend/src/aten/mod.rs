@@ -18,7 +18,7 @@ use self::archive::{Archive, damaged};
 use self::call::Call;
 use self::program::{Argument, Bound, Header, InputSpec, OutputSpec, Payload, Payloads, Program, TensorMeta};
 use self::scope::{Scope, Val};
-use crate::error::{ImportError, UnsupportedOp};
+use crate::error::{Failures, ImportError, UnsupportedOp};
 use crate::file::SharedBytes;
 use crate::symbols::{Declared, Symbols};
 
@@ -98,9 +98,16 @@ impl<'a> Import<'a> {
     fn run(mut self) -> Result<Graph, ImportError> {
         self.dims()?;
         self.inputs()?;
+        let mut failures = Failures::default();
         for (index, node) in self.program.graph_module.graph.nodes.iter().enumerate() {
-            self.node(index, node)?;
+            let results = || node.outputs.iter().flat_map(Argument::results).map(str::to_owned);
+            if failures.missing.iter().any(|name| uses(std::slice::from_ref(node), name)) {
+                failures.missing.extend(results());
+            } else if let Err(error) = self.node(index, node) {
+                failures.add(error, results());
+            }
         }
+        failures.finish()?;
         for spec in &self.program.graph_module.signature.output_specs {
             self.output(spec)?;
         }

@@ -198,6 +198,14 @@ impl Argument {
         }
     }
 
+    /// The names of all that it gives as a result.
+    pub(super) fn results(&self) -> Vec<&str> {
+        match self {
+            Self::AsTensors(list) => list.iter().map(|of| of.name.as_str()).collect(),
+            _ => self.result().into_iter().collect(),
+        }
+    }
+
     /// Whether it refers to what a node or input of that name gives.
     pub(super) fn mentions(&self, name: &str) -> bool {
         fn within(json: &Json, name: &str) -> bool {

@@ -18,7 +18,7 @@ use aotfarm_ir::{Builder, Expr, Graph, TensorType};
 use self::node::NodeCall;
 use self::proto::{DimensionValue, GraphProto, ModelProto, ValueInfoProto};
 use self::scope::{Known, Scope};
-use crate::error::ImportError;
+use crate::error::{Failures, ImportError};
 use crate::file::{External, SharedBytes};
 use crate::symbols::{Declared, Symbols};
 
@@ -92,20 +92,33 @@ impl Import<'_> {
                 self.input(input)?;
             }
         }
+        let mut failures = Failures::default();
         for node in &self.graph.node {
-            let op = ops::find(node).expect("unsupported operators were refused before");
-            let source = format!("{}: {}", node.output.first().map_or("node", String::as_str), ops::qualified(node));
-            let mut call = NodeCall { scope: &mut self.scope, node, source: &source };
-            let results = op(&mut call).map_err(|e| e.at(&source))?;
-            for (name, result) in node.output.iter().filter(|n| !n.is_empty()).zip(results) {
-                self.scope.known.insert(name.clone(), result);
+            // An operand or result that is left out has an empty name.
+            let results = || node.output.iter().filter(|name| !name.is_empty()).cloned();
+            if node.input.iter().any(|name| failures.missing.contains(name)) {
+                failures.missing.extend(results());
+            } else if let Err(error) = self.node(node) {
+                failures.add(error, results());
             }
         }
+        failures.finish()?;
         for output in &self.graph.output {
             let id = self.scope.tensor(&output.name).map_err(|e| e.at(&format!("output `{}`", output.name)))?;
             self.scope.builder.output(id);
         }
         Ok(self.scope.builder.finish()?)
+    }
+
+    fn node(&mut self, node: &proto::NodeProto) -> Result<(), ImportError> {
+        let op = ops::find(node).expect("unsupported operators were refused before");
+        let source = format!("{}: {}", node.output.first().map_or("node", String::as_str), ops::qualified(node));
+        let mut call = NodeCall { scope: &mut self.scope, node, source: &source };
+        let results = op(&mut call).map_err(|e| e.at(&source))?;
+        for (name, result) in node.output.iter().filter(|n| !n.is_empty()).zip(results) {
+            self.scope.known.insert(name.clone(), result);
+        }
+        Ok(())
     }
 
     /// Declares an input with its symbolic dimensions.
