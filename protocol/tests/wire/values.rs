@@ -120,6 +120,7 @@ fn requests() -> [JobRequest; 2] {
         precision: Precision::Fp32,
         threads: None,
         allow_vendor: false,
+        samples: None,
     };
     let full = JobRequest {
         name: "resnet18".into(),
@@ -133,6 +134,7 @@ fn requests() -> [JobRequest; 2] {
         precision: Precision::Bf16,
         threads: Some(4),
         allow_vendor: true,
+        samples: Some(digest("samples")),
         ..plain.clone()
     };
     [full, plain]
@@ -763,5 +765,11 @@ fn models(cases: &mut Cases) {
         graph: digest("graph"),
         variants: vec![(V3, digest("artifact"), metadata()[1].clone())],
         profiles: vec![profile()],
+        samples: Some(samples()),
     }]);
+    cases.add([samples()]);
+}
+
+fn samples() -> Samples {
+    Samples { case: digest("samples"), submitted: true }
 }

@@ -10,6 +10,9 @@ static void glue_values(const int64_t *s, int64_t *v) {
     v[2] = 4;
     v[3] = (2*s[0] + 1);
     v[4] = (16*s[0] + 16);
+    v[5] = 12*s[0];
+    v[6] = 16*s[0];
+    v[7] = (8*s[0] + 4);
 }
 
 static const aotfarm_dim glue_dims[] = {
@@ -67,11 +70,11 @@ static const rt_port glue_output_sizes[] = {
     {glue_u32 + 6, glue_u32 + 7},
 };
 static const rt_buffer glue_buffers[] = {
-    {RT_INPUT, 0},
-    {RT_INPUT, 1},
-    {RT_SLOT, 0},
-    {RT_OUTPUT, 0},
-    {RT_OUTPUT, 1},
+    {RT_INPUT, 0, 5},
+    {RT_INPUT, 1, 6},
+    {RT_SLOT, 0, 4},
+    {RT_OUTPUT, 0, 6},
+    {RT_OUTPUT, 1, 7},
 };
 static const rt_slot glue_slots[] = {
     {glue_u32 + 8, 1},

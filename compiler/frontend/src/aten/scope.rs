@@ -37,13 +37,7 @@ pub(super) struct Scope<'a> {
 
 impl<'a> Scope<'a> {
     pub(super) fn new(program: &'a Program, name: &str, symbols: Symbols) -> Self {
-        Self {
-            program,
-            builder: Builder::new(name),
-            symbols,
-            names: HashMap::new(),
-            storages: Storages::default(),
-        }
+        Self { program, builder: Builder::new(name), symbols, names: HashMap::new(), storages: Storages::default() }
     }
 
     /// The tensor of that name.
