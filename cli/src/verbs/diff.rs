@@ -104,7 +104,7 @@ impl Diff {
     fn tell(&self, cx: &Cli, trace: &Trace, compared: &[Compared<'_>]) -> anyhow::Result<ExitCode> {
         let wrong = compared.iter().find(|c| !c.difference.is_right());
         let bytes: import::SharedBytes = Arc::new(tensors::map(&self.model)?);
-        let lines = import::source_lines(bytes);
+        let lines = import::source_lines(&bytes);
         let line = |held: &Held| held.source.split_once(':').and_then(|(node, _)| lines.get(node));
         if cx.out.json {
             for c in compared.iter().filter(|c| self.all || wrong.is_some_and(|wrong| std::ptr::eq(wrong, *c))) {

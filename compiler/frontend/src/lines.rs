@@ -7,12 +7,12 @@ use crate::{aten, onnx};
 
 /// The line of source of each node of a `.pt2` or `.onnx` file, by the name under which messages and [`aotfarm_ir::Node::source`] know it:
 /// `model.py:42, in forward: x = self.relu(x)`. Empty for files that tell nothing.
-pub fn source_lines(bytes: SharedBytes) -> BTreeMap<String, String> {
-    let content = (*bytes).as_ref();
+pub fn source_lines(bytes: &SharedBytes) -> BTreeMap<String, String> {
+    let content = (**bytes).as_ref();
     let traces = if content.starts_with(b"PK") {
         aten::stack_traces(bytes.clone())
     } else if content.starts_with(&[0x08]) {
-        onnx::stack_traces(&bytes)
+        onnx::stack_traces(bytes)
     } else {
         Vec::new()
     };
@@ -57,6 +57,6 @@ mod tests {
         assert_eq!(innermost(&inside), innermost(trace));
         assert_eq!(innermost("File \"/x/site-packages/m.py\", line 7").unwrap(), "/x/site-packages/m.py:7");
         assert_eq!(innermost("nothing of the kind"), None);
-        assert_eq!(source_lines(std::sync::Arc::new(b"neither".to_vec())), BTreeMap::new());
+        assert_eq!(source_lines(&(std::sync::Arc::new(b"neither".to_vec()) as SharedBytes)), BTreeMap::new());
     }
 }
