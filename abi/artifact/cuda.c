@@ -922,7 +922,8 @@ static int32_t rt_launch_watched(aotfarm_session *s) {
             if (error != 0) return rt_fail_cuda(error, "step `%s`: the run failed on GPU %d (%s)", rt_model.api->steps[i], s->gpu->index, s->gpu->name);
         }
     }
-    return AOTFARM_OK;
+    const int32_t error = rt_advance(s, s->stream);
+    return error == 0 ? AOTFARM_OK : rt_fail_states(s, error);
 }
 
 /* Waits until all in the stream is done. The stream writes a number when it gets there; to look at that is quicker than to ask the driver, which is

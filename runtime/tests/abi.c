@@ -325,7 +325,7 @@ int main(int argc, char **argv) {
         aotfarm_session *session = make(threads, NULL, NULL);
         test_memory(session);
         test_watched(session);
-    test_errors(session);
+        test_errors(session);
         test_busy_and_fork(session);
         api->session_destroy(session);
     }

@@ -650,6 +650,15 @@ fn step() -> StepInfo {
     StepInfo { label: "conv 64x3x7x7".into(), kernels: BTreeMap::from([("batch=8".into(), "conv_direct@3 mr6_nv2".into())]) }
 }
 
+/// Every kind of value of a signature.
+fn nested(signature: &Signature) -> Vec<Nested> {
+    let argument = &signature.arguments[0].value;
+    let Nested::Tuple(leaves) = argument else { unreachable!("it is made so") };
+    let list = Nested::List(vec![Nested::None]);
+    let other = Nested::Other { kind: "cache.Static".into(), context: "[1]".into(), items: vec![list.clone()] };
+    [leaves.as_slice(), &[argument.clone(), signature.result.clone(), list, other]].concat()
+}
+
 fn signature() -> Signature {
     let leaves = vec![
         Nested::Tensor(0),
@@ -738,6 +747,10 @@ fn models(cases: &mut Cases) {
     cases.add([Dim::Size(224), Dim::Expr("2*batch+1".into())]);
     cases.add(ports());
     cases.add([step()]);
+    let signature = signature();
+    cases.add(signature.arguments.clone());
+    cases.add(nested(&signature));
+    cases.add([signature]);
     cases.add([Segment { steps: 0..3, images: 4 }]);
     cases.add(metadata());
     cases.add(descriptors());

@@ -126,10 +126,11 @@ static const char glue_metadata[] =
 
 static const aotfarm_api glue_api = {
     AOTFARM_ABI_VERSION, sizeof(aotfarm_api), glue_metadata, "cuda-sm_90", 1, 2, 2, 3,
-    glue_dims, glue_inputs, glue_outputs, glue_labels, RT_FUNCTIONS, 0, 0, NULL, NULL};
+    glue_dims, glue_inputs, glue_outputs, glue_labels, RT_FUNCTIONS, 0, 0, NULL, NULL,
+    rt_run_watched};
 
 static const struct rt_model rt_model = {
-    &glue_api, 5, 5, 1, 2, 9, 4,
+    &glue_api, 8, 5, 1, 2, 9, 4,
     glue_values, glue_symbols, glue_input_sizes, glue_output_sizes, glue_buffers, glue_slots, glue_points, glue_steps,
     NULL, 0u};
 
