@@ -41,6 +41,7 @@ enum { RT_INPUT, RT_OUTPUT, RT_SLOT, RT_STATE, RT_NEXT, RT_BACK };
 
 typedef struct rt_buffer {
     uint32_t place, index;
+    uint32_t bytes; /* a value */
 } rt_buffer;
 
 typedef struct rt_slot {
@@ -295,6 +296,8 @@ typedef struct rt_front {
     int64_t *symbols, *new_symbols, *values;
     rt_binding *inputs, *outputs, *writes; /* one array; what is written back has its input's `data` */
     double *seconds; /* NULL unless the run is timed */
+    aotfarm_watch_fn *watch; /* NULL unless the run is watched */
+    void *watch_context;
 } rt_front;
 
 /* Inputs, outputs and writes of a call. */
@@ -413,21 +416,42 @@ static int32_t rt_begin(aotfarm_session *s) {
 
 static void rt_end(aotfarm_session *s) { atomic_store_explicit(&rt_front_of(s)->busy, false, memory_order_release); }
 
-static int32_t rt_run_timed(aotfarm_session *s, const DLTensor *const *inputs, uint32_t n_inputs, DLTensor *const *outputs, uint32_t n_outputs,
-                            double *step_seconds, uint32_t n_steps) {
+/* Tells the watcher of a run a result of a step that was called with these sizes. */
+static void rt_tell(const rt_front *f, uint32_t step, uint32_t output, const int64_t *dims, const void *data, uint64_t bytes) {
+    aotfarm_result result = {.step = step, .output = output, .dims = dims, .n_dims = rt_model.steps[step].n_dims, .data = data, .bytes = bytes};
+    f->watch(f->watch_context, &result);
+}
+
+/* A run that may be timed or watched. */
+static int32_t rt_run_as(aotfarm_session *s, const DLTensor *const *inputs, uint32_t n_inputs, DLTensor *const *outputs, uint32_t n_outputs,
+                         double *seconds, aotfarm_watch_fn *watch, void *context) {
     if (s == NULL) return rt_fail(AOTFARM_ERROR_ARGUMENT, "the session is null");
-    if (step_seconds != NULL && n_steps < rt_model.api->n_steps)
-        return rt_fail(AOTFARM_ERROR_ARGUMENT, "there is room for the times of %u steps, but the plan has %u", n_steps, rt_model.api->n_steps);
     int32_t status = rt_begin(s);
     if (status) return status;
-    rt_front_of(s)->seconds = step_seconds;
+    rt_front *f = rt_front_of(s);
+    f->seconds = seconds;
+    f->watch = watch;
+    f->watch_context = context;
     status = rt_run_locked(s, inputs, n_inputs, (const DLTensor *const *)outputs, n_outputs);
     rt_end(s);
     return status;
 }
 
 static int32_t rt_run(aotfarm_session *s, const DLTensor *const *inputs, uint32_t n_inputs, DLTensor *const *outputs, uint32_t n_outputs) {
-    return rt_run_timed(s, inputs, n_inputs, outputs, n_outputs, NULL, 0);
+    return rt_run_as(s, inputs, n_inputs, outputs, n_outputs, NULL, NULL, NULL);
+}
+
+static int32_t rt_run_timed(aotfarm_session *s, const DLTensor *const *inputs, uint32_t n_inputs, DLTensor *const *outputs, uint32_t n_outputs,
+                            double *step_seconds, uint32_t n_steps) {
+    if (step_seconds != NULL && n_steps < rt_model.api->n_steps)
+        return rt_fail(AOTFARM_ERROR_ARGUMENT, "there is room for the times of %u steps, but the plan has %u", n_steps, rt_model.api->n_steps);
+    return rt_run_as(s, inputs, n_inputs, outputs, n_outputs, step_seconds, NULL, NULL);
+}
+
+static int32_t rt_run_watched(aotfarm_session *s, const DLTensor *const *inputs, uint32_t n_inputs, DLTensor *const *outputs,
+                              uint32_t n_outputs, aotfarm_watch_fn *watch, void *context) {
+    if (watch == NULL) return rt_fail(AOTFARM_ERROR_ARGUMENT, "there is no function to tell results to");
+    return rt_run_as(s, inputs, n_inputs, outputs, n_outputs, NULL, watch, context);
 }
 
 static int32_t rt_session_reset(aotfarm_session *s) {

@@ -223,6 +223,20 @@ static void rt_move(const aotfarm_session *s, const rt_step *step, int64_t first
     }
 }
 
+/* Tells the watcher of the run what a step has written for a part of its segment. Values that follow from a part's size are made anew. */
+static void rt_tell_all(aotfarm_session *s, const rt_parts *parts, int size, uint32_t i, const aotk_call *call) {
+    const rt_step *step = &rt_model.steps[i];
+    const int64_t *values = s->front.values;
+    if (parts->count > 1) {
+        memcpy(s->part_symbols, s->front.symbols, rt_model.api->n_dims * sizeof(int64_t));
+        s->part_symbols[0] = parts->images - size;
+        rt_model.values(s->part_symbols, s->part_values);
+        values = s->part_values;
+    }
+    for (uint32_t k = 0; k < step->n_out; k++)
+        rt_tell(&s->front, i, k, call->dim, call->out[k], (uint64_t)values[rt_model.buffers[step->out[k]].bytes]);
+}
+
 /* The whole plan, on one thread of the team. */
 static void rt_walk(void *arg, int32_t thread, int32_t threads) {
     aotfarm_session *s = arg;
@@ -255,6 +269,10 @@ static void rt_walk(void *arg, int32_t thread, int32_t threads) {
                 call.threads = threads;
                 s->kernels[(size_t)size * api->n_steps + i](&call);
                 if (threads > 1) rt_barrier(&s->team, thread);
+                if (s->front.watch != NULL) {
+                    if (thread == 0) rt_tell_all(s, parts, size, i, &call);
+                    if (threads > 1) rt_barrier(&s->team, thread);
+                }
                 if (seconds != NULL) {
                     int64_t now = rt_now_ns();
                     seconds[i] += (double)(now - before) * 1e-9;

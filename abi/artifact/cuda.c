@@ -903,6 +903,29 @@ static int32_t rt_launch_timed(aotfarm_session *s) {
     return (error = rt_advance(s, s->stream)) == 0 ? AOTFARM_OK : rt_fail_states(s, error);
 }
 
+/* Starts all kernels one by one, and tells the watcher of the run what each has written. */
+static int32_t rt_launch_watched(aotfarm_session *s) {
+    for (uint32_t i = 0; i < rt_model.api->n_steps; i++) {
+        const rt_step *step = &rt_model.steps[i];
+        /* Pointers of inputs, weights and outputs, the workspace, sizes. */
+        const uint64_t *out = s->plan->calls[i].words + step->n_in + step->n_weights;
+        int32_t error = rt_launch_step(s->plan, i, s->stream, false);
+        if (error != 0) return rt_fail_launch(s, i, error);
+        for (uint32_t k = 0; k < step->n_out; k++) {
+            uint64_t bytes = (uint64_t)s->front.values[rt_model.buffers[step->out[k]].bytes];
+            void *copy = malloc(bytes + 1);
+            if (copy == NULL) return rt_fail(AOTFARM_ERROR_MEMORY, "cannot allocate the copy of a result");
+            error = bytes == 0 ? 0 : cu.copy_down_async(copy, out[k], bytes, s->stream);
+            if (error == 0) error = cu.stream_synchronize(s->stream);
+            if (error == 0) rt_tell(&s->front, i, k, (const int64_t *)(out + step->n_out + 1), copy, bytes);
+            free(copy);
+            if (error != 0) return rt_fail_cuda(error, "step `%s`: the run failed on GPU %d (%s)", rt_model.api->steps[i], s->gpu->index, s->gpu->name);
+        }
+    }
+    const int32_t error = rt_advance(s, s->stream);
+    return error == 0 ? AOTFARM_OK : rt_fail_states(s, error);
+}
+
 /* Waits until all in the stream is done. The stream writes a number when it gets there; to look at that is quicker than to ask the driver, which is
  * asked now and then, since a GPU that failed writes nothing. */
 static int32_t rt_wait(aotfarm_session *s) {
@@ -955,14 +978,17 @@ static int32_t rt_run_current(aotfarm_session *s, const DLTensor *const *inputs,
     for (uint32_t i = 0; i < api->n_writes; i++)
         if ((status = rt_take_write(s, i))) return status;
     if ((status = rt_check_overlaps(f))) return status;
-    if (s->capturing && (host || f->seconds != NULL))
-        return rt_fail(AOTFARM_ERROR_ARGUMENT, "the stream is being captured: only tensors on the GPU can be used, and steps cannot be timed");
+    if (s->capturing && (host || f->seconds != NULL || f->watch != NULL))
+        return rt_fail(AOTFARM_ERROR_ARGUMENT,
+                       "the stream is being captured: only tensors on the GPU can be used, and steps cannot be timed or watched");
 
     rt_plan *p = s->plan;
     rt_point(s, p);
     if ((status = rt_copy_in(s))) return status;
     if (f->seconds != NULL) {
         status = rt_launch_timed(s);
+    } else if (f->watch != NULL) {
+        status = rt_launch_watched(s);
     } else {
         if (p->exec == NULL && !p->plain && !s->capturing) rt_make_graph(s, p);
         if (p->exec == NULL || s->capturing) {

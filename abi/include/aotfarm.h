@@ -108,6 +108,19 @@ typedef struct aotfarm_port {
     const char *const *shape_text; /* each dimension as text: "3", "batch", "2*seq + 1" */
 } aotfarm_port;
 
+/* What a step has written: see `run_watched`. */
+typedef struct aotfarm_result {
+    uint32_t step, output;  /* which output of which step */
+    const int64_t *dims;    /* the sizes that the step's kernel was called with, which say how the data lies */
+    uint32_t n_dims;
+    uint32_t reserved;      /* 0 */
+    const void *data;       /* host memory, until the function returns */
+    uint64_t bytes;
+} aotfarm_result;
+
+/* Is told a result of a step of a watched run. It may not use the session. */
+typedef void aotfarm_watch_fn(void *context, const aotfarm_result *result);
+
 /* The table that `aotfarm_model` returns. It and all it points to live as long as the artifact is loaded. */
 typedef struct aotfarm_api {
     uint32_t abi_version;
@@ -154,6 +167,11 @@ typedef struct aotfarm_api {
     uint32_t n_states, n_writes;
     const aotfarm_port *states;
     const uint32_t *writes; /* positions of the inputs that a run writes back into the caller's tensors, see `may_write` */
+
+    /* `run`, and `watch` is told each result of each step before the next one starts, one at a time: for tools that compare an
+     * artifact with its model and know from its plan how results lie. A step that is done for a few images at a time tells each part. */
+    int32_t (*run_watched)(aotfarm_session *session, const DLTensor *const *inputs, uint32_t n_inputs, DLTensor *const *outputs,
+                           uint32_t n_outputs, aotfarm_watch_fn *watch, void *context);
 } aotfarm_api;
 
 /* The exported symbol: the table, or NULL when the artifact does not speak `abi_version`. */

@@ -125,11 +125,37 @@ pub struct Api {
     pub n_writes: u32,
     pub states: *const c_void,
     pub writes: *const u32,
+    pub run_watched: Option<
+        unsafe extern "C" fn(
+            session: *mut RawSession,
+            inputs: *const *const DlTensor,
+            n_inputs: u32,
+            outputs: *const *mut DlTensor,
+            n_outputs: u32,
+            watch: WatchFn,
+            context: *mut c_void,
+        ) -> i32,
+    >,
 }
 
 impl Api {
     /// Bytes of the smallest table of [`ABI_VERSION`].
     pub const OLDEST: usize = std::mem::offset_of!(Self, session_reset);
 }
+
+/// `aotfarm_result`.
+#[repr(C)]
+#[derive(Debug)]
+pub struct StepResult {
+    pub step: u32,
+    pub output: u32,
+    pub dims: *const i64,
+    pub n_dims: u32,
+    pub reserved: u32,
+    pub data: *const c_void,
+    pub bytes: u64,
+}
+
+pub type WatchFn = unsafe extern "C" fn(context: *mut c_void, result: *const StepResult);
 
 pub type ModelFn = unsafe extern "C" fn(abi_version: u32) -> *const Api;

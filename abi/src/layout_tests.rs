@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 
 use crate::artifact::{
     ABI_VERSION, AOTFARM_H, Api, DL_CPU, DL_CUDA, DlTensor, ERROR_ARGUMENT, ERROR_BUSY, ERROR_MEMORY, ERROR_UNSUPPORTED, Options,
+    StepResult,
 };
 use crate::kernel::{AOTK_H, Call};
 
@@ -64,6 +65,10 @@ fn the_mirror_of_artifacts_is_the_header() {
         ("offsetof(aotfarm_api, session_reset)", Api::OLDEST),
         ("offsetof(aotfarm_api, n_states)", offset_of!(Api, n_states)),
         ("offsetof(aotfarm_api, writes)", offset_of!(Api, writes)),
+        ("offsetof(aotfarm_api, run_watched)", offset_of!(Api, run_watched)),
+        ("sizeof(aotfarm_result)", size_of::<StepResult>()),
+        ("offsetof(aotfarm_result, dims)", offset_of!(StepResult, dims)),
+        ("offsetof(aotfarm_result, data)", offset_of!(StepResult, data)),
         ("AOTFARM_ERROR_ARGUMENT", ERROR_ARGUMENT as usize),
         ("AOTFARM_ERROR_MEMORY", ERROR_MEMORY as usize),
         ("AOTFARM_ERROR_BUSY", ERROR_BUSY as usize),

@@ -12,6 +12,7 @@ mod failure;
 mod inputs;
 mod options;
 mod output;
+mod samples;
 mod shutdown;
 mod tensors;
 mod verbs;

@@ -49,6 +49,11 @@ pub(crate) fn reference(tensor: &Tensor) -> interp::Tensor {
     }
 }
 
+/// A tensor of the reference interpreter as an artifact takes it.
+pub(crate) fn from_reference(tensor: &interp::Tensor) -> anyhow::Result<Tensor> {
+    Ok(Tensor::new(tensor.dtype, tensor.shape.iter().map(|&n| n as i64).collect(), &tensor.data)?)
+}
+
 /// Writes `file` so that it is either whole or absent.
 pub(crate) fn write_file(file: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     let folder = file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -70,7 +75,7 @@ pub(crate) fn write_file(file: &Path, bytes: &[u8]) -> anyhow::Result<()> {
 /// Reads named tensors: every tensor of a `.safetensors` file, or the one of a `.npy` file under the file's stem.
 pub(crate) fn read(file: &Path) -> anyhow::Result<Vec<(String, Tensor)>> {
     match file.extension().and_then(|e| e.to_str()) {
-        Some("safetensors") => read_safetensors(file),
+        Some("safetensors") => parse(&map(file)?, &file.display().to_string()),
         Some("npy") => {
             let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
             let tensor = read_npy(&map(file)?).map_err(|e| e.of(file))?;
@@ -80,14 +85,14 @@ pub(crate) fn read(file: &Path) -> anyhow::Result<Vec<(String, Tensor)>> {
     }
 }
 
-fn read_safetensors(file: &Path) -> anyhow::Result<Vec<(String, Tensor)>> {
-    let bytes = map(file)?;
-    let tensors = safetensors::SafeTensors::deserialize(&bytes)
-        .map_err(|e| Failure::input(format!("{} is no safetensors file: {e}", file.display())))?;
+/// The tensors of a safetensors file, which comes from `place`.
+pub(crate) fn parse(bytes: &[u8], place: &str) -> anyhow::Result<Vec<(String, Tensor)>> {
+    let tensors = safetensors::SafeTensors::deserialize(bytes)
+        .map_err(|e| Failure::input(format!("{place} is no safetensors file: {e}")))?;
     tensors
         .iter()
         .map(|(name, view)| {
-            let dtype = dtype_of(view.dtype()).with_context(|| format!("tensor `{name}` of {}", file.display()))?;
+            let dtype = dtype_of(view.dtype()).with_context(|| format!("tensor `{name}` of {place}"))?;
             Ok((name.to_owned(), Tensor::new(dtype, view.shape().iter().map(|&n| n as i64).collect(), view.data())?))
         })
         .collect()

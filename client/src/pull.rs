@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use aotfarm_blob::file::{FileError, READ, blocking, hash, write_atomically};
 use aotfarm_protocol::endpoints::registry;
 use aotfarm_protocol::{
-    ApiError, ArtifactMetadata, CpuIsa, Digest, ErrorCode, Index, Manifest, Reference, Selector, Target, VariantInfo, VersionInfo,
+    ApiError, ArtifactMetadata, CpuIsa, Descriptor, Digest, ErrorCode, Index, Manifest, Reference, SAMPLES_TYPE, Selector,
+    Target, VariantInfo, VersionInfo,
 };
 use serde::{Deserialize, Serialize};
 
@@ -75,6 +76,8 @@ pub struct Pulled {
     pub metadata: ArtifactMetadata,
     /// Whether the artifact had to be downloaded; otherwise it was there, and intact.
     pub downloaded: bool,
+    /// The layer of inputs and outputs that the artifact was checked with; `None` of a version of an earlier release.
+    pub samples: Option<Descriptor>,
 }
 
 /// What `<name>.json` beside a pulled artifact says.
@@ -143,7 +146,8 @@ pub async fn pull(
         metadata: metadata.clone(),
     };
     write_record(&record_path, &record).await?;
-    Ok(Pulled { path, record_path, version, variant, metadata, downloaded })
+    let samples = manifest.layers.into_iter().find(|layer| layer.media_type == SAMPLES_TYPE);
+    Ok(Pulled { path, record_path, version, variant, metadata, downloaded, samples })
 }
 
 /// The best variant that the host can run.

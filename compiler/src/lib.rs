@@ -17,6 +17,8 @@ pub mod flops;
 pub mod link;
 mod ranges;
 pub mod select;
+mod trace;
 
-pub use check::{CheckCase, CheckError, check_case};
+pub use check::{CheckError, check_case, check_samples};
 pub use ranges::{RangeError, with_ranges};
+pub use trace::{Held, Trace, TraceError};

@@ -6,6 +6,7 @@ use std::error::Error as StdError;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aotfarm_compiler::candidate::{self, Candidate, FAMILIES, TuningTask, measure, title};
+use aotfarm_compiler::interp::Case;
 use aotfarm_compiler::ir::{Bindings, Graph};
 use aotfarm_compiler::link::{self, ArtifactInfo, SpecChoice};
 use aotfarm_compiler::plan::{self, Plan, Step};
@@ -36,15 +37,28 @@ impl Planner for CompilerPlanner {
         let graph = import::load(Arc::new(bytes), &request.name).map_err(fault)?;
         let graph = with_ranges(graph, &request.dims).map_err(|e| Refusal { hint: e.hint(), ..fault(e) })?;
         let lowered = passes::run(graph.clone(), None).map_err(fault)?;
-        let variants = request
-            .targets
-            .iter()
-            .map(|target| Variant::new(plan::lower(lowered.clone(), *target, request.precision).map_err(fault)?, request))
-            .collect::<Result<Vec<_>, _>>()?;
+        let variant =
+            |target: &Target| Variant::new(plan::lower(lowered.clone(), *target, request.precision).map_err(fault)?, request);
+        let variants = all(request.targets.iter().map(variant))?;
         let outlines = variants.iter().map(Variant::outline).collect();
         let info = ArtifactInfo { graph: digest, compiler: self.version(), untested: None };
         Ok(Arc::new(CompiledModel { graph, info, variants, outlines, memo: Mutex::default() }))
     }
+}
+
+/// All results, or all reasons, each of which is told once.
+fn all<T>(results: impl Iterator<Item = Result<T, Refusal>>) -> Result<Vec<T>, Refusal> {
+    let (mut found, mut refusals) = (Vec::new(), Vec::<Refusal>::new());
+    for result in results {
+        match result {
+            Ok(value) => found.push(value),
+            Err(refusal) if refusals.contains(&refusal) => {}
+            Err(refusal) => refusals.push(refusal),
+        }
+    }
+    let Some(first) = refusals.first() else { return Ok(found) };
+    let message = refusals.iter().map(|refusal| refusal.message.as_str()).collect::<Vec<_>>().join("\n");
+    Err(Refusal { message, hint: first.hint.clone() })
 }
 
 fn fault(error: impl StdError) -> Refusal {
@@ -69,10 +83,11 @@ struct Spec {
 impl Variant {
     fn new(plan: Plan, request: &JobRequest) -> Result<Self, Refusal> {
         let mut specs: BTreeMap<usize, Spec> = BTreeMap::new();
+        let mut missing: Vec<Result<(), Refusal>> = Vec::new();
         for point in plan.tune_points(&request.tune_at) {
             for found in candidate::tasks(&plan, &point).map_err(fault)? {
                 if !FAMILIES.iter().any(|f| f.supports(&found.task).is_ok()) {
-                    return Err(Refusal::new(format!("no kernel family implements {}", title(&found.task))));
+                    missing.push(Err(Refusal::new(format!("no kernel family implements {}", title(&found.task)))));
                 }
                 let spec = specs.entry(found.spec).or_insert_with(|| Spec { index: found.spec, tasks: Vec::new() });
                 if !spec.tasks.iter().any(|(_, known, _)| known.point == found.task.point) {
@@ -80,6 +95,7 @@ impl Variant {
                 }
             }
         }
+        all(missing.into_iter())?;
         Ok(Self { plan, specs: specs.into_values().collect(), accuracy: request.accuracy, allow_vendor: request.allow_vendor })
     }
 
@@ -294,8 +310,10 @@ impl Blueprint for CompiledModel {
         Ok(LinkOutline { weights: Vec::new(), packs: Vec::new(), copies: Vec::new(), ..outline })
     }
 
-    fn check_case(&self) -> Result<Vec<u8>, Refusal> {
-        Ok(check_case(&self.graph).map_err(fault)?.write())
+    fn check_case(&self, samples: Option<Bytes>) -> Result<Vec<u8>, Refusal> {
+        let given = samples.map(|file| Case::read_calls(&file)).transpose().map_err(fault)?;
+        let calls = check_case(&self.graph, given).map_err(|e| Refusal { hint: e.hint(), ..fault(e) })?;
+        Ok(Case::write_calls(&calls))
     }
 
     fn profile_points(&self) -> Vec<BTreeMap<String, i64>> {
@@ -327,6 +345,7 @@ mod tests {
             precision: Precision::default(),
             threads: None,
             allow_vendor: false,
+            samples: None,
         };
         let (one, two) =
             (CompilerPlanner.plan(graph.clone(), &request).unwrap(), CompilerPlanner.plan(graph.clone(), &request).unwrap());
@@ -383,6 +402,7 @@ mod tests {
                 precision: Precision::Bf16,
                 threads: None,
                 allow_vendor,
+                samples: None,
             };
             CompilerPlanner.plan(graph.clone(), &request).unwrap()
         };

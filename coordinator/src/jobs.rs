@@ -61,10 +61,13 @@ impl Core {
         if !self.config.drive {
             return Err(Error::api(ErrorCode::Conflict, "this server shows what is stored and takes no jobs"));
         }
-        if !self.blobs.contains(request.graph).await? {
-            return Err(ApiError::new(ErrorCode::NotFound, format!("graph {} was not uploaded", request.graph))
-                .hint(format!("PUT it to {} first", registry::BLOB_PUT.path().replace("{digest}", "DIGEST")))
-                .into());
+        let uploaded = [("graph", Some(request.graph)), ("samples", request.samples)];
+        for (what, digest) in uploaded.into_iter().filter_map(|(what, digest)| Some((what, digest?))) {
+            if !self.blobs.contains(digest).await? {
+                return Err(ApiError::new(ErrorCode::NotFound, format!("{what} {digest} was not uploaded"))
+                    .hint(format!("PUT it to {} first", registry::BLOB_PUT.path().replace("{digest}", "DIGEST")))
+                    .into());
+            }
         }
         let compiler = self.planner.version();
         let key = key(&request, &compiler);

@@ -35,4 +35,4 @@ pub use compiler_planner::CompilerPlanner;
 pub use coordinator::{Coordinator, bind};
 pub use core::Config;
 pub use error::Error;
-pub use planner::Planner;
+pub use planner::{Planner, Refusal};

@@ -91,12 +91,14 @@ pub trait Blueprint: SearchSpace {
     /// As of [`Self::link`].
     fn link_for_race(&self, variant: usize, configuration: &Configuration) -> Result<LinkOutline, Refusal>;
 
-    /// A safetensors file with seeded random inputs `in.<i>` at the smallest sizes and the
-    /// reference interpreter's `out.<i>`.
+    /// What an artifact must make of which inputs, as [`aotfarm_protocol::ProfileSpec::check`]
+    /// describes it: the calls of `samples`, the submitter's file of that form, and what it lacks of
+    /// them from the reference interpreter; without `samples`, seeded random inputs at the smallest
+    /// sizes.
     ///
     /// # Errors
-    /// When the interpreter cannot run the graph.
-    fn check_case(&self) -> Result<Vec<u8>, Refusal>;
+    /// When the samples do not fit the graph, or the interpreter cannot run it.
+    fn check_case(&self, samples: Option<Bytes>) -> Result<Vec<u8>, Refusal>;
 
     /// The sizes at which the artifact is profiled.
     fn profile_points(&self) -> Vec<BTreeMap<String, i64>>;

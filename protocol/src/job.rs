@@ -67,6 +67,10 @@ pub struct JobRequest {
     /// keys of such requests stay.)
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub allow_vendor: bool,
+    /// The submitter's own case, a safetensors blob that was uploaded before: `in.<i>`, and `out.<i>` if he knows what they lead to. The artifacts
+    /// are checked with it, and it is kept with the version. (Left out when there is none, so that the keys of such requests stay.)
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub samples: Option<Digest>,
 }
 
 /// Where a Job stands.

@@ -15,6 +15,8 @@ pub const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 pub const CONFIG_TYPE: &str = "application/vnd.aotfarm.model.config.v1+json";
 /// Media type of the artifact layer: the shared object, uncompressed.
 pub const ARTIFACT_TYPE: &str = "application/vnd.aotfarm.model.so.v1";
+/// Media type of the layer that the version was checked with: a safetensors file with `in.<i>` and the `out.<i>` that they lead to.
+pub const SAMPLES_TYPE: &str = "application/vnd.aotfarm.model.samples.v1+safetensors";
 
 /// An OCI content descriptor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,7 +45,7 @@ pub struct Manifest {
     pub media_type: String,
     /// The metadata.
     pub config: Descriptor,
-    /// One layer: the shared object.
+    /// The shared object, and what it was checked with.
     pub layers: Vec<Descriptor>,
     /// Notes.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -66,6 +68,8 @@ pub struct Index {
     pub annotations: BTreeMap<String, String>,
 }
 
+/// Annotation of a [`SAMPLES_TYPE`] layer: whether its inputs are `submitted` or `random`.
+pub const SAMPLES_ANNOTATION: &str = "io.aotfarm.samples";
 /// Annotation that holds the target of a variant.
 pub const TARGET_ANNOTATION: &str = "io.aotfarm.target";
 /// Annotation of a variant that does not compute in fp32.
@@ -144,4 +148,17 @@ pub struct PublishRequest {
     pub variants: Vec<(Target, Digest, crate::ArtifactMetadata)>,
     /// Benchmarks of the variants.
     pub profiles: Vec<Profile>,
+    /// What the artifacts were checked with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub samples: Option<Samples>,
+}
+
+/// Inputs, and the outputs that they lead to: what the artifacts of a version were checked with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
+pub struct Samples {
+    /// A safetensors blob with `in.<i>` and `out.<i>`.
+    pub case: Digest,
+    /// Whether the inputs are the submitter's, not random ones.
+    pub submitted: bool,
 }

@@ -111,9 +111,9 @@ pub struct ProfileSpec {
     pub artifact: Digest,
     /// What it was made for.
     pub target: Target,
-    /// A safetensors blob with `in.<i>` and the reference interpreter's `out.<i>`, that the artifact must reproduce in the first call of a fresh session, and
-    /// `write.<k>`, what it leaves in the k-th of the inputs that it writes to. Later calls of the session have the same names after
-    /// their number: `1.in.<i>`, `1.out.<i>` …
+    /// A safetensors blob with `in.<i>` and the `out.<i>` that the artifact must reproduce in the first call of a fresh session: those of the
+    /// reference interpreter, or the submitter's. `write.<k>` is what it leaves in the k-th of the inputs that it writes to. Later
+    /// calls of the session have the same names after their number: `1.in.<i>`, `1.out.<i>` …
     pub check: Digest,
     /// Largest relative L2 error that is still right, in units of 1e-9 (an integer so that the spec stays `Eq`).
     pub tolerance_e9: u64,
@@ -123,6 +123,13 @@ pub struct ProfileSpec {
     pub threads: u32,
     /// Milliseconds of timed runs for each point.
     pub budget_ms: u64,
+}
+
+impl ProfileSpec {
+    /// [`tolerance_e9`](Self::tolerance_e9) as a number.
+    pub fn tolerance(&self) -> f64 {
+        self.tolerance_e9 as f64 * 1e-9
+    }
 }
 
 /// Time artifacts of one model side by side, step by step: they have the same steps and differ in the kernels.

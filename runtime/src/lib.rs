@@ -16,6 +16,7 @@
 //! their memory.
 
 mod bench;
+mod compare;
 mod ffi;
 #[cfg(feature = "cuda")]
 mod gpu;
@@ -27,13 +28,14 @@ mod session;
 mod tensor;
 
 pub use bench::bench;
+pub use compare::{Difference, Mismatch, Worst, compare};
 #[cfg(feature = "cuda")]
 pub use gpu::{DeviceTensor, Gpu, GpuError, gpu_architectures, gpu_targets};
 pub use host::{all_targets, host_targets, why_not};
 pub use model::{LoadError, Model};
 #[cfg(not(feature = "cuda"))]
 pub use no_gpu::gpu_targets;
-pub use session::{RunError, RunErrorKind, Session, SessionOptions};
+pub use session::{RunError, RunErrorKind, Session, SessionOptions, StepResult};
 pub use tensor::{Tensor, TensorError, TensorRef};
 
 /// The C header that artifacts implement, as text.

@@ -65,6 +65,7 @@ pub enum LoadError {
 struct Inner {
     path: PathBuf,
     metadata: ArtifactMetadata,
+    /// A copy: the table of an artifact of an earlier release is shorter than ours.
     api: Api,
     // Keeps what `api` points to alive; dropped last.
     _library: Library,
@@ -94,7 +95,7 @@ impl Model {
         let entry = unsafe { library.get::<ModelFn>(ENTRY) }.map_err(|e| not_artifact(e.to_string()))?;
         // SAFETY: as above.
         let table = unsafe { entry(ABI_VERSION) };
-        // SAFETY: the table is the artifact's.
+        // SAFETY: as above.
         let Some(api) = (unsafe { read(table) }) else { return Err(LoadError::Abi { path }) };
         // SAFETY: the metadata is a constant text that ends in a null byte.
         let json = unsafe { CStr::from_ptr(api.metadata) };

@@ -172,6 +172,33 @@ static void test_memory(aotfarm_session *session) {
     CHECK(run(session) == AOTFARM_OK && z_data[0] == expected_z[0] - 1000);
 }
 
+/* ---- a watched run ---- */
+
+typedef struct watched {
+    uint32_t next;
+    float z[BATCH * 4], s[2 * BATCH + 1];
+} watched;
+
+/* Three steps with a result each, of which the last two are the outputs. */
+static void watch(void *context, const aotfarm_result *result) {
+    watched *w = context;
+    CHECK(result->step == w->next++ && result->output == 0 && result->reserved == 0);
+    CHECK(result->n_dims > 0 && (result->dims[0] == BATCH || result->dims[0] == 2 * BATCH + 1));
+    if (result->step == 0) return;
+    CHECK(result->bytes == (result->step == 1 ? sizeof w->z : sizeof w->s));
+    memcpy(result->step == 1 ? w->z : w->s, result->data, result->bytes);
+}
+
+static void test_watched(aotfarm_session *session) {
+    watched w = {0};
+    reset();
+    CHECK(api->struct_size == sizeof *api);
+    FAILS(api->run_watched(session, inputs, 2, outputs, 2, NULL, NULL), "there is no function to tell results to");
+    CHECK(api->run_watched(session, inputs, 2, outputs, 2, watch, &w) == AOTFARM_OK && right() && w.next == 3);
+    CHECK(memcmp(w.z, expected_z, sizeof w.z) == 0 && memcmp(w.s, expected_s, sizeof w.s) == 0);
+    CHECK(run(session) == AOTFARM_OK && w.next == 3); /* it is forgotten */
+}
+
 /* ---- wrong calls ---- */
 
 static void test_errors(aotfarm_session *session) {
@@ -297,6 +324,7 @@ int main(int argc, char **argv) {
     for (uint32_t threads = 0; threads <= 4; threads++) {
         aotfarm_session *session = make(threads, NULL, NULL);
         test_memory(session);
+        test_watched(session);
         test_errors(session);
         test_busy_and_fork(session);
         api->session_destroy(session);

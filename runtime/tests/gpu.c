@@ -201,6 +201,29 @@ static void test_sizes_and_places(aotfarm_session *s, const place *host, const p
     for (int i = 0; i < 3; i++) CHECK(seconds[i] >= 0 && seconds[i] < 1);
 }
 
+typedef struct watched {
+    uint32_t next;
+    int64_t batch;
+    float z[4 * MOST], sums[2 * MOST + 1];
+} watched;
+
+/* Three steps with a result each, of which the last two are the outputs. */
+static void watch(void *context, const aotfarm_result *result) {
+    watched *w = context;
+    CHECK(result->step == w->next++ && result->output == 0 && result->n_dims > 0);
+    CHECK(result->dims[0] == w->batch || result->dims[0] == 2 * w->batch + 1);
+    if (result->step == 0) return;
+    CHECK(result->bytes == bytes_of(result->step == 1 ? 2 : 3));
+    memcpy(result->step == 1 ? w->z : w->sums, result->data, result->bytes);
+}
+
+static void test_watched(aotfarm_session *s, const place *device) {
+    watched w = {.batch = 9};
+    prepare(device, 9);
+    CHECK(api->run_watched(s, inputs, 2, outputs, 2, watch, &w) == AOTFARM_OK && right(device) && w.next == 3);
+    CHECK(memcmp(w.z, values[2], bytes_of(2)) == 0 && memcmp(w.sums, values[3], bytes_of(3)) == 0);
+}
+
 static void test_graphs(aotfarm_session *s, const place *device, const place *other) {
     if (fake == NULL) return;
     good(s, device, 20);
@@ -400,6 +423,7 @@ int main(int argc, char **argv) {
     if (fake) CHECK(fake->modules == modules + 4); /* two sessions, one set of kernels */
     good(second, &device, 5);
     api->session_destroy(second);
+    test_watched(s, &device);
     test_graphs(s, &device, &other);
     test_stream(&host, &device, &odd);
     test_errors(s, &device);

@@ -137,6 +137,13 @@ static aotfarm_session *make(uint32_t threads, void *stream) {
     return session;
 }
 
+/* Counts the results of a watched run's steps, in their order. */
+static void count(void *context, const aotfarm_result *result) {
+    uint32_t *next = context;
+    CHECK(result->step == *next && result->bytes > 0);
+    ++*next;
+}
+
 /* ---- tests ---- */
 
 static void test_facts(void) {
@@ -173,6 +180,10 @@ static void test_sequences(uint32_t threads) {
     double seconds[4];
     prepare(&of_one);
     CHECK(api->run_timed(one, inputs, 2, outputs, 1, seconds, 4) == AOTFARM_OK && right());
+    uint32_t told = 0;
+    prepare(&of_one);
+    CHECK(api->run_watched(one, inputs, 2, outputs, 1, count, &told) == AOTFARM_OK && right() && told == 4);
+    good(one, &of_one);
     CHECK(api->session_reset(one) == AOTFARM_OK && api->session_reset(one) == AOTFARM_OK);
     of_one = FRESH;
     good(one, &of_one);

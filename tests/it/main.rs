@@ -13,6 +13,7 @@ mod model;
 mod npy;
 mod old_data;
 mod old_worker;
+mod samples;
 
 /// Whether this host has a C compiler; the reason is printed when it has not.
 fn has_compiler() -> bool {

@@ -90,7 +90,7 @@ pub(crate) fn heavy() -> Vec<u8> {
 pub(crate) fn case(seed: u64, batch: usize) -> Vec<u8> {
     let inputs = vec![Tensor::from_f32(&[batch, 3, 16, 16], &noise(99 + batch as u64, batch * 768))];
     let outputs = interp::run(&tiny_graph(seed), &inputs).expect("the interpreter runs it");
-    Case { inputs, outputs }.write()
+    Case { inputs, outputs, ..Case::default() }.write()
 }
 
 /// `x [batch 1..4, 4]`, which is added to a running total, multiplied by it and negated in place.
@@ -129,7 +129,7 @@ pub(crate) fn running_case(calls: usize) -> Vec<u8> {
 /// A safetensors file with one tensor `in.0`.
 pub(crate) fn input(dtype: DType, shape: &[usize]) -> Vec<u8> {
     let data = vec![0; shape.iter().product::<usize>() * dtype.size()];
-    Case { inputs: vec![Tensor { dtype, shape: shape.to_vec(), data }], outputs: vec![] }.write()
+    Case { inputs: vec![Tensor { dtype, shape: shape.to_vec(), data }], ..Case::default() }.write()
 }
 
 /// An ONNX file: `x f32[1,4]` through these `(operator, node)` pairs, one after the other.

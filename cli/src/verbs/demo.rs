@@ -9,13 +9,12 @@ use aotfarm_runtime::{Model, Session, Tensor, TensorRef};
 use clap::{Args, builder::PossibleValuesParser};
 
 use crate::cli::{Cli, Farm};
-use crate::failure::Failure;
 use crate::inputs::random_inputs;
 use crate::output::{bytes, milliseconds, table};
 use crate::verbs::example::{self, EXAMPLES};
 use crate::verbs::pull;
 use crate::verbs::submit::Submit;
-use crate::{tensors, watch};
+use crate::{samples, tensors, watch};
 
 /// Show the whole flow: build an example model, submit, pull, verify, bench, history
 #[derive(Debug, Args)]
@@ -75,18 +74,16 @@ impl Demo {
             let ours = session.run(&views)?;
             let first = start.elapsed().as_secs_f64();
             let expected = interp::run(&graph, &inputs.iter().map(tensors::reference).collect::<Vec<_>>())?;
-            let error = tensors::reference(&ours[0]).relative_error(&expected[0]);
+            let expected = expected.iter().map(tensors::from_reference).collect::<anyhow::Result<Vec<_>>>()?;
+            let places = samples::places(model.metadata());
+            let differences = samples::differences(&places, &ours, &expected, Precision::Fp32.tolerance())?;
             let note = if batch == 1 {
                 format!("  (load {}, first inference {})", milliseconds(loaded), milliseconds(first))
             } else {
                 String::new()
             };
-            out.say(format!("batch {batch}: relative L2 error {error:.1e}{note}"));
-            if error > Precision::Fp32.tolerance() {
-                return Err(
-                    Failure::failed(format!("the artifact differs from the reference by {error:.2e} at batch {batch}")).into()
-                );
-            }
+            out.say(format!("batch {batch}: {}{note}", differences[0]));
+            samples::verdict(&places, &differences)?;
         }
 
         title(5, "Bench it");

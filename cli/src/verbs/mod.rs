@@ -15,6 +15,7 @@ mod cancel;
 mod compare;
 mod coordinator;
 mod demo;
+mod diff;
 mod doctor;
 mod example;
 mod history;
@@ -42,6 +43,7 @@ pub(crate) enum Verb {
     Pull(pull::Pull),
     Run(run::Run),
     Bench(bench::Bench),
+    Diff(diff::Diff),
     Ls(ls::Ls),
     Show(show::Show),
     History(history::History),
@@ -84,6 +86,7 @@ async fn dispatch(verb: Verb, cx: &Cli) -> anyhow::Result<ExitCode> {
         Verb::Pull(v) => v.run(cx).await,
         Verb::Run(v) => v.run(cx),
         Verb::Bench(v) => v.run(cx),
+        Verb::Diff(v) => v.run(cx),
         Verb::Ls(v) => v.run(cx).await,
         Verb::Show(v) => v.run(cx).await,
         Verb::History(v) => v.run(cx).await,

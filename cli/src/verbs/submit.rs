@@ -1,17 +1,23 @@
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use aotfarm_client::Client;
+use aotfarm_compiler::interp::Case;
+use aotfarm_compiler::ir::Graph;
+use aotfarm_compiler::{check_samples, with_ranges};
+use aotfarm_coordinator::{CompilerPlanner, Planner as _};
 use aotfarm_protocol::endpoints::client;
-use aotfarm_protocol::{Accuracy, DeviceKind, DimRange, JobRequest, Precision, Reference, Target, TuneMode, WorkerState};
+use aotfarm_protocol::{Accuracy, DeviceKind, Digest, DimRange, JobRequest, Precision, Reference, Target, TuneMode, WorkerState};
+use bytes::Bytes;
 use clap::{Args, ValueEnum};
 
 use crate::cli::{Cli, Farm};
 use crate::failure::Failure;
 use crate::options::Dtype;
+use crate::samples::{self, Side};
 use crate::{tensors, watch};
 
 /// How long `--device cuda` waits for a worker with a GPU to register.
@@ -55,6 +61,13 @@ pub(crate) struct Submit {
     /// Let cuDNN and cuBLASLt do what they are faster at: the artifact then needs them where it runs
     #[arg(long)]
     pub(crate) allow_vendor: bool,
+    /// Inputs to check the artifacts with, a .safetensors file that holds them by name or as in.0, in.1 …; they are kept with the
+    /// version [default: random ones]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) samples: Option<PathBuf>,
+    /// The outputs that the samples must lead to, by name or as out.0, out.1 … [default: those of the reference interpreter]
+    #[arg(long, value_name = "FILE", requires = "samples")]
+    pub(crate) expect: Option<PathBuf>,
     /// Threads to tune and profile with [default: the measuring device's cores]
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<u32>,
@@ -102,6 +115,8 @@ impl Submit {
             dtype: Dtype::Fp32,
             accuracy: Exactness::Default,
             allow_vendor: false,
+            samples: None,
+            expect: None,
             threads: None,
             detach: false,
             quiet,
@@ -114,9 +129,9 @@ impl Submit {
                 .hint("start `aotfarm coordinator` and a worker, and pass --coordinator URL")
                 .into());
         }
-        let request = self.prepare()?;
+        let prepared = self.prepare()?;
         let farm = cx.working_farm().await?;
-        let done = self.submit(cx, &farm, request).await;
+        let done = self.submit(cx, &farm, prepared).await;
         if let Some(embedded) = farm.embedded.and_then(std::sync::Arc::into_inner) {
             embedded.finish(&cx.out).await?;
         }
@@ -124,7 +139,7 @@ impl Submit {
     }
 
     /// Reads and checks everything before anything is started or sent.
-    pub(crate) fn prepare(&self) -> anyhow::Result<(JobRequest, Vec<u8>)> {
+    pub(crate) fn prepare(&self) -> anyhow::Result<Prepared> {
         let name = match &self.name {
             Some(name) => name.clone(),
             None => self.file.file_stem().unwrap_or_default().to_string_lossy().to_ascii_lowercase(),
@@ -156,7 +171,11 @@ impl Submit {
                 .into());
         }
         let graph = tensors::load_graph(&self.file)?;
-        let file = aotfarm_compiler::import::graph::write(&graph);
+        let file = Bytes::from(aotfarm_compiler::import::graph::write(&graph));
+        let samples = match &self.samples {
+            Some(samples) => Some(Bytes::from(Case::write_calls(&self.case(graph, samples)?))),
+            None => None,
+        };
         let budget_s = self.budget.map(|b| u32::try_from(b.as_secs().max(1)).unwrap_or(u32::MAX));
         let tune = match self.tune {
             Tune::None => TuneMode::None,
@@ -165,7 +184,7 @@ impl Submit {
         };
         let request = JobRequest {
             name,
-            graph: aotfarm_protocol::Digest::of(&file),
+            graph: Digest::of(&file),
             targets,
             dims: self.dim.clone(),
             tune,
@@ -179,21 +198,51 @@ impl Submit {
             precision: self.dtype.into(),
             threads: self.threads,
             allow_vendor: self.allow_vendor,
+            samples: samples.as_ref().map(Digest::of),
         };
-        Ok((request, file))
+        let prepared = Prepared { request, graph: file, samples };
+        if !prepared.request.targets.is_empty() {
+            prepared.check()?;
+        }
+        Ok(prepared)
+    }
+
+    /// The user's inputs and outputs, call by call, which fit the graph.
+    fn case(&self, graph: Graph, samples: &Path) -> anyhow::Result<Vec<Case>> {
+        let mut calls = Vec::new();
+        for given in samples::calls(tensors::read(samples)?) {
+            calls.push(Case { inputs: samples::of_graph(&given, Side::Input, &graph)?, ..Case::default() });
+        }
+        if let Some(expected) = &self.expect {
+            let expected = samples::calls(tensors::read(expected)?);
+            if expected.len() != calls.len() {
+                let (of, samples) = (expected.len(), calls.len());
+                return Err(
+                    Failure::input(format!("the outputs of {of} calls are expected, and the samples are of {samples}")).into()
+                );
+            }
+            for (case, given) in calls.iter_mut().zip(&expected) {
+                case.outputs = samples::of_graph(given, Side::Output, &graph)?;
+                case.writes = samples::writes(given).iter().map(tensors::reference).collect();
+            }
+        }
+        let graph = with_ranges(graph, &self.dim).map_err(|e| Failure::input(e.to_string()).hint_if(e.hint()))?;
+        let fits = check_samples(&graph, &calls);
+        fits.map_err(|e| Failure::input(format!("the samples do not fit {}: {e}", self.file.display())))?;
+        Ok(calls)
     }
 
     /// Sends the job and follows it.
-    pub(crate) async fn submit(
-        &self,
-        cx: &Cli,
-        farm: &Farm,
-        (mut request, file): (JobRequest, Vec<u8>),
-    ) -> anyhow::Result<ExitCode> {
-        if request.targets.is_empty() {
-            request.targets = gpu_targets(&farm.client).await?;
+    pub(crate) async fn submit(&self, cx: &Cli, farm: &Farm, mut prepared: Prepared) -> anyhow::Result<ExitCode> {
+        if prepared.request.targets.is_empty() {
+            prepared.request.targets = gpu_targets(&farm.client).await?;
+            prepared.check()?;
         }
-        farm.client.put_blob(file).await.context("failed to upload the graph")?;
+        let Prepared { request, graph, samples } = prepared;
+        farm.client.put_blob(graph).await.context("failed to upload the graph")?;
+        if let Some(samples) = samples {
+            farm.client.put_blob(samples).await.context("failed to upload the samples")?;
+        }
         let job = farm.client.call(client::SUBMIT.request(&request)).await?;
         if self.detach {
             if cx.out.json {
@@ -209,6 +258,23 @@ impl Submit {
             cx.out.data(watch::outcome(&request.name, &published, &cx.out));
         }
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// A submission that was read and checked.
+pub(crate) struct Prepared {
+    request: JobRequest,
+    /// The `.graph` file.
+    graph: Bytes,
+    /// The user's case.
+    samples: Option<Bytes>,
+}
+
+impl Prepared {
+    /// That the graph can be compiled for the targets: all that cannot is told here, before anything is sent.
+    fn check(&self) -> Result<(), Failure> {
+        let planned = CompilerPlanner.plan(self.graph.clone(), &self.request);
+        planned.map(|_| ()).map_err(|refusal| Failure::input(refusal.message).hint_if(refusal.hint))
     }
 }
 
@@ -273,11 +339,11 @@ mod tests {
             let defaults = Submit::of(&file, "m", true);
             Submit { device: device.to_owned(), allow_vendor, ..defaults }.prepare()
         };
-        assert!(submit("cuda", true).unwrap().0.allow_vendor);
-        let request = submit("cuda", false).unwrap().0;
+        assert!(submit("cuda", true).unwrap().request.allow_vendor);
+        let request = submit("cuda", false).unwrap().request;
         // The key of a job is made of this text.
         assert!(!request.allow_vendor && !serde_json::to_string(&request).unwrap().contains("vendor"));
-        let refused = submit("cpu", true).unwrap_err().to_string();
+        let refused = submit("cpu", true).err().unwrap().to_string();
         assert!(refused.contains("--allow-vendor is about NVIDIA's libraries"), "{refused}");
     }
 }

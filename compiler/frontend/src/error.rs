@@ -63,6 +63,13 @@ pub enum ImportError {
     /// A shape rule or an invariant of the graph does not hold.
     #[error(transparent)]
     Graph(#[from] BuildError),
+    /// Several of these, of different nodes, in file order.
+    #[error("{} nodes cannot be imported:{}", .0.len(), lines(.0))]
+    Several(Vec<ImportError>),
+}
+
+fn lines(errors: &[ImportError]) -> String {
+    errors.iter().map(|error| format!("\n  {error}")).collect()
 }
 
 impl ImportError {
@@ -86,6 +93,31 @@ impl ImportError {
     }
 }
 
+/// What is wrong with the nodes of a file, each of which is told unless it reads the result of another that is.
+#[derive(Debug, Default)]
+pub(crate) struct Failures {
+    errors: Vec<ImportError>,
+    /// Names of results that there are not.
+    pub(crate) missing: std::collections::HashSet<String>,
+}
+
+impl Failures {
+    /// Takes in what is wrong with a node, whose results have these names.
+    pub(crate) fn add(&mut self, error: ImportError, results: impl IntoIterator<Item = String>) {
+        self.errors.push(error);
+        self.missing.extend(results);
+    }
+
+    /// Everything that is wrong, if anything is.
+    pub(crate) fn finish(mut self) -> Result<(), ImportError> {
+        match self.errors.len() {
+            0 => Ok(()),
+            1 => Err(self.errors.remove(0)),
+            _ => Err(ImportError::Several(self.errors)),
+        }
+    }
+}
+
 fn unsupported_text(ops: &[UnsupportedOp]) -> String {
     let mut text = format!("{} unsupported operator{}:", ops.len(), if ops.len() == 1 { "" } else { "s" });
     for UnsupportedOp { op, nodes } in ops {
@@ -99,6 +131,17 @@ fn unsupported_text(ops: &[UnsupportedOp]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_wrong_with_nodes_is_told_at_once() {
+        let node = |name: &str| ImportError::Node { node: name.to_owned(), what: "no".to_owned() };
+        let mut failures = Failures::default();
+        assert_eq!(Failures::default().finish(), Ok(()));
+        failures.add(node("a"), ["x".to_owned()]);
+        failures.add(node("b"), []);
+        assert!(failures.missing.contains("x"));
+        assert_eq!(failures.finish().unwrap_err().to_string(), "2 nodes cannot be imported:\n  node `a`: no\n  node `b`: no");
+    }
 
     #[test]
     fn every_unsupported_operator_is_listed_with_its_nodes() {

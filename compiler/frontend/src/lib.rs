@@ -7,6 +7,7 @@ mod aten;
 mod error;
 mod file;
 pub mod graph;
+mod lines;
 mod onnx;
 mod semantics;
 mod storage;
@@ -14,6 +15,7 @@ mod symbols;
 
 pub use error::{ImportError, UnsupportedOp};
 pub use file::{External, SharedBytes};
+pub use lines::source_lines;
 
 use aotfarm_ir::Graph;
 

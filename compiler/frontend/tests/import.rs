@@ -166,3 +166,35 @@ fn every_unsupported_operator_is_listed() {
         other => panic!("{other}"),
     }
 }
+
+/// Each node that is wrong is told, but not those that only lack what it should have given.
+#[test]
+fn everything_that_is_wrong_with_nodes_is_told_at_once() {
+    let node = |target: &str, input: &str, output: &str| {
+        format!(
+            r#"{{"target": "torch.ops.aten.{target}.default", "inputs": [{{"name": "self", "arg": {{"as_tensor": {{"name": "{input}"}}}}}}],
+            "outputs": [{{"as_tensor": {{"name": "{output}"}}}}]}}, "#
+        )
+    };
+    // A permutation without its axes.
+    let more = node("permute", "x", "p") + &node("tanh", "p", "q") + &node("permute", "q", "r") + &node("permute", "x", "s");
+    let error = import(archive("tanh", |entries| {
+        let json = String::from_utf8(entries[0].1.clone()).unwrap();
+        entries[0].1 = json.replace("\"nodes\": [", &format!("\"nodes\": [{more}")).into_bytes();
+    }));
+    let said = error.unwrap_err().to_string();
+    assert!(said.starts_with("2 nodes cannot be imported:\n  node `p: aten.permute.default`: "), "{said}");
+    assert!(said.contains("\n  node `s: aten.permute.default`: ") && !said.contains("`q:") && !said.contains("`r:"), "{said}");
+}
+
+#[test]
+fn the_lines_of_source_are_read_from_the_stack_traces() {
+    let bytes = archive("tanh", |entries| {
+        let json = String::from_utf8(entries[0].1.clone()).unwrap();
+        let trace = r#""metadata": {"stack_trace": "  File \"net.py\", line 3, in forward\n    return x.tanh()"}, "outputs""#;
+        entries[0].1 = json.replacen("\"outputs\"", trace, 1).into_bytes();
+    });
+    let lines = |bytes: Vec<u8>| import::source_lines(&(Arc::new(bytes) as import::SharedBytes));
+    assert_eq!(lines(bytes).get("y").map(String::as_str), Some("net.py:3, in forward: return x.tanh()"));
+    assert!(lines(archive("tanh", |_| {})).is_empty());
+}

@@ -27,7 +27,7 @@ pub enum CaseError {
     #[error("the case file is damaged: {0}")]
     Damaged(String),
     /// A tensor's name is neither `in.i` nor `out.i`, or a position is missing.
-    #[error("the case file holds `{0}`, but `in.0`, `in.1` … and `out.0`, `out.1` … without gaps are expected")]
+    #[error("the case file holds `{0}`, but `in.0`, `in.1` …, `out.0` … and `write.0` … without gaps are expected")]
     Name(String),
     /// An element type that no model has.
     #[error("tensor `{name}` of the case file has the unsupported element type {dtype}")]
@@ -39,13 +39,15 @@ pub enum CaseError {
     },
 }
 
-/// A test case: inputs and expected outputs.
+/// A test case: what a call takes, and what it is expected to leave.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Case {
     /// `in.0`, `in.1` …
     pub inputs: Vec<Tensor>,
     /// `out.0`, `out.1` …
     pub outputs: Vec<Tensor>,
+    /// `write.0`, `write.1` …: what the inputs that the model changes hold, in the order of the graph's `writes`.
+    pub writes: Vec<Tensor>,
 }
 
 impl Tensor {
@@ -138,37 +140,80 @@ pub(crate) fn integer_bytes(dtype: DType, values: &[i64]) -> Vec<u8> {
 }
 
 impl Case {
-    /// Reads a safetensors file with the tensors `in.i` and `out.i`.
+    /// Reads a safetensors file of one call.
+    ///
+    /// # Errors
+    /// As [`Case::read_calls`], and when the file holds more calls.
     pub fn read(bytes: &[u8]) -> Result<Self, CaseError> {
+        let mut calls = Self::read_calls(bytes)?;
+        match calls.len() {
+            0 | 1 => Ok(calls.pop().unwrap_or_default()),
+            _ => Err(CaseError::Name("1.in.0".to_owned())),
+        }
+    }
+
+    /// Reads a safetensors file of what the calls of one session take and leave, one after the other: the tensors `in.i`, `out.i` and
+    /// `write.i` of the first, `1.in.i` and so on of the one after it.
+    ///
+    /// # Errors
+    /// When it is no such file.
+    pub fn read_calls(bytes: &[u8]) -> Result<Vec<Self>, CaseError> {
         let file = SafeTensors::deserialize(bytes).map_err(|error| CaseError::Damaged(error.to_string()))?;
         let mut found = BTreeMap::new();
         for (name, view) in file.iter() {
-            let position = name.split_once('.').and_then(|(kind, at)| Some((kind, at.parse::<usize>().ok()?)));
-            let key @ ("in" | "out", _) = position.ok_or_else(|| CaseError::Name(name.to_owned()))? else {
-                return Err(CaseError::Name(name.to_owned()));
-            };
+            let key = place(name).ok_or_else(|| CaseError::Name(name.to_owned()))?;
             let dtype = from_safetensors(view.dtype())
                 .ok_or_else(|| CaseError::DType { name: name.to_owned(), dtype: format!("{:?}", view.dtype()) })?;
             found.insert(key, Tensor { dtype, shape: view.shape().to_vec(), data: view.data().to_vec() });
         }
-        let mut case = Self::default();
-        for ((kind, position), tensor) in found {
-            let list = if kind == "in" { &mut case.inputs } else { &mut case.outputs };
-            if position != list.len() {
-                return Err(CaseError::Name(format!("{kind}.{position}")));
+        let mut calls = Vec::new();
+        for ((call, kind, position), tensor) in found {
+            if call == calls.len() {
+                calls.push(Self::default());
             }
-            list.push(tensor);
+            let list = calls.get_mut(call).map(|case| match kind {
+                "in" => &mut case.inputs,
+                "out" => &mut case.outputs,
+                _ => &mut case.writes,
+            });
+            match list {
+                Some(list) if list.len() == position => list.push(tensor),
+                _ => return Err(CaseError::Name(format!("{}{kind}.{position}", prefix(call)))),
+            }
         }
-        Ok(case)
+        Ok(calls)
     }
 
-    /// The bytes of the case's file.
+    /// The bytes of the file of one call.
     pub fn write(&self) -> Vec<u8> {
-        let named = |kind: &str, list: &[Tensor]| {
-            list.iter().enumerate().map(|(i, t)| (format!("{kind}.{i}"), t.clone())).collect::<Vec<_>>()
-        };
-        write_tensors(&[named("in", &self.inputs), named("out", &self.outputs)].concat())
+        Self::write_calls(std::slice::from_ref(self))
     }
+
+    /// The bytes of the file of the calls of a session.
+    pub fn write_calls(calls: &[Self]) -> Vec<u8> {
+        let mut tensors = Vec::new();
+        for (call, Self { inputs, outputs, writes }) in calls.iter().enumerate() {
+            for (kind, list) in [("in", inputs), ("out", outputs), ("write", writes)] {
+                tensors.extend(list.iter().enumerate().map(|(i, t)| (format!("{}{kind}.{i}", prefix(call)), t.clone())));
+            }
+        }
+        write_tensors(&tensors)
+    }
+}
+
+/// What is before the names of a call's tensors: nothing for the first one, and `1.` for the next.
+fn prefix(call: usize) -> String {
+    if call == 0 { String::new() } else { format!("{call}.") }
+}
+
+/// The call, kind and position of the tensor of that name.
+fn place(name: &str) -> Option<(usize, &str, usize)> {
+    let (call, name) = match name.split_once('.')? {
+        (call, rest) if rest.contains('.') => (call.parse().ok().filter(|call| *call > 0)?, rest),
+        _ => (0, name),
+    };
+    let (kind, position) = name.split_once('.')?;
+    matches!(kind, "in" | "out" | "write").then_some((call, kind, position.parse().ok()?))
 }
 
 /// The bytes of a safetensors file with these tensors. Panics when two have one name, or one has not the bytes of its shape.

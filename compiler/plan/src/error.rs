@@ -18,6 +18,9 @@ pub enum PlanError {
         /// Why, and what to do.
         why: String,
     },
+    /// Several nodes that no kernel computes.
+    #[error("{} nodes cannot be lowered:{}", .0.len(), .0.iter().map(|e| format!("\n  {e}")).collect::<String>())]
+    Several(Vec<PlanError>),
     /// A precision that the target's kernels do not have.
     #[error("{target} computes in fp32 only, not in {precision}: choose a GPU with --device cuda, or --dtype fp32")]
     Precision {

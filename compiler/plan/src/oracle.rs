@@ -82,7 +82,7 @@ pub fn evaluate(spec: &KernelSpec, target: Target, point: &[i64], raw: &[Vec<u8>
             };
             let [ch, cw] = [size(0, h), size(1, w)];
             let whole = TensorSpec { shape: [n, o, ch, cw].map(Size::Const).to_vec(), ..output.clone() };
-            let (whole_at, y_at) = (places(&whole, point), places(output, point));
+            let (whole_at, y_at) = (whole.places_at(point), output.places_at(point));
             let main = operands.convolution(target, [0, 0], window, conv.groups, o, conv.gate);
             let branch = conv.branch.map(|b| operands.convolution(target, [b.input, b.weight], b.window, 1, o, None));
             let element = |b: i64, k: i64, y: i64, x: i64| {
@@ -126,7 +126,7 @@ pub fn evaluate(spec: &KernelSpec, target: Target, point: &[i64], raw: &[Vec<u8>
         KernelKind::Attention(attention) => operands.attention(attention, &mut result.values),
         KernelKind::Pool(pool) => {
             let ([_, _, oh, ow], [_, _, h, w]) = (image(output, point), image(&spec.inputs[0], point));
-            let (x_at, y_at) = (places(&spec.inputs[0], point), places(output, point));
+            let (x_at, y_at) = (spec.inputs[0].places_at(point), output.places_at(point));
             let window = pool.window;
             for (p, at) in y_at.iter().enumerate() {
                 let p = p as i64;
@@ -181,7 +181,7 @@ pub fn evaluate(spec: &KernelSpec, target: Target, point: &[i64], raw: &[Vec<u8>
 
 /// The mean of each channel of each image, which the kinds with a second output have there.
 fn means(spec: &TensorSpec, point: &[i64], values: &[f64]) -> Vec<f64> {
-    let ([_, _, h, w], places) = (image(spec, point), places(spec, point));
+    let ([_, _, h, w], places) = (image(spec, point), spec.places_at(point));
     let mean = |plane: &[usize]| plane.iter().map(|at| values[*at]).sum::<f64>() / plane.len() as f64;
     places.chunks((h * w) as usize).map(mean).collect()
 }
@@ -189,21 +189,6 @@ fn means(spec: &TensorSpec, point: &[i64], values: &[f64]) -> Vec<f64> {
 fn image(spec: &TensorSpec, point: &[i64]) -> [i64; 4] {
     let sizes: Vec<i64> = spec.shape.iter().map(|s| s.at(point)).collect();
     sizes.try_into().expect("rank 4")
-}
-
-/// The place in the buffer of each element, in row-major order of the logical shape.
-fn places(spec: &TensorSpec, point: &[i64]) -> Vec<usize> {
-    let [n, c, h, w] = image(spec, point);
-    let crate::spec::Layout::Image { block, halo } = spec.layout else { return (0..(n * c * h * w) as usize).collect() };
-    let (block, [top, bottom, left, right]) = (i64::from(block), halo.map(i64::from));
-    let (rows, columns, blocks) = (top + h + bottom, left + w + right, (c + block - 1) / block);
-    let mut places = Vec::new();
-    for (b, k) in (0..n).flat_map(|b| (0..c).map(move |k| (b, k))) {
-        for (y, x) in (0..h).flat_map(|y| (0..w).map(move |x| (y, x))) {
-            places.push(((((b * blocks + k / block) * rows + top + y) * columns + left + x) * block + k % block) as usize);
-        }
-    }
-    places
 }
 
 impl Operands<'_> {
@@ -218,7 +203,7 @@ impl Operands<'_> {
         gate: Option<usize>,
     ) -> impl Fn(i64, i64, i64, i64) -> f64 {
         let (x, filter) = (&self.spec.inputs[input], &self.spec.weights[weight]);
-        let ([_, c, h, w], [kh, kw], x_at) = (image(x, self.point), window.kernel, places(x, self.point));
+        let ([_, c, h, w], [kh, kw], x_at) = (image(x, self.point), window.kernel, x.places_at(self.point));
         let per_group = c / groups;
         let weight_at = move |k: i64, ci: i64, i: i64, j: i64| match target {
             Target::Cpu(_) => ((k * per_group + ci) * kh + i) * kw + j,

@@ -126,6 +126,9 @@ pub struct Step {
     pub outputs: Vec<BufferId>,
     /// The values of the spec's dims, in the plan's symbols.
     pub dims: Vec<Expr>,
+    /// The value of the graph that each output holds, by name; of a copy, that of what it copies. A rearranged operand has a name that
+    /// the graph does not know.
+    pub values: Vec<String>,
 }
 
 /// The fused, laid-out, memory-planned graph. It never mentions an instruction set beyond the vector width in its layouts.

@@ -336,6 +336,23 @@ impl TensorSpec {
         lattices
     }
 
+    /// Where in the buffer each element lies at the given dims, in row-major order of the logical shape.
+    pub fn places_at(&self, dims: &[i64]) -> Vec<usize> {
+        let Layout::Image { block, halo: [top, bottom, left, right] } = self.layout else {
+            return (0..self.len_at(dims).unsigned_abs() as usize).collect();
+        };
+        let [n, c, h, w] = self.nchw(dims);
+        let (block, [top, bottom, left, right]) = (i64::from(block), [top, bottom, left, right].map(i64::from));
+        let (rows, columns, blocks) = (top + h + bottom, left + w + right, (c + block - 1) / block);
+        let mut places = Vec::with_capacity((n * c * h * w).unsigned_abs() as usize);
+        for (b, k) in (0..n).flat_map(|b| (0..c).map(move |k| (b, k))) {
+            for (y, x) in (0..h).flat_map(|y| (0..w).map(move |x| (y, x))) {
+                places.push(((((b * blocks + k / block) * rows + top + y) * columns + left + x) * block + k % block) as usize);
+            }
+        }
+        places
+    }
+
     fn nchw(&self, dims: &[i64]) -> [i64; 4] {
         let sizes: Vec<_> = self.shape.iter().map(|s| s.at(dims)).collect();
         sizes.try_into().expect("an image has rank 4")

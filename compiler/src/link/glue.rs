@@ -82,13 +82,16 @@ pub(super) fn print(
     let (state_ports, _) = table(&mut plan.states.iter().map(|state| &state.port), &ports.states);
     let writes = u32s.add(&plan.writes.iter().map(|input| *input as u32).collect::<Vec<_>>());
 
-    let buffers = plan.buffers.iter().map(|b| match b.place {
-        Place::Input(i) => format!("{{RT_INPUT, {i}}}"),
-        Place::Output(i) => format!("{{RT_OUTPUT, {i}}}"),
-        Place::Slot(i) => format!("{{RT_SLOT, {i}}}"),
-        Place::State(i) => format!("{{RT_STATE, {i}}}"),
-        Place::Next(i) => format!("{{RT_NEXT, {i}}}"),
-        Place::Back(i) => format!("{{RT_BACK, {i}}}"),
+    let buffers = plan.buffers.iter().zip(&steps.buffer_bytes).map(|(b, bytes)| {
+        let (place, i) = match b.place {
+            Place::Input(i) => ("RT_INPUT", i),
+            Place::Output(i) => ("RT_OUTPUT", i),
+            Place::Slot(i) => ("RT_SLOT", i),
+            Place::State(i) => ("RT_STATE", i),
+            Place::Next(i) => ("RT_NEXT", i),
+            Place::Back(i) => ("RT_BACK", i),
+        };
+        format!("{{{place}, {i}, {bytes}}}")
     });
     let slots: Vec<String> = steps.slots.iter().map(|slot| format!("{{{}, {}}}", u32s.add(slot), slot.len())).collect();
     let points: Vec<String> =
@@ -148,7 +151,8 @@ pub(super) fn print(
         out,
         "static const aotfarm_api glue_api = {{
     AOTFARM_ABI_VERSION, sizeof(aotfarm_api), glue_metadata, {target}, {n_dims}, {n_inputs}, {n_outputs}, {n_steps},
-    glue_dims, glue_inputs, glue_outputs, glue_labels, RT_FUNCTIONS, {n_states}, {n_writes}, {public_states}, {writes}}};
+    glue_dims, glue_inputs, glue_outputs, glue_labels, RT_FUNCTIONS, {n_states}, {n_writes}, {public_states}, {writes},
+    rt_run_watched}};
 
 static const struct rt_model rt_model = {{
     &glue_api, {n_values}, {n_buffers}, {n_slots}, {n_points}, {n_pointers}, {n_step_dims},

@@ -13,7 +13,7 @@ use super::vendor::VendorStep;
 use aotfarm_ir::{Bindings, Expr};
 use aotfarm_kernels::Candidate;
 use aotfarm_kernels::TuningTask;
-use aotfarm_plan::{BufferId, Place, Plan, Step};
+use aotfarm_plan::{Buffer, BufferId, Place, Plan, Step};
 
 /// The kernel of a step at one tuned point.
 pub(super) struct Kernel {
@@ -51,6 +51,8 @@ pub(super) struct Steps {
     pub(super) points: IndexSet<Vec<Vec<i64>>>,
     /// Sizes of the buffers in each slot, in bytes.
     pub(super) slots: Vec<Vec<u32>>,
+    /// Of each buffer, its size.
+    pub(super) buffer_bytes: Vec<u32>,
     /// Of each buffer of which a segment uses a part at a time: the bytes from one image to the next.
     pub(super) image_bytes: Vec<Option<u32>>,
     /// Workspace in bytes: of the team (on a GPU: all), of each thread.
@@ -72,6 +74,7 @@ impl Steps {
             steps: Vec::new(),
             points: IndexSet::new(),
             slots: slots(plan, values)?,
+            buffer_bytes: Vec::new(),
             image_bytes: Vec::new(),
             shared: 0,
             thread: 0,
@@ -110,6 +113,7 @@ impl Steps {
         }
         written(plan)?;
         all.image_bytes = image_bytes(plan, values)?;
+        all.buffer_bytes = buffer_bytes(plan, values)?;
         // Several symbols can be of one unit.
         all.units = units.into_values().collect::<IndexSet<_>>().into_iter().collect();
         Ok(all)
@@ -168,6 +172,14 @@ fn slots(plan: &Plan, values: &mut Values) -> Result<Vec<Vec<u32>>, LinkError> {
         slot.insert(bytes);
     }
     Ok(slots.into_iter().map(|slot| slot.into_iter().collect()).collect())
+}
+
+/// The size of each buffer.
+fn buffer_bytes(plan: &Plan, values: &mut Values) -> Result<Vec<u32>, LinkError> {
+    let bytes = |(i, buffer): (usize, &Buffer)| {
+        values.index(&(&buffer.len * buffer.dtype.size() as i64), || format!("the size of buffer {i}"))
+    };
+    plan.buffers.iter().enumerate().map(bytes).collect()
 }
 
 /// Where the next image is in the buffers that segments use in parts.

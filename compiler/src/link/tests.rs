@@ -75,6 +75,7 @@ fn plan() -> Plan {
         weights: weights.iter().map(|i| WeightId(*i)).collect(),
         outputs: vec![BufferId(output)],
         dims: dims.iter().map(|d| expr(d)).collect(),
+        values: Vec::new(),
     };
     let w: Vec<f32> = (0..12).map(|i| (i / 4 + i % 4) as f32).collect();
     Plan {
@@ -455,6 +456,16 @@ fn a_batch_in_parts_gives_what_it_gives_whole() {
         assert_eq!(results[0][0].len() as i64, 4 * batch);
         assert!(results[0][0].iter().any(|y| *y != 0.0));
         assert!(results.iter().all(|y| *y == results[0]), "batch {batch}");
+        // What steps tell part by part is what they tell of the whole.
+        let told = all.iter_mut().flatten().map(|session| {
+            let mut told = vec![Vec::new(); n];
+            let outputs =
+                session.run_watched(&[x.view()], &mut |result| told[result.step].extend_from_slice(result.bytes)).unwrap();
+            assert_eq!(told[n - 1], outputs[0].bytes());
+            told
+        });
+        let told: Vec<_> = told.collect();
+        assert!(told.iter().all(|results| *results == told[0]), "batch {batch}");
     }
 }
 
@@ -612,6 +623,33 @@ fn damaged_artifacts_do_not_crash_the_check() {
     }
 }
 
+/// That each step holds the values of the graph that its plan says.
+fn check_steps(graph: &aotfarm_ir::Graph, linkage: &Linkage, session: &mut Session, x: &Tensor) {
+    use aotfarm_ir::interp;
+    let shape = x.shape().iter().map(|n| *n as usize).collect();
+    let input = interp::Tensor { dtype: DType::F32, shape, data: x.bytes().to_vec() };
+    let trace = crate::Trace::new(graph.clone(), &linkage.metadata, &[input]).unwrap();
+    let mut seen = Vec::new();
+    session
+        .run_watched(&[x.view()], &mut |result| {
+            // Not of a rearranged input.
+            let Some(held) = trace.held(result.step, result.output) else { return };
+            let interp::Tensor { dtype, shape, data } = &held.reference;
+            let elements = trace.elements((result.step, result.output), result.dims, result.bytes, *dtype).unwrap();
+            let tensor = |bytes: &[u8]| Tensor::new(*dtype, shape.iter().map(|n| *n as i64).collect(), bytes).unwrap();
+            let difference = aotfarm_runtime::compare(tensor(&elements).view(), tensor(data).view(), 1e-6).unwrap();
+            assert!(difference.is_right(), "{}: {difference}", held.name);
+            seen.push(held.name.clone());
+        })
+        .unwrap();
+    assert_eq!(seen, ["relu1", "sigmoid", "depthwise", "mean", "excite.product", "project", "project"]);
+    // The artifact of another graph is none of this one's.
+    let mut metadata = linkage.metadata.clone();
+    metadata.steps[0].label += "?";
+    let error = crate::Trace::new(graph.clone(), &metadata, &[]).err().unwrap().to_string();
+    assert!(error.contains("of compiler 0.0.0-test, has `"), "{error}");
+}
+
 /// A graph of real operators through every stage, with several kernels for each task.
 #[test]
 fn a_compiled_graph_runs_as_the_interpreter_says() {
@@ -687,6 +725,7 @@ fn a_compiled_graph_runs_as_the_interpreter_says() {
                 let squares = |f: &dyn Fn(usize) -> f32| (0..actual.len()).map(|i| f64::from(f(i)).powi(2)).sum::<f64>();
                 let error = (squares(&|i| actual[i] - expected[i]) / squares(&|i| expected[i])).sqrt();
                 assert!(error < 1e-6, "pick {pick}, {threads} threads, batch {batch}: relative error {error}");
+                check_steps(&graph, &linkage, &mut session, &x);
             }
         }
     }

@@ -36,9 +36,11 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use self::attempt::{Attempt, Drive, LOOK, Planned, Stop};
+use self::link::Linked;
 use crate::core::Core;
 use crate::error::{Error, chain};
 use crate::pipeline::JobStep;
+use crate::planner::Blueprint;
 use aotfarm_store::{Ending, JobRow};
 
 /// How often a job is driven again after the database or the disk failed, before it is given up.
@@ -134,13 +136,20 @@ async fn drive(core: &Arc<Core>, planners: &Semaphore, id: JobId) -> Drive<()> {
     }
     attempt.step(JobStep::Start).await?;
     let blueprint = plan::plan(&attempt, planners).await?;
-    let check = profile::check_case(&attempt, &blueprint);
-    let pins = capability::pin(&attempt, &blueprint).await?;
-    let planned = Planned { blueprint, pins };
-    let finalists = tune::tune(&attempt, &planned).await?;
-    let configurations = race::race(&attempt, &planned, finalists).await?;
-    let linked = link::link(&attempt, &planned, configurations).await?;
+    // The case takes seconds, so it is made while kernels are built; without one nothing is worth building.
+    let (check, (planned, linked)) =
+        tokio::try_join!(profile::check_case(&attempt, &blueprint), compile(&attempt, Arc::clone(&blueprint)))?;
     attempt.step(JobStep::Linked).await?;
     let profiles = profile::profile(&attempt, &planned, &linked, check).await?;
-    publish::publish(&attempt, linked, profiles).await
+    publish::publish(&attempt, linked, profiles, check).await
+}
+
+/// The artifacts of a blueprint.
+async fn compile(attempt: &Attempt, blueprint: Arc<dyn Blueprint>) -> Drive<(Planned, Vec<Linked>)> {
+    let pins = capability::pin(attempt, &blueprint).await?;
+    let planned = Planned { blueprint, pins };
+    let finalists = tune::tune(attempt, &planned).await?;
+    let configurations = race::race(attempt, &planned, finalists).await?;
+    let linked = link::link(attempt, &planned, configurations).await?;
+    Ok((planned, linked))
 }

@@ -1,9 +1,8 @@
-//! The profiling phase: artifacts are checked against the reference interpreter and timed.
+//! The profiling phase: artifacts are checked and timed.
 
 use std::sync::Arc;
 
-use aotfarm_protocol::{Device, Digest, ErrorCode, JobState, Profile, ProfileSpec, WorkResult, WorkSpec};
-use tokio::task::JoinHandle;
+use aotfarm_protocol::{Device, Digest, JobState, Profile, ProfileSpec, WorkResult, WorkSpec};
 
 use super::attempt::{Attempt, Drive, Planned, compute, unusable};
 use super::link::Linked;
@@ -15,25 +14,19 @@ use crate::planner::Blueprint;
 /// Milliseconds of timed runs per point of a Profile.
 const BUDGET_MS: u64 = 600;
 
-/// Starts making the case that every artifact must reproduce: it takes seconds, so it runs while
-/// kernels are built.
-pub(super) fn check_case(attempt: &Attempt, blueprint: &Arc<dyn Blueprint>) -> JoinHandle<Drive<Digest>> {
-    let (blobs, blueprint) = (attempt.core.blobs.clone(), Arc::clone(blueprint));
-    tokio::spawn(async move {
-        let case = compute(move || blueprint.check_case()).await??;
-        Ok(blobs.put(case.into()).await.map_err(Error::from)?)
-    })
+/// Makes the case that every artifact must reproduce.
+pub(super) async fn check_case(attempt: &Attempt, blueprint: &Arc<dyn Blueprint>) -> Drive<Digest> {
+    let (blobs, blueprint) = (&attempt.core.blobs, Arc::clone(blueprint));
+    let samples = match attempt.job.request.samples {
+        Some(samples) => Some(blobs.get(samples).await.map_err(Error::from)?),
+        None => None,
+    };
+    let case = compute(move || blueprint.check_case(samples)).await??;
+    Ok(blobs.put(case.into()).await.map_err(Error::from)?)
 }
 
-/// Profiles each artifact whose target has a device; `check` makes the case that it must reproduce.
-pub(super) async fn profile(
-    attempt: &Attempt,
-    planned: &Planned,
-    linked: &[Linked],
-    check: JoinHandle<Drive<Digest>>,
-) -> Drive<Vec<Profile>> {
-    let failed = |e| Error::api(ErrorCode::Internal, format!("the reference interpreter failed: {e}"));
-    let check = check.await.map_err(failed)??;
+/// Profiles each artifact whose target has a device; `check` is the case that it must reproduce.
+pub(super) async fn profile(attempt: &Attempt, planned: &Planned, linked: &[Linked], check: Digest) -> Drive<Vec<Profile>> {
     let request = &attempt.job.request;
     let points = planned.blueprint.profile_points();
     let device = |variant: &Linked| planned.pins[&variant.target].device.as_ref();

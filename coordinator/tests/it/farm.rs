@@ -170,8 +170,13 @@ impl Blueprint for FakeBlueprint {
         Ok(LinkOutline { weights: vec![0; self.weights.len()], ..self.link(variant, configuration, None)? })
     }
 
-    fn check_case(&self) -> Result<Vec<u8>, Refusal> {
-        Ok(format!("check {}", self.graph).into_bytes())
+    fn check_case(&self, samples: Option<Bytes>) -> Result<Vec<u8>, Refusal> {
+        let samples = samples.map(|text| String::from_utf8(text.to_vec()).unwrap());
+        match samples.as_deref() {
+            Some("do not fit") => Err(Refusal::new("the samples do not fit")),
+            Some(samples) => Ok(format!("{samples} of {}", self.graph).into_bytes()),
+            None => Ok(format!("check {}", self.graph).into_bytes()),
+        }
     }
 
     fn profile_points(&self) -> Vec<BTreeMap<String, i64>> {
@@ -255,6 +260,7 @@ impl Farm {
             precision: Default::default(),
             threads: None,
             allow_vendor: false,
+            samples: None,
         }
     }
 

@@ -54,6 +54,35 @@ async fn a_job_is_published_with_every_item_done_once() {
 }
 
 #[tokio::test]
+async fn the_submitters_samples_are_what_artifacts_are_checked_with_and_are_published() {
+    let dir = tempfile::tempdir().unwrap();
+    let farm = Farm::new(&dir).await;
+    let submit = async |samples: Digest| {
+        let request = JobRequest { samples: Some(samples), ..farm.request("net", GRAPH).await };
+        farm.call::<JobStatus>("POST", "/v1/jobs", &request).await
+    };
+    let absent = submit(Digest::of("never uploaded")).await.unwrap_err();
+    assert!(absent.code == ErrorCode::NotFound && absent.message.starts_with("samples sha256:"), "{absent}");
+    // Nobody works for this farm yet, and the job fails all the same.
+    let bad = farm.coordinator.blobs().put("do not fit".to_owned().into()).await.unwrap();
+    let job = submit(bad).await.unwrap();
+    let failed = farm.wait_for_state(job.id, JobState::Failed).await;
+    assert_eq!(failed.error.unwrap().message, "the samples do not fit");
+
+    let worker = farm.worker("a").await;
+    let good = farm.coordinator.blobs().put("mine".to_owned().into()).await.unwrap();
+    let job = submit(good).await.unwrap();
+    let published = worker.work(&farm, job.id).await.published.unwrap();
+    assert!(!published.existed);
+    let version: VersionInfo = farm.get("/v1/resolve?ref=net").await;
+    let manifest = farm.coordinator.blobs().get(version.variants[0].manifest).await.unwrap();
+    let manifest: Manifest = serde_json::from_slice(&manifest).unwrap();
+    let layer = manifest.layers.iter().find(|layer| layer.media_type == SAMPLES_TYPE).unwrap();
+    assert_eq!(layer.annotations[SAMPLES_ANNOTATION], "submitted");
+    assert!(farm.coordinator.blobs().get(layer.digest).await.unwrap().starts_with(b"mine of sha256:"));
+}
+
+#[tokio::test]
 async fn a_task_that_is_new_begins_with_what_is_fast_in_those_like_it() {
     let dir = tempfile::tempdir().unwrap();
     let farm = Farm::new(&dir).await;

@@ -120,6 +120,7 @@ fn requests() -> [JobRequest; 2] {
         precision: Precision::Fp32,
         threads: None,
         allow_vendor: false,
+        samples: None,
     };
     let full = JobRequest {
         name: "resnet18".into(),
@@ -133,6 +134,7 @@ fn requests() -> [JobRequest; 2] {
         precision: Precision::Bf16,
         threads: Some(4),
         allow_vendor: true,
+        samples: Some(digest("samples")),
         ..plain.clone()
     };
     [full, plain]
@@ -648,6 +650,15 @@ fn step() -> StepInfo {
     StepInfo { label: "conv 64x3x7x7".into(), kernels: BTreeMap::from([("batch=8".into(), "conv_direct@3 mr6_nv2".into())]) }
 }
 
+/// Every kind of value of a signature.
+fn nested(signature: &Signature) -> Vec<Nested> {
+    let argument = &signature.arguments[0].value;
+    let Nested::Tuple(leaves) = argument else { unreachable!("it is made so") };
+    let list = Nested::List(vec![Nested::None]);
+    let other = Nested::Other { kind: "cache.Static".into(), context: "[1]".into(), items: vec![list.clone()] };
+    [leaves.as_slice(), &[argument.clone(), signature.result.clone(), list, other]].concat()
+}
+
 fn signature() -> Signature {
     let leaves = vec![
         Nested::Tensor(0),
@@ -736,6 +747,10 @@ fn models(cases: &mut Cases) {
     cases.add([Dim::Size(224), Dim::Expr("2*batch+1".into())]);
     cases.add(ports());
     cases.add([step()]);
+    let signature = signature();
+    cases.add(signature.arguments.clone());
+    cases.add(nested(&signature));
+    cases.add([signature]);
     cases.add([Segment { steps: 0..3, images: 4 }]);
     cases.add(metadata());
     cases.add(descriptors());
@@ -763,5 +778,11 @@ fn models(cases: &mut Cases) {
         graph: digest("graph"),
         variants: vec![(V3, digest("artifact"), metadata()[1].clone())],
         profiles: vec![profile()],
+        samples: Some(samples()),
     }]);
+    cases.add([samples()]);
+}
+
+fn samples() -> Samples {
+    Samples { case: digest("samples"), submitted: true }
 }

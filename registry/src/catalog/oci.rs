@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use aotfarm_protocol::{
     ARTIFACT_TYPE, ArtifactMetadata, CONFIG_TYPE, Descriptor, Digest, INDEX_TYPE, Index, LIBRARIES_ANNOTATION, MANIFEST_TYPE,
-    Manifest, PRECISION_ANNOTATION, Precision, TARGET_ANNOTATION, Target, UNTESTED_ANNOTATION, VariantInfo,
+    Manifest, PRECISION_ANNOTATION, Precision, SAMPLES_ANNOTATION, SAMPLES_TYPE, Samples, TARGET_ANNOTATION, Target,
+    UNTESTED_ANNOTATION, VariantInfo,
 };
 
 /// Annotation that tells OCI tools what to call the file.
@@ -50,8 +51,28 @@ impl Variant {
     }
 }
 
-/// Describes one variant of `model`: an artifact of `bytes` bytes.
-pub(super) fn variant(model: &str, target: Target, artifact: Digest, bytes: u64, metadata: &ArtifactMetadata) -> Variant {
+/// The layer of what a version of `model` was checked with: a file of `bytes` bytes.
+pub(super) fn samples(model: &str, samples: &Samples, bytes: u64) -> Descriptor {
+    let origin = if samples.submitted { "submitted" } else { "random" };
+    Descriptor {
+        media_type: SAMPLES_TYPE.to_owned(),
+        digest: samples.case,
+        size: bytes,
+        annotations: BTreeMap::from([
+            (SAMPLES_ANNOTATION.to_owned(), origin.to_owned()),
+            (TITLE_ANNOTATION.to_owned(), format!("{model}.samples.safetensors")),
+        ]),
+    }
+}
+
+/// Describes one variant of `model`: an artifact of `bytes` bytes, and the layer that it was checked with.
+pub(super) fn variant(
+    model: &str,
+    target: Target,
+    (artifact, bytes): (Digest, u64),
+    metadata: &ArtifactMetadata,
+    samples: Option<&Descriptor>,
+) -> Variant {
     let config = Document::of(metadata);
     let mut annotations = target_annotation(target);
     if metadata.precision != Precision::Fp32 {
@@ -74,7 +95,7 @@ pub(super) fn variant(model: &str, target: Target, artifact: Digest, bytes: u64,
         schema_version: 2,
         media_type: MANIFEST_TYPE.to_owned(),
         config: config.descriptor(CONFIG_TYPE),
-        layers: vec![layer],
+        layers: [layer].into_iter().chain(samples.cloned()).collect(),
         annotations,
     });
     Variant { target, artifact, bytes, config, manifest }

@@ -1,6 +1,6 @@
 //! Making versions.
 
-use aotfarm_protocol::{Digest, KeyHasher, Profile, PublishRequest, Published, Reference, VariantInfo};
+use aotfarm_protocol::{Digest, KeyHasher, Profile, PublishRequest, Published, Reference, Samples, VariantInfo};
 use aotfarm_store::NewVersion;
 
 use super::error::During as _;
@@ -17,7 +17,7 @@ impl Catalog {
     ///
     /// # Errors
     /// [`CatalogError::Invalid`] for a bad name, no variant or two for one target, or metadata of another target;
-    /// [`CatalogError::Blob`] if an artifact is not in the store; [`CatalogError::Database`].
+    /// [`CatalogError::Blob`] if an artifact or the samples are not in the store; [`CatalogError::Database`].
     pub async fn publish(&self, request: &PublishRequest, at: i64) -> Result<Published> {
         let name = request.name.as_str();
         let variants = self.documents(request).await?;
@@ -31,7 +31,7 @@ impl Catalog {
 
         // Alone from before the first look, so no other publisher comes between `latest_version` and the insert.
         let mut tx = self.store.write().await.during(PUBLISH)?;
-        let contents = contents_key(&variants);
+        let contents = contents_key(&variants, request.samples.as_ref());
         let known = tx.version_with_contents(name, contents).await.during(READ)?;
         let version = match known {
             Some(version) => version,
@@ -91,13 +91,17 @@ impl Catalog {
         if request.variants.is_empty() {
             return invalid("it has no variant".into());
         }
+        let samples = match &request.samples {
+            Some(samples) => Some(oci::samples(name, samples, self.blobs.size(samples.case).await?)),
+            None => None,
+        };
         let mut variants = Vec::with_capacity(request.variants.len());
         for (target, artifact, metadata) in &request.variants {
             if metadata.target != *target || metadata.graph != request.graph {
                 return invalid(format!("the metadata of its variant {target} is that of another artifact"));
             }
             let bytes = self.blobs.size(*artifact).await?;
-            variants.push(oci::variant(name, *target, *artifact, bytes, metadata));
+            variants.push(oci::variant(name, *target, (*artifact, bytes), metadata, samples.as_ref()));
         }
         variants.sort_by_key(|v| v.target.to_string());
         if let Some(pair) = variants.windows(2).find(|pair| pair[0].target == pair[1].target) {
@@ -107,10 +111,13 @@ impl Catalog {
     }
 }
 
-/// What makes two versions of a model the same: their targets and artifacts.
-fn contents_key(variants: &[Variant]) -> Digest {
-    variants
-        .iter()
-        .fold(KeyHasher::new("version"), |key, v| key.field(v.target.to_string()).field(v.artifact.as_bytes()))
-        .finish()
+/// What makes two versions of a model the same: their targets and artifacts, and the samples that someone gave for them.
+fn contents_key(variants: &[Variant], samples: Option<&Samples>) -> Digest {
+    let key =
+        variants.iter().fold(KeyHasher::new("version"), |key, v| key.field(v.target.to_string()).field(v.artifact.as_bytes()));
+    match samples {
+        Some(Samples { case, submitted: true }) => key.field("samples").field(case.as_bytes()),
+        _ => key,
+    }
+    .finish()
 }

@@ -1,4 +1,4 @@
-use aotfarm_protocol::{ApiError, Digest, ErrorCode};
+use aotfarm_protocol::{ARTIFACT_TYPE, ApiError, Digest, ErrorCode, Manifest, PublishRequest, SAMPLES_TYPE, Samples};
 use aotfarm_registry::CatalogError;
 
 use crate::harness::{Setup, V3, V4, catalog, metadata, profile};
@@ -146,4 +146,24 @@ async fn what_does_not_hold_together_is_not_published() {
     }
     assert_eq!(setup.catalog.models().await.unwrap(), []);
     assert_eq!(metadata(V3, good.graph), good.variants[0].2);
+}
+
+#[tokio::test]
+async fn samples_are_a_layer_and_those_that_someone_gave_make_a_version() {
+    let setup = Setup::new().await;
+    let case = setup.blobs.put(b"case".to_vec().into()).await.unwrap();
+    let with = async |samples| PublishRequest { samples, ..setup.request("m", &[(V3, b"one")]).await };
+    let publish = async |samples| setup.catalog.publish(&with(samples).await, 0).await.unwrap();
+    assert_eq!(publish(None).await.version, 1);
+    let random = publish(Some(Samples { case, submitted: false })).await;
+    assert_eq!((random.version, random.existed), (1, true), "what the farm draws is no news");
+    let given = publish(Some(Samples { case, submitted: true })).await;
+    assert_eq!((given.version, given.existed), (2, false));
+    assert!(publish(Some(Samples { case, submitted: true })).await.existed);
+    let version = setup.catalog.resolve(&"m@v2".parse().unwrap()).await.unwrap();
+    let manifest: Manifest = serde_json::from_slice(&setup.blobs.get(version.variants[0].manifest).await.unwrap()).unwrap();
+    let layers: Vec<_> = manifest.layers.iter().map(|layer| (layer.media_type.as_str(), layer.size)).collect();
+    assert_eq!(layers, [(ARTIFACT_TYPE, 3), (SAMPLES_TYPE, 4)]);
+    let lost = with(Some(Samples { case: Digest::of("lost"), submitted: true })).await;
+    assert!(matches!(setup.catalog.publish(&lost, 0).await, Err(CatalogError::Blob(_))));
 }

@@ -62,7 +62,7 @@ impl Setup {
             let artifact = self.blobs.put(content.to_vec().into()).await.unwrap();
             variants.push((*target, artifact, metadata(*target, graph)));
         }
-        PublishRequest { name: name.to_owned(), graph, variants, profiles: Vec::new() }
+        PublishRequest { name: name.to_owned(), graph, variants, profiles: Vec::new(), samples: None }
     }
 }
 

@@ -47,6 +47,19 @@ pub struct SessionOptions {
     pub device: i32,
 }
 
+/// What a step of the plan has written.
+#[derive(Debug, Clone, Copy)]
+pub struct StepResult<'a> {
+    /// Which step, in the order of the metadata's `steps`.
+    pub step: usize,
+    /// Which of its outputs.
+    pub output: usize,
+    /// The sizes that its kernel was called with, as the plan orders them.
+    pub dims: &'a [i64],
+    /// The buffer, as the plan lays it out.
+    pub bytes: &'a [u8],
+}
+
 /// One caller's use of a [`Model`]: its threads or its GPU, its working memory, and its states, which each run that succeeds advances. Sessions of one model
 /// run in parallel and share the weights.
 pub struct Session {
@@ -135,6 +148,33 @@ impl Session {
         Ok((outputs, seconds))
     }
 
+    /// Runs the model and tells `watch` each result of each step of the plan, in order; the calls of a step that is done for a few images at
+    /// a time follow each other.
+    ///
+    /// # Errors
+    /// As [`Session::run`], and when the artifact is of a release that could not be watched.
+    pub fn run_watched(
+        &mut self,
+        inputs: &[TensorRef<'_>],
+        watch: &mut dyn FnMut(StepResult<'_>),
+    ) -> Result<Vec<Tensor>, RunError> {
+        let Some(run_watched) = self.model.api().run_watched else {
+            let message =
+                "the artifact is of an earlier release, which tells no results of steps: compile the model again".to_owned();
+            return Err(RunError { kind: RunErrorKind::Unsupported, message });
+        };
+        let mut outputs = self.outputs_for(inputs)?;
+        let mut copies = self.copies(inputs)?;
+        let (ins, outs) = (self.shared(inputs, &mut copies), Tensors::new(outputs.iter_mut().map(to_write)));
+        // A pointer to the fat pointer, which fits the one that C passes on.
+        let mut watch: &mut dyn FnMut(StepResult<'_>) = watch;
+        let context = ptr::from_mut(&mut watch).cast::<c_void>();
+        // SAFETY: as in `call`; `told` gets the context back while `watch` lives, from one thread at a time.
+        let status = unsafe { run_watched(self.raw, ins.as_const(), ins.len(), outs.as_mut(), outs.len(), told, context) };
+        check(&self.model, status)?;
+        Ok(outputs)
+    }
+
     /// Runs the model into existing outputs, of the shapes that [`Session::outputs_for`] gives.
     pub fn run_into(&mut self, inputs: &[TensorRef<'_>], outputs: &mut [Tensor]) -> Result<(), RunError> {
         self.call_on_host(inputs, outputs, None)
@@ -177,18 +217,27 @@ impl Session {
         outputs: &mut [Tensor],
         seconds: Option<&mut [f64]>,
     ) -> Result<(), RunError> {
-        // What the model writes into is a copy.
-        let ports = &self.model.metadata().inputs;
-        let mut copies = Vec::new();
-        for (port, t) in ports.iter().zip(inputs).filter(|(port, _)| port.written) {
-            copies.push(Tensor::new(t.dtype(), t.shape().to_vec(), t.bytes()).map_err(|e| memory("input", port, &e))?);
-        }
-        let mut copied = copies.iter_mut();
-        let is_written = |i: usize| ports.get(i).is_some_and(|port| port.written);
-        let tensor = |(i, t)| if is_written(i) { copied.next().map_or_else(|| input(t), to_write) } else { input(t) };
-        let ins = Tensors::new(inputs.iter().enumerate().map(tensor));
-        let outs = Tensors::new(outputs.iter_mut().map(to_write));
+        let mut copies = self.copies(inputs)?;
+        let (ins, outs) = (self.shared(inputs, &mut copies), Tensors::new(outputs.iter_mut().map(to_write)));
         self.call(&ins, &outs, seconds)
+    }
+
+    /// Copies of those inputs that the model writes into.
+    fn copies(&self, inputs: &[TensorRef<'_>]) -> Result<Vec<Tensor>, RunError> {
+        let written = self.model.metadata().inputs.iter().zip(inputs).filter(|(port, _)| port.written);
+        let copy = |(port, t): (&Port, &TensorRef<'_>)| {
+            Tensor::new(t.dtype(), t.shape().to_vec(), t.bytes()).map_err(|e| memory("input", port, &e))
+        };
+        written.map(copy).collect()
+    }
+
+    /// Shared inputs, of which those that the model writes into are their `copies`.
+    fn shared(&self, inputs: &[TensorRef<'_>], copies: &mut [Tensor]) -> Tensors {
+        let ports = &self.model.metadata().inputs;
+        let mut copies = copies.iter_mut();
+        let is_written = |i: usize| ports.get(i).is_some_and(|port| port.written);
+        let tensor = |(i, t)| if is_written(i) { copies.next().map_or_else(|| input(t), to_write) } else { input(t) };
+        Tensors::new(inputs.iter().enumerate().map(tensor))
     }
 
     fn call(&mut self, ins: &Tensors, outs: &Tensors, seconds: Option<&mut [f64]>) -> Result<(), RunError> {
@@ -263,6 +312,31 @@ fn input(t: &TensorRef<'_>) -> DlTensor {
 fn to_write(t: &mut Tensor) -> DlTensor {
     let data = t.bytes_mut().as_mut_ptr();
     dl_tensor(t.dtype(), t.shape(), HOST, data)
+}
+
+/// Passes a result on to the closure behind `context`.
+///
+/// # Safety
+/// `context` points to the closure of a watched run, and `result` to what the artifact tells.
+unsafe extern "C" fn told(context: *mut c_void, result: *const ffi::StepResult) {
+    // SAFETY: as above.
+    let (watch, result) = unsafe { (&mut *context.cast::<&mut dyn FnMut(StepResult<'_>)>(), &*result) };
+    // SAFETY: the artifact's memory, of these sizes, until this returns.
+    let (dims, bytes) =
+        unsafe { (slice(result.dims, result.n_dims as usize), slice(result.data.cast::<u8>(), result.bytes as usize)) };
+    watch(StepResult { step: result.step as usize, output: result.output as usize, dims, bytes });
+}
+
+/// `len` elements from `start`, which may be anything where there are none.
+///
+/// # Safety
+/// As of [`std::slice::from_raw_parts`], if there are any.
+unsafe fn slice<'a, T>(start: *const T, len: usize) -> &'a [T] {
+    if len == 0 {
+        return &[];
+    }
+    // SAFETY: as above.
+    unsafe { std::slice::from_raw_parts(start, len) }
 }
 
 fn memory(kind: &str, port: &Port, error: &dyn fmt::Display) -> RunError {

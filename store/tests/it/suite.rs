@@ -132,6 +132,7 @@ pub(crate) fn request(name: &str) -> JobRequest {
         precision: Precision::Fp32,
         threads: Some(2),
         allow_vendor: false,
+        samples: None,
     }
 }
 

@@ -10,6 +10,9 @@ static void glue_values(const int64_t *s, int64_t *v) {
     v[2] = 4;
     v[3] = (2*s[0] + 1);
     v[4] = (16*s[0] + 16);
+    v[5] = 12*s[0];
+    v[6] = 16*s[0];
+    v[7] = (8*s[0] + 4);
 }
 
 static const aotfarm_dim glue_dims[] = {
@@ -67,11 +70,11 @@ static const rt_port glue_output_sizes[] = {
     {glue_u32 + 6, glue_u32 + 7},
 };
 static const rt_buffer glue_buffers[] = {
-    {RT_INPUT, 0},
-    {RT_INPUT, 1},
-    {RT_SLOT, 0},
-    {RT_OUTPUT, 0},
-    {RT_OUTPUT, 1},
+    {RT_INPUT, 0, 5},
+    {RT_INPUT, 1, 6},
+    {RT_SLOT, 0, 4},
+    {RT_OUTPUT, 0, 6},
+    {RT_OUTPUT, 1, 7},
 };
 static const rt_slot glue_slots[] = {
     {glue_u32 + 8, 1},
@@ -123,10 +126,11 @@ static const char glue_metadata[] =
 
 static const aotfarm_api glue_api = {
     AOTFARM_ABI_VERSION, sizeof(aotfarm_api), glue_metadata, "cuda-sm_90", 1, 2, 2, 3,
-    glue_dims, glue_inputs, glue_outputs, glue_labels, RT_FUNCTIONS, 0, 0, NULL, NULL};
+    glue_dims, glue_inputs, glue_outputs, glue_labels, RT_FUNCTIONS, 0, 0, NULL, NULL,
+    rt_run_watched};
 
 static const struct rt_model rt_model = {
-    &glue_api, 5, 5, 1, 2, 9, 4,
+    &glue_api, 8, 5, 1, 2, 9, 4,
     glue_values, glue_symbols, glue_input_sizes, glue_output_sizes, glue_buffers, glue_slots, glue_points, glue_steps,
     NULL, 0u};
 

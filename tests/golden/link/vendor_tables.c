@@ -6,6 +6,7 @@ static void glue_values(const int64_t *s, int64_t *v) {
     v[2] = 8;
     v[3] = 4;
     v[4] = 64*s[0];
+    v[5] = 16*s[0];
 }
 
 static const aotfarm_dim glue_dims[] = {
@@ -71,12 +72,12 @@ static const rt_port glue_output_sizes[] = {
     {glue_u32 + 12, glue_u32 + 10},
 };
 static const rt_buffer glue_buffers[] = {
-    {RT_INPUT, 0},
-    {RT_INPUT, 1},
-    {RT_INPUT, 2},
-    {RT_SLOT, 0},
-    {RT_OUTPUT, 0},
-    {RT_OUTPUT, 1},
+    {RT_INPUT, 0, 4},
+    {RT_INPUT, 1, 5},
+    {RT_INPUT, 2, 5},
+    {RT_SLOT, 0, 4},
+    {RT_OUTPUT, 0, 5},
+    {RT_OUTPUT, 1, 5},
 };
 static const rt_slot glue_slots[] = {
     {glue_u32 + 14, 1},
@@ -125,10 +126,11 @@ static const char glue_metadata[] =
 
 static const aotfarm_api glue_api = {
     AOTFARM_ABI_VERSION, sizeof(aotfarm_api), glue_metadata, "cuda-sm_90", 1, 3, 2, 3,
-    glue_dims, glue_inputs, glue_outputs, glue_labels, RT_FUNCTIONS, 0, 0, NULL, NULL};
+    glue_dims, glue_inputs, glue_outputs, glue_labels, RT_FUNCTIONS, 0, 0, NULL, NULL,
+    rt_run_watched};
 
 static const struct rt_model rt_model = {
-    &glue_api, 5, 6, 1, 1, 13, 3,
+    &glue_api, 6, 6, 1, 1, 13, 3,
     glue_values, glue_symbols, glue_input_sizes, glue_output_sizes, glue_buffers, glue_slots, glue_points, glue_steps,
     NULL, 0u};
 

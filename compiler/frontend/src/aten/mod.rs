@@ -22,7 +22,7 @@ use self::ops::{Shares, Writes};
 use self::program::{Argument, Header, InputSpec, OutputSpec, Program, TensorMeta};
 use self::scope::{Bound, Scope, Val};
 use self::weights::Weights;
-use crate::error::{ImportError, UnsupportedOp};
+use crate::error::{Failures, ImportError, UnsupportedOp};
 use crate::file::SharedBytes;
 use crate::semantics::{self, Emit, view};
 use crate::storage::ViewId;
@@ -57,7 +57,9 @@ pub fn read(file: SharedBytes, name: &str) -> Result<Graph, ImportError> {
     let weights = Weights::of(&archive)?;
     // Where the model does not hold at sizes below those that torch exports, the ranges are as the file gives them.
     match import(&weights, &program, name, Symbols::default) {
-        Err(ImportError::Node { .. } | ImportError::Graph(_)) if !program.range_constraints.is_empty() => {
+        Err(ImportError::Node { .. } | ImportError::Graph(_) | ImportError::Several(_))
+            if !program.range_constraints.is_empty() =>
+        {
             import(&weights, &program, name, || Symbols::default().unwidened()).map(symbols::widened)
         }
         done => done,
@@ -73,6 +75,12 @@ fn import(weights: &Weights<'_>, program: &Program, name: &str, symbols: fn() ->
             Read::Writes(buffers) => states.extend(buffers),
         }
     }
+}
+
+/// The stack trace of each node of a `.pt2` file by its name, as far as the file can be read.
+pub fn stack_traces(file: SharedBytes) -> Vec<(String, String)> {
+    let traced = |archive: Archive| archive.json::<program::Traced>("models/model.json").ok();
+    Archive::open(file).ok().and_then(traced).map(program::Traced::stack_traces).unwrap_or_default()
 }
 
 fn version(found: impl Into<String>, remedy: impl Into<String>) -> ImportError {
@@ -147,9 +155,16 @@ impl<'a> Import<'a> {
         for spec in &program.graph_module.signature.input_specs {
             self.input(spec, states)?;
         }
+        let mut failures = Failures::default();
         for node in &program.graph_module.graph.nodes {
-            self.node(node)?;
+            let results = || node.outputs.iter().flat_map(Argument::names).map(str::to_owned);
+            if node.inputs.iter().flat_map(|input| input.arg.names()).any(|name| failures.missing.contains(name)) {
+                failures.missing.extend(results());
+            } else if let Err(error) = self.node(node) {
+                failures.add(error, results());
+            }
         }
+        failures.finish()?;
         // In the decomposed form, outputs are what they were before the writes that the signature lists.
         for spec in &program.graph_module.signature.output_specs {
             self.output(spec)?;

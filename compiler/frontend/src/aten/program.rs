@@ -47,6 +47,41 @@ impl Bound {
     }
 }
 
+/// What a program tells of the source of its nodes.
+#[derive(Deserialize)]
+pub(super) struct Traced {
+    graph_module: TracedModule,
+}
+
+#[derive(Deserialize)]
+struct TracedModule {
+    graph: TracedNodes,
+}
+
+#[derive(Deserialize)]
+struct TracedNodes {
+    nodes: Vec<TracedNode>,
+}
+
+#[derive(Deserialize)]
+struct TracedNode {
+    #[serde(default)]
+    outputs: Vec<Argument>,
+    #[serde(default)]
+    metadata: BTreeMap<String, Json>,
+}
+
+impl Traced {
+    /// By the name of a node's first result.
+    pub(super) fn stack_traces(self) -> Vec<(String, String)> {
+        let of = |node: TracedNode| {
+            let name = node.outputs.first()?.result()?.to_owned();
+            Some((name, node.metadata.get("stack_trace")?.as_str()?.to_owned()))
+        };
+        self.graph_module.graph.nodes.into_iter().filter_map(of).collect()
+    }
+}
+
 #[derive(Deserialize)]
 pub(super) struct GraphModule {
     pub(super) graph: Nodes,
@@ -142,6 +177,12 @@ pub(super) enum SymInt {
     AsName(String),
 }
 
+impl SymInt {
+    fn name(&self) -> Option<&str> {
+        if let Self::AsName(name) = self { Some(name) } else { None }
+    }
+}
+
 #[derive(Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum SymFloat {
@@ -186,6 +227,15 @@ impl Argument {
             Self::AsSymInt(SymInt::AsName(name)) | Self::AsSymFloat(SymFloat::AsName(name)) => Some(name),
             Self::AsTensors(list) => list.first().map(|of| of.name.as_str()),
             _ => self.tensor(),
+        }
+    }
+
+    /// The names of all tensors and numbers of nodes that it is.
+    pub(super) fn names(&self) -> Vec<&str> {
+        match self {
+            Self::AsSymInt(SymInt::AsName(name)) | Self::AsSymFloat(SymFloat::AsName(name)) => vec![name],
+            Self::AsSymInts(list) => list.iter().filter_map(SymInt::name).collect(),
+            _ => self.tensors(),
         }
     }
 

@@ -18,7 +18,7 @@ use aotfarm_ir::{BuildError, Builder, Expr, Graph, Sym, TensorType};
 use self::node::NodeCall;
 use self::proto::{DimensionValue, GraphProto, ModelProto, ValueInfoProto};
 use self::scope::{Known, Scope};
-use crate::error::ImportError;
+use crate::error::{Failures, ImportError};
 use crate::file::{External, SharedBytes};
 use crate::semantics::{Equal, Refusal};
 use crate::symbols::{Declared, Symbols};
@@ -92,6 +92,19 @@ impl<E: Into<ImportError>> From<E> for Stop {
     }
 }
 
+/// What torch's exporter calls the stack trace among the properties of a node.
+const STACK_TRACE: &str = "pkg.torch.onnx.stack_trace";
+
+/// The stack trace of each node of an `.onnx` file by its first output, as far as the file can be read.
+pub fn stack_traces(file: &SharedBytes) -> Vec<(String, String)> {
+    let model = ModelProto::decode(prost::bytes::Bytes::from_owner(Shared(file.clone()))).ok();
+    let of = |node: proto::NodeProto| {
+        let name = node.output.into_iter().next()?;
+        Some((name, node.metadata_props.into_iter().find(|entry| entry.key == STACK_TRACE)?.value))
+    };
+    model.and_then(|model| model.graph).map(|graph| graph.node.into_iter().filter_map(of).collect()).unwrap_or_default()
+}
+
 /// The whole file as one owner, so that weights refer to it without a copy.
 struct Shared(SharedBytes);
 
@@ -115,7 +128,7 @@ struct Import<'a> {
     symbols: Symbols,
 }
 
-impl Import<'_> {
+impl<'a> Import<'a> {
     fn run(mut self) -> Result<Graph, Stop> {
         for input in &self.graph.input {
             // Older files list weights as inputs, too.
@@ -123,29 +136,46 @@ impl Import<'_> {
                 self.input(input)?;
             }
         }
+        let mut failures = Failures::default();
         for node in &self.graph.node {
-            let op = ops::find(node).expect("unsupported operators were refused before");
-            let source = format!("{}: {}", node.output.first().map_or("node", String::as_str), ops::qualified(node));
-            let mut call = NodeCall { scope: &mut self.scope, node, source: &source };
-            let results = op(&mut call).map_err(|refusal| match refusal {
-                Refusal::Unequal(_, equal) => Stop::Unequal(equal),
-                refusal => refusal.at(&source).into(),
-            })?;
-            let mut results = results.into_iter();
-            for (i, name) in node.output.iter().enumerate() {
-                let result = results.next();
-                match result {
-                    _ if name.is_empty() => {}
-                    Some(result) => drop(self.scope.known.insert(name.clone(), result)),
-                    None => drop(self.scope.absent.insert(name, format!("output {i} of `{}`", ops::qualified(node)))),
-                }
+            // An operand or result that is left out has an empty name.
+            let results = || node.output.iter().filter(|name| !name.is_empty()).cloned();
+            if node.input.iter().any(|name| failures.missing.contains(name)) {
+                failures.missing.extend(results());
+                continue;
+            }
+            match self.node(node) {
+                Ok(()) => {}
+                Err(Stop::Error(error)) => failures.add(error, results()),
+                Err(unequal) => return Err(unequal),
             }
         }
+        failures.finish()?;
         for output in &self.graph.output {
             let id = self.scope.tensor(&output.name).map_err(|e| e.at(&format!("output `{}`", output.name)))?;
             self.scope.builder.output_named(&output.name, id);
         }
         Ok(self.scope.builder.finish()?)
+    }
+
+    fn node(&mut self, node: &'a proto::NodeProto) -> Result<(), Stop> {
+        let op = ops::find(node).expect("unsupported operators were refused before");
+        let source = format!("{}: {}", node.output.first().map_or("node", String::as_str), ops::qualified(node));
+        let mut call = NodeCall { scope: &mut self.scope, node, source: &source };
+        let results = op(&mut call).map_err(|refusal| match refusal {
+            Refusal::Unequal(_, equal) => Stop::Unequal(equal),
+            refusal => refusal.at(&source).into(),
+        })?;
+        let mut results = results.into_iter();
+        for (i, name) in node.output.iter().enumerate() {
+            let result = results.next();
+            match result {
+                _ if name.is_empty() => {}
+                Some(result) => drop(self.scope.known.insert(name.clone(), result)),
+                None => drop(self.scope.absent.insert(name, format!("output {i} of `{}`", ops::qualified(node)))),
+            }
+        }
+        Ok(())
     }
 
     /// Declares an input with its symbolic dimensions.

@@ -427,7 +427,11 @@ fn runs_go_on_from_what_the_run_before_left() {
 
 #[test]
 fn case_files_round_trip_and_refuse_others() {
-    let case = Case { inputs: vec![Tensor::from_i64(&[2], &[1, -2])], outputs: vec![Tensor::from_f32(&[1, 2], &[0.5, 1.5]); 11] };
+    let case = Case {
+        inputs: vec![Tensor::from_i64(&[2], &[1, -2])],
+        outputs: vec![Tensor::from_f32(&[1, 2], &[0.5, 1.5]); 11],
+        ..Case::default()
+    };
     assert_eq!(Case::read(&case.write()), Ok(case.clone()));
     assert!(matches!(Case::read(&case.write()[..50]), Err(CaseError::Damaged(_))));
     let view = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![1], &[0; 4]).unwrap();

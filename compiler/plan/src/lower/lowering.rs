@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use aotfarm_ir::canonical::Canonical as _;
-use aotfarm_ir::{Def, Expr, Graph, Node, State, TensorData, Value, ValueId};
+use aotfarm_ir::{Def, Expr, Graph, Node, Op, State, TensorData, Value, ValueId};
 use aotfarm_protocol::{DType, Precision};
 
 use super::label::label;
@@ -155,6 +155,17 @@ impl<'a> Lowering<'a> {
         steps.collect()
     }
 
+    /// What a value is a copy of: itself, if it is none.
+    fn copied(&self, mut id: ValueId) -> ValueId {
+        while let Def::Node(n) = self.graph.value(id).def
+            && let Op::Cast(dtype) = self.graph.nodes[n].op
+            && self.graph.ty(self.graph.nodes[n].inputs[0]).dtype == dtype
+        {
+            id = self.graph.nodes[n].inputs[0];
+        }
+        id
+    }
+
     pub(super) fn emit(&mut self, node: &Node, call: Call) {
         let Call { mut dims, kind, inputs, weights, outputs } = call;
         let mut tensor = |id: ValueId, shape: &[Expr]| TensorSpec {
@@ -183,8 +194,9 @@ impl<'a> Lowering<'a> {
             self.plan.specs.push(spec);
             self.plan.specs.len() - 1
         });
+        let values = outputs.iter().map(|(id, _)| self.graph.value(self.copied(*id)).name.clone()).collect();
         let inputs = inputs.iter().map(|(id, _)| self.buffer(*id)).collect();
         let outputs = outputs.iter().map(|(id, _)| self.buffer(*id)).collect();
-        self.plan.steps.push(Step { label, spec, inputs, weights, outputs, dims: dims.0 });
+        self.plan.steps.push(Step { label, spec, inputs, weights, outputs, dims: dims.0, values });
     }
 }

@@ -87,8 +87,12 @@ pub fn lower(graph: Graph, target: Target, precision: Precision) -> Result<Plan,
         specs: HashMap::new(),
     };
     lowering.place_ends(&ends);
-    for n in 0..graph.nodes.len() {
-        step(&mut lowering, n)?;
+    // All that no kernel computes is told at once.
+    let mut failures: Vec<PlanError> = (0..graph.nodes.len()).filter_map(|n| step(&mut lowering, n).err()).collect();
+    match failures.len() {
+        0 => {}
+        1 => return Err(failures.remove(0)),
+        _ => return Err(PlanError::Several(failures)),
     }
     for state in &states {
         let port = port(&graph, state.value);

@@ -18,6 +18,7 @@ fn state_plan(target: Target) -> Plan {
         weights: weights.iter().map(|i| WeightId(*i)).collect(),
         outputs: vec![BufferId(output)],
         dims: dims.iter().map(|n| Expr::from(*n)).collect(),
+        values: Vec::new(),
     };
     let mut plan = Plan {
         target,

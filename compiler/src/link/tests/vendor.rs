@@ -64,6 +64,7 @@ fn vendor_plan() -> Plan {
         weights: weights.iter().map(|i| WeightId(*i)).collect(),
         outputs: vec![BufferId(output)],
         dims: vec![expr("batch")],
+        values: Vec::new(),
     };
     let image = &["batch", "2", "2", "8"];
     // What rounding to f16 must not get wrong: infinity's neighbour, ties, numbers that are not normal there.
