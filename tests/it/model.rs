@@ -123,7 +123,7 @@ pub(crate) fn running_case(calls: usize) -> Vec<u8> {
     for _ in 0..calls {
         left = interp::run_from(&graph, &inputs, &left.states).expect("the interpreter runs it");
     }
-    Case { inputs, outputs: left.outputs }.write()
+    Case { inputs, outputs: left.outputs, writes: left.writes }.write()
 }
 
 /// A safetensors file with one tensor `in.0`.
