@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use aotfarm_ir::{Graph, TensorData, TensorType, ValueId};
 use aotfarm_protocol::Nested;
 
-use self::archive::{Archive, damaged};
+use self::archive::{Archive, damaged, version};
 use self::call::Call;
 use self::ops::{Shares, Writes};
 use self::program::{Argument, Header, InputSpec, OutputSpec, Program, TensorMeta};
@@ -71,7 +71,7 @@ fn import(weights: &Weights<'_>, program: &Program, name: &str, symbols: fn() ->
     let mut states = BTreeSet::new();
     loop {
         match Import::new(weights, program, name, symbols()).run(&states)? {
-            Read::Graph(graph) => return Ok(graph),
+            Read::Graph(graph) => return Ok(*graph),
             Read::Writes(buffers) => states.extend(buffers),
         }
     }
@@ -81,10 +81,6 @@ fn import(weights: &Weights<'_>, program: &Program, name: &str, symbols: fn() ->
 pub fn stack_traces(file: SharedBytes) -> Vec<(String, String)> {
     let traced = |archive: Archive| archive.json::<program::Traced>("models/model.json").ok();
     Archive::open(file).ok().and_then(traced).map(program::Traced::stack_traces).unwrap_or_default()
-}
-
-fn version(found: impl Into<String>, remedy: impl Into<String>) -> ImportError {
-    ImportError::Version { format: "the .pt2 file", found: found.into(), remedy: remedy.into() }
 }
 
 /// The operator's name as torch's documentation has it: `aten.conv2d.default`.
@@ -107,7 +103,7 @@ fn output_name(node: &program::Node) -> Option<&str> {
 
 /// What reading a program came to.
 enum Read {
-    Graph(Graph),
+    Graph(Box<Graph>),
     /// It writes to these buffers, which were not known to be states.
     Writes(Vec<String>),
 }
@@ -184,7 +180,7 @@ impl<'a> Import<'a> {
             let signature = signature::signature(call, self.arguments, self.results).map_err(|e| damaged("the signature", e))?;
             self.scope.builder.signature(signature);
         }
-        Ok(Read::Graph(self.scope.builder.finish()?))
+        Ok(Read::Graph(Box::new(self.scope.builder.finish()?)))
     }
 
     fn user_inputs(&self) -> impl Iterator<Item = (&'a str, &'a TensorMeta)> + use<'a> {
@@ -306,10 +302,17 @@ impl<'a> Import<'a> {
             let e = &mut Emit { builder: &mut scope.builder, source };
             let view = match (writes, first) {
                 (Writes::First, Some(first)) if shared => {
-                    if value != scope.storages.last_read(first) {
-                        return Err("it changes the shape of its operand in place; use the form that returns a view".into());
+                    if value == scope.storages.last_read(first) {
+                        first
+                    } else {
+                        // The tensor itself now looks at its storage in another way: under all its names.
+                        let view = scope.storages.derive(e, first, value)?;
+                        let names = scope.names.values_mut();
+                        names.filter(|bound| matches!(bound, Bound::Tensor(old) if *old == first)).for_each(|bound| {
+                            *bound = Bound::Tensor(view);
+                        });
+                        view
                     }
-                    first
                 }
                 (Writes::First, Some(first)) => {
                     let ty = e.ty(scope.storages.last_read(first)).clone();
