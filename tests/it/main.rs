@@ -3,6 +3,7 @@
 //! Models are compiled for this host with its C compiler. Where there is none, only the tests that need none run.
 #![expect(clippy::disallowed_methods, reason = "these tests run the program as a user does")]
 
+mod cases;
 mod cluster;
 mod farm;
 mod faults;
