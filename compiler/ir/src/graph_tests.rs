@@ -76,7 +76,7 @@ fn states_and_writes_are_verified() {
     assert_eq!(graph.writes, [WriteBack { input: 0, value: ValueId(0) }]);
     let error = built(|b, x, mean| b.next(mean, x)).unwrap_err();
     assert_eq!(error, "tensor `mean`: it is f32[6], but what it holds after a run, `x`, is f32[n, 6]");
-    let error = built(|b, x, mean| b.write_back(x, mean)).unwrap_err();
+    let error = built(Builder::write_back).unwrap_err();
     assert_eq!(error, "tensor `x`: it is f32[n, 6], but what it holds after a run, `mean`, is f32[6]");
     let (mut b, _) = builder();
     let sized = b.state("cache", TensorType::new(DType::F32, exprs(&["n"])), TensorData::from_f32(&[0.0])).unwrap_err();
