@@ -145,7 +145,8 @@ impl Affine {
         }
         match (self.constant.as_const(), by.as_const(), self.constant.div_exact(by)) {
             (_, _, Some(quotient)) => whole.constant = quotient,
-            (Some(c), Some(d), None) => {
+            // An axis without places is never gone through.
+            (Some(c), Some(d), None) if d != 0 => {
                 whole.constant = Expr::from(c.div_euclid(d));
                 rest.constant = Expr::from(c.rem_euclid(d));
             }

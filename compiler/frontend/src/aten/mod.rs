@@ -71,7 +71,7 @@ fn import(weights: &Weights<'_>, program: &Program, name: &str, symbols: fn() ->
     let mut states = BTreeSet::new();
     loop {
         match Import::new(weights, program, name, symbols()).run(&states)? {
-            Read::Graph(graph) => return Ok(graph),
+            Read::Graph(graph) => return Ok(*graph),
             Read::Writes(buffers) => states.extend(buffers),
         }
     }
@@ -107,7 +107,7 @@ fn output_name(node: &program::Node) -> Option<&str> {
 
 /// What reading a program came to.
 enum Read {
-    Graph(Graph),
+    Graph(Box<Graph>),
     /// It writes to these buffers, which were not known to be states.
     Writes(Vec<String>),
 }
@@ -184,7 +184,7 @@ impl<'a> Import<'a> {
             let signature = signature::signature(call, self.arguments, self.results).map_err(|e| damaged("the signature", e))?;
             self.scope.builder.signature(signature);
         }
-        Ok(Read::Graph(self.scope.builder.finish()?))
+        Ok(Read::Graph(Box::new(self.scope.builder.finish()?)))
     }
 
     fn user_inputs(&self) -> impl Iterator<Item = (&'a str, &'a TensorMeta)> + use<'a> {
@@ -306,10 +306,17 @@ impl<'a> Import<'a> {
             let e = &mut Emit { builder: &mut scope.builder, source };
             let view = match (writes, first) {
                 (Writes::First, Some(first)) if shared => {
-                    if value != scope.storages.last_read(first) {
-                        return Err("it changes the shape of its operand in place; use the form that returns a view".into());
+                    if value == scope.storages.last_read(first) {
+                        first
+                    } else {
+                        // The tensor itself now looks at its storage in another way: under all its names.
+                        let view = scope.storages.derive(e, first, value)?;
+                        let names = scope.names.values_mut();
+                        names.filter(|bound| matches!(bound, Bound::Tensor(old) if *old == first)).for_each(|bound| {
+                            *bound = Bound::Tensor(view);
+                        });
+                        view
                     }
-                    first
                 }
                 (Writes::First, Some(first)) => {
                     let ty = e.ty(scope.storages.last_read(first)).clone();

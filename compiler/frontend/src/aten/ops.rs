@@ -5,10 +5,12 @@ use aotfarm_ir::{BinaryOp, Domain, Expr, Number, PoolOp, ReduceOp, UnaryOp, Valu
 use aotfarm_protocol::DType;
 
 use super::call::{Call, Operand, Scalar};
+use super::program::Argument;
 use super::scope::Val;
 use crate::semantics::conv::{self, Same};
 use crate::semantics::pointwise::{self, RELU6};
-use crate::semantics::{self, Result, gather, norm, pool, product, reduce, source, view};
+use crate::semantics::view::Repeats;
+use crate::semantics::{self, Emit, Result, gather, norm, pool, product, reduce, source, view};
 use crate::storage;
 
 type Map = fn(&mut Call) -> Result<Val>;
@@ -70,6 +72,7 @@ pub(super) fn find(name: &str) -> Option<(&'static Row, Writes)> {
 static ROWS: &[Row] = &[
     // Sizes and assertions.
     row("aten.sym_size.int", sym_size),
+    row("aten.sym_numel.default", sym_numel),
     row("_operator.mul", |c| size_arithmetic(c, |a, b| Some(a * b))),
     row("_operator.add", |c| size_arithmetic(c, |a, b| Some(a + b))),
     row("_operator.sub", |c| size_arithmetic(c, |a, b| Some(a - b))),
@@ -85,14 +88,15 @@ static ROWS: &[Row] = &[
     row("aten.batch_norm.default", |c| batch_norm(c, "training")),
     row("aten._native_batch_norm_legit_no_training.default", |c| batch_norm(c, "")),
     row("aten.linear.default", linear),
-    row("aten.addmm.default", addmm),
+    row("aten.addmm.default", |c| addmm(c, ["mat1", "mat2"])),
+    row("aten.baddbmm.default", |c| addmm(c, ["batch1", "batch2"])),
     row("aten.mm.default", |c| matmul(c, "mat2")),
     row("aten.bmm.default", |c| matmul(c, "mat2")),
     row("aten.matmul.default", |c| matmul(c, "other")),
     row("aten.layer_norm.default", layer_norm),
     row("aten.native_layer_norm.default", layer_norm),
     row("aten.max_pool2d.default", max_pool),
-    row("aten.max_pool2d_with_indices.default", max_pool),
+    row("aten.max_pool2d_with_indices.default", max_pool_with_indices),
     row("aten.avg_pool2d.default", avg_pool),
     row("aten.adaptive_avg_pool2d.default", adaptive_avg_pool),
     row("aten._adaptive_avg_pool2d.default", adaptive_avg_pool),
@@ -214,10 +218,13 @@ static ROWS: &[Row] = &[
     shares("aten.transpose.int", transpose),
     shares("aten.t.default", transpose_2d),
     shares("aten.unsqueeze.default", unsqueeze),
+    shares("aten.squeeze.default", squeeze),
     shares("aten.squeeze.dim", squeeze),
     shares("aten.squeeze.dims", squeeze),
     shares("aten.expand.default", expand),
+    shares("aten.broadcast_to.default", expand),
     shares("aten.slice.Tensor", slice),
+    shares("aten.narrow.default", narrow),
     shares("aten.select.int", select),
     shares("aten.unbind.int", unbind),
     shares("aten.diagonal.default", diagonal),
@@ -293,6 +300,11 @@ fn sym_size(c: &mut Call) -> Result<Val> {
     Ok(Val::Size(c.shape(x)[axis].clone()))
 }
 
+fn sym_numel(c: &mut Call) -> Result<Val> {
+    let x = c.tensor("self")?;
+    Ok(Val::Size(semantics::product(&c.shape(x))))
+}
+
 fn size_arithmetic(c: &mut Call, f: fn(&Expr, &Expr) -> Option<Expr>) -> Result<Val> {
     // Python operators have their arguments by position; the exporter names them `a` and `b`.
     let names: Vec<String> = c.node.inputs.iter().map(|i| i.name.clone()).collect();
@@ -300,6 +312,17 @@ fn size_arithmetic(c: &mut Call, f: fn(&Expr, &Expr) -> Option<Expr>) -> Result<
     let (a, b) = (c.opt_size(a)?, c.opt_size(b)?);
     let result = a.zip(b).and_then(|(a, b)| f(&a, &b));
     result.map(Val::Size).ok_or_else(|| "this arithmetic on sizes is not supported".into())
+}
+
+/// What an operator over a batch of images makes of `x`, which may also be one image `[C, H, W]`.
+fn over_batch(c: &mut Call, x: ValueId, of: impl FnOnce(&mut Emit<'_>, ValueId) -> Result<ValueId>) -> Result<ValueId> {
+    let e = &mut c.emit();
+    if e.rank(x) != 3 {
+        return of(e, x);
+    }
+    let batch = view::unsqueeze(e, x, vec![0])?;
+    let result = of(e, batch)?;
+    view::without(e, result, &[0])
 }
 
 /// A window with equal padding on both sides.
@@ -332,7 +355,7 @@ fn convolution_same(c: &mut Call) -> Result<Val> {
 
 fn finish_convolution(c: &mut Call, weight: ValueId, window: Window) -> Result<Val> {
     let (x, bias, groups) = (c.tensor("input")?, c.opt_tensor("bias")?, c.int("groups", Some(1))?);
-    tensor(conv::conv(&mut c.emit(), x, weight, bias, window, groups)?)
+    tensor(over_batch(c, x, |e, x| conv::conv(e, x, weight, bias, window, groups))?)
 }
 
 fn batch_norm(c: &mut Call, training: &str) -> Result<Val> {
@@ -353,13 +376,17 @@ fn linear(c: &mut Call) -> Result<Val> {
     tensor(product::linear(&mut c.emit(), x, weight, bias)?)
 }
 
-/// `beta self + alpha mat1 mat2`. The decomposition of linear transposes the weight; canonicalisation undoes that.
-fn addmm(c: &mut Call) -> Result<Val> {
-    let (bias, a, b) = (c.tensor("self")?, c.tensor("mat1")?, c.tensor("mat2")?);
+/// `beta self + alpha a b`; where beta is 0, not even what is not a number passes from self. The decomposition of linear transposes
+/// the weight; canonicalisation undoes that.
+fn addmm(c: &mut Call, [a, b]: [&str; 2]) -> Result<Val> {
+    let (bias, a, b) = (c.tensor("self")?, c.tensor(a)?, c.tensor(b)?);
     let (alpha, beta) = (c.number("alpha", Number::ONE)?, c.number("beta", Number::ONE)?);
     let mut e = c.emit();
     let result = product::matmul(&mut e, a, b)?;
     let result = pointwise::times(&mut e, result, alpha)?;
+    if beta == Number::ZERO {
+        return tensor(result);
+    }
     let bias = pointwise::times(&mut e, bias, beta)?;
     tensor(c.binary(BinaryOp::Add, &Operand::Tensor(result), &Operand::Tensor(bias))?)
 }
@@ -380,33 +407,54 @@ fn max_pool(c: &mut Call) -> Result<Val> {
     pooling(c, PoolOp::Max)
 }
 
+/// The places count within each channel. A file names results that nothing reads `…_unused_…`.
+fn max_pool_with_indices(c: &mut Call) -> Result<Val> {
+    let largest = max_pool(c)?;
+    let is_read = c.node.outputs.get(1).and_then(Argument::result).is_some_and(|name| !name.contains("_unused_"));
+    let (true, Val::Tensor(largest)) = (is_read, &largest) else { return Ok(largest) };
+    let (x, window, ceil_mode) = pooled(c)?;
+    let places = over_batch(c, x, |e, x| {
+        let places = pool::places_of_largest(e, x, window, ceil_mode)?;
+        let size = semantics::product(&e.shape(x)[2..]);
+        let size = source::number(e, &size, DType::I64)?;
+        e.binary(BinaryOp::Mod, places, size)
+    })?;
+    Ok(Val::Tensors(vec![*largest, places]))
+}
+
 fn avg_pool(c: &mut Call) -> Result<Val> {
-    if c.has("divisor_override") {
-        return Err("avg_pool2d with a divisor_override is not supported".into());
+    if let Some(divisor) = c.opt_float("divisor_override")? {
+        let (x, window, ceil_mode) = pooled(c)?;
+        return tensor(over_batch(c, x, |e, x| pool::sum_over(e, x, window, ceil_mode, divisor))?);
     }
     let count_include_pad = c.flag("count_include_pad", true)?;
     pooling(c, PoolOp::Avg { count_include_pad })
 }
 
-fn pooling(c: &mut Call, op: PoolOp) -> Result<Val> {
+/// What pooling takes: images, the window, whether in ceil mode.
+fn pooled(c: &mut Call) -> Result<(ValueId, Window, bool)> {
     let (x, kernel) = (c.tensor("self")?, c.pair("kernel_size", [1, 1])?);
     let stride = c.pair("stride", kernel)?;
-    let (window, ceil_mode) = (window(c, kernel, stride)?, c.flag("ceil_mode", false)?);
-    tensor(pool::pool(&mut c.emit(), op, x, window, ceil_mode)?)
+    Ok((x, window(c, kernel, stride)?, c.flag("ceil_mode", false)?))
+}
+
+fn pooling(c: &mut Call, op: PoolOp) -> Result<Val> {
+    let (x, window, ceil_mode) = pooled(c)?;
+    tensor(over_batch(c, x, |e, x| pool::pool(e, op, x, window, ceil_mode))?)
 }
 
 fn adaptive_avg_pool(c: &mut Call) -> Result<Val> {
     let (x, output) = (c.tensor("self")?, c.pair("output_size", [1, 1])?);
-    tensor(pool::adaptive_average(&mut c.emit(), x, output)?)
+    tensor(over_batch(c, x, |e, x| pool::adaptive_average(e, x, output))?)
 }
 
 fn attention(c: &mut Call) -> Result<Val> {
-    let operands = [c.tensor("query")?, c.tensor("key")?, c.tensor("value")?];
+    let mut operands = [c.tensor("query")?, c.tensor("key")?, c.tensor("value")?];
     if c.float("dropout_p", 0.0)? != 0.0 {
         return Err("attention with dropout is not supported; call model.eval() before exporting".into());
     }
     if c.flag("enable_gqa", false)? {
-        return Err("attention with grouped queries is not supported".into());
+        operands = product::heads_for_each_query(&mut c.emit(), operands)?;
     }
     let (mask, scale, causal) = (c.opt_tensor("attn_mask")?, c.opt_float("scale")?, c.flag("is_causal", false)?);
     tensor(product::attention(&mut c.emit(), operands, mask, scale, causal)?)
@@ -613,7 +661,11 @@ fn reduction(c: &mut Call, op: ReduceOp) -> Result<Val> {
     if let Some(dtype) = given.or(wide) {
         x = c.cast(x, dtype)?;
     }
-    let (axes, keepdim) = (c.axes("dim", c.rank(x))?, c.flag("keepdim", false)?);
+    let (mut axes, keepdim) = (c.axes("dim", c.rank(x))?, c.flag("keepdim", false)?);
+    // For other reductions no axes are all of them.
+    if matches!(op, ReduceOp::Any | ReduceOp::All) && c.opt_ints("dim")?.is_some_and(|dim| dim.is_empty()) {
+        axes.clear();
+    }
     let y = reduce::reduce(&mut c.emit(), op, x, axes, keepdim)?;
     // Any and all of bytes are bytes.
     tensor(if own == DType::U8 && matches!(op, ReduceOp::Any | ReduceOp::All) { c.cast(y, own)? } else { y })
@@ -660,10 +712,10 @@ fn unsqueeze(c: &mut Call) -> Result<Val> {
     tensor(view::unsqueeze(&mut c.emit(), x, vec![axis])?)
 }
 
-/// Axes of another size than 1 stay.
+/// Axes of another size than 1 stay. Without a list all axes are meant, by an empty one none.
 fn squeeze(c: &mut Call) -> Result<Val> {
     let x = c.tensor("self")?;
-    let axes = c.axes("dim", c.rank(x))?;
+    let axes = if c.opt_ints("dim")?.is_some_and(|dim| dim.is_empty()) { Vec::new() } else { c.axes("dim", c.rank(x))? };
     let axes = view::of_size_one(&c.emit(), x, axes);
     tensor(view::without(&mut c.emit(), x, &axes)?)
 }
@@ -690,6 +742,17 @@ fn slice(c: &mut Call) -> Result<Val> {
     let (start, end) = (at(c.opt_size("start")?, Expr::zero()), at(c.opt_size("end")?, size.clone()));
     let step = c.int("step", Some(1))?;
     tensor(view::slice(&mut c.emit(), x, axis, start, end, step)?)
+}
+
+fn narrow(c: &mut Call) -> Result<Val> {
+    let x = c.tensor("self")?;
+    let axis = c.axis("dim", c.rank(x), None)?;
+    let size = c.shape(x)[axis].clone();
+    let (start, length) = (c.opt_size("start")?, c.opt_size("length")?);
+    let (start, length) = start.zip(length).ok_or("narrow needs a start and a length")?;
+    let start = view::position(&start, &size);
+    let end = &start + &length;
+    tensor(view::slice(&mut c.emit(), x, axis, start, end, 1)?)
 }
 
 fn select(c: &mut Call) -> Result<Val> {
@@ -759,9 +822,10 @@ fn of_one_type(c: &mut Call) -> Result<Vec<ValueId>> {
 
 fn cat(c: &mut Call) -> Result<Val> {
     let mut list = of_one_type(c)?;
+    let empty = list[0];
     // torch skips empty vectors, whatever the rank of the others.
     list.retain(|&t| c.ty(t).shape.as_slice() != [Expr::zero()]);
-    let first = *list.first().ok_or("cat of no tensors")?;
+    let Some(&first) = list.first() else { return tensor(empty) };
     let axis = c.axis("dim", c.rank(first), Some(0))?;
     tensor(view::concat(&mut c.emit(), &list, axis)?)
 }
@@ -774,9 +838,6 @@ fn stack(c: &mut Call) -> Result<Val> {
 
 /// torch lists padding from the last axis to the first.
 fn pad(c: &mut Call) -> Result<Val> {
-    if c.text("mode").is_some_and(|m| m != "constant") {
-        return Err("only constant padding is supported".into());
-    }
     let x = c.tensor("self")?;
     let list = c.opt_ints("pad")?.unwrap_or_default();
     let rank = c.rank(x);
@@ -786,6 +847,16 @@ fn pad(c: &mut Call) -> Result<Val> {
     let mut pads = vec![[0, 0]; rank];
     for (i, pair) in list.chunks(2).enumerate() {
         pads[rank - 1 - i] = [pair[0], pair[1]];
+    }
+    let repeats = match c.text("mode") {
+        None | Some("constant") => None,
+        Some("reflect") => Some(Repeats::Mirror),
+        Some("replicate") => Some(Repeats::Edge),
+        Some("circular") => Some(Repeats::Circle),
+        Some(other) => return Err(format!("padding in the mode `{other}` is not supported").into()),
+    };
+    if let Some(repeats) = repeats {
+        return tensor(view::pad_by(&mut c.emit(), x, &pads, repeats)?);
     }
     let value = c.number("value", Number::ZERO)?;
     tensor(view::pad(&mut c.emit(), x, pads, value)?)
@@ -834,17 +905,32 @@ fn embedding(c: &mut Call) -> Result<Val> {
 fn index_select(c: &mut Call) -> Result<Val> {
     let (x, index) = (c.tensor("self")?, c.tensor("index")?);
     let axis = c.axis("dim", c.rank(x), None)?;
-    tensor(gather::take(&mut c.emit(), x, index, axis)?)
+    let shape = c.shape(x);
+    let mut e = c.emit();
+    let x = view::at_least_vector(&mut e, x)?;
+    let taken = gather::take(&mut e, x, index, axis)?;
+    // Of a number, a number is taken.
+    tensor(if shape.is_empty() { e.reshape(taken, shape)? } else { taken })
 }
 
 fn gather_elements(c: &mut Call) -> Result<Val> {
     let (x, index) = (c.tensor("self")?, c.tensor("index")?);
     let axis = c.axis("dim", c.rank(x), None)?;
-    tensor(gather::elements(&mut c.emit(), x, index, axis)?)
+    let index = if c.ty(index).dtype == DType::I32 { index } else { c.cast(index, DType::I64)? };
+    let shape = c.shape(index);
+    let mut e = c.emit();
+    let (x, index) = (view::at_least_vector(&mut e, x)?, view::at_least_vector(&mut e, index)?);
+    let result = gather::elements(&mut e, x, index, axis)?;
+    tensor(e.reshape(result, shape)?)
 }
 
 fn index_copy(c: &mut Call) -> Result<Val> {
     let (x, index, source) = (c.tensor("self")?, c.tensor("index")?, c.tensor("source")?);
+    if c.rank(x) == 0 {
+        // One number takes the place of another.
+        let source = c.cast(source, c.ty(x).dtype)?;
+        return tensor(c.emit().reshape(source, Vec::new())?);
+    }
     let axis = c.axis("dim", c.rank(x), None)?;
     let count = semantics::product(&c.shape(index));
     let index = c.emit().reshape(index, vec![count])?;
@@ -870,20 +956,35 @@ fn index_put(c: &mut Call) -> Result<Val> {
     tensor(gather::put(&mut e, x, index, values, axis)?)
 }
 
+/// Its element type is i64 unless there is a fraction among its ends and step. Their type decides how many elements there are; to
+/// integers they are cut before that counts.
 fn arange(c: &mut Call) -> Result<Val> {
-    let fractional = |s: &Scalar| matches!(s, Scalar::Float(_));
-    let end = c.scalar("end")?;
-    let start = if c.has("start") { c.scalar("start")? } else { Scalar::Int(0) };
-    if fractional(&end) || fractional(&start) {
-        return Err("arange over fractions is not supported".into());
-    }
-    let end = c.opt_size("end")?.ok_or("arange needs an end")?;
-    let start = match c.opt_size("start")? {
-        Some(start) => start.as_const().ok_or("arange from a symbolic start is not supported")?,
-        None => 0,
+    let or = |given: bool, name: &str, default: i64| if given { c.scalar(name) } else { Ok(Scalar::Int(default)) };
+    let (start, end) = (or(c.has("start"), "start", 0)?, c.scalar("end")?);
+    let step = or(c.has("step"), "step", 1)?;
+    let dtype = c.opt_dtype("dtype")?;
+    let whole = |scalar: &Scalar| match scalar {
+        Scalar::Bool(b) => Some(Expr::from(i64::from(*b))),
+        Scalar::Int(n) => Some(Expr::from(*n)),
+        Scalar::Size(size) => Some(size.clone()),
+        Scalar::Float(_) => None,
     };
-    let (step, dtype) = (c.int("step", Some(1))?, c.opt_dtype("dtype")?.unwrap_or(DType::I64));
-    tensor(source::range(&mut c.emit(), start, &end, step, dtype)?)
+    if let (Some(start), Some(end), Some(step)) = (whole(&start), whole(&end), whole(&step)) {
+        let start = start.as_const().ok_or("arange from a symbolic start is not supported")?;
+        let step = step.as_const().ok_or("arange with a symbolic step is not supported")?;
+        return tensor(source::range(&mut c.emit(), start, &end, step, dtype.unwrap_or(DType::I64))?);
+    }
+    let known = |scalar: &Scalar| scalar.number().map(Number::to_f64).ok_or("arange over fractions needs constant ends");
+    let [mut start, end, mut step] = [known(&start)?, known(&end)?, known(&step)?];
+    let length = ((end - start) / step).ceil().max(0.0);
+    if !length.is_finite() {
+        return Err(format!("arange from {start} to {end} in steps of {step} has no end").into());
+    }
+    let dtype = dtype.unwrap_or(DType::F32);
+    if !dtype.is_float() {
+        (start, step) = (start.trunc(), step.trunc());
+    }
+    tensor(source::ramp(&mut c.emit(), length as i64, start, step, dtype)?)
 }
 
 fn filled_with(c: &mut Call, value: Scalar, shape: Vec<Expr>, dtype: DType) -> Result<Val> {

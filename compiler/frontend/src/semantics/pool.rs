@@ -23,6 +23,15 @@ pub(crate) fn pool(e: &mut Emit<'_>, op: PoolOp, x: ValueId, window: Window, cei
     e.push(Op::Pool { op: PoolOp::Avg { count_include_pad: false }, window: Window { pad, ..grown } }, &[x])
 }
 
+/// The sums of windows, padding included as zeros, divided by `divisor`.
+pub(crate) fn sum_over(e: &mut Emit<'_>, x: ValueId, window: Window, ceil_mode: bool, divisor: f64) -> Result<ValueId> {
+    over_images(e, x)?;
+    let window = if ceil_mode { grown_to_ceil(e, x, window)? } else { window };
+    let mean = e.push(Op::Pool { op: PoolOp::Avg { count_include_pad: true }, window }, &[x])?;
+    let area = (window.kernel[0] * window.kernel[1]) as f64;
+    pointwise::times(e, mean, Number::float(area / divisor))
+}
+
 fn grown_to_ceil(e: &Emit<'_>, x: ValueId, mut window: Window) -> Result<Window> {
     for axis in 0..2 {
         let size = e.ty(x).shape[axis + 2].as_const().ok_or("pooling in ceil mode needs constant spatial sizes")?;
@@ -35,16 +44,17 @@ fn grown_to_ceil(e: &Emit<'_>, x: ValueId, mut window: Window) -> Result<Window>
 pub(crate) fn places_of_largest(e: &mut Emit<'_>, x: ValueId, window: Window, ceil_mode: bool) -> Result<ValueId> {
     over_images(e, x)?;
     let window = if ceil_mode { grown_to_ceil(e, x, window)? } else { window };
-    if !e.dtype(x).is_float() {
-        return Err("the places of the largest of integers are not supported; cast them to floating point".into());
-    }
     let shape = e.shape(x);
     let places = e.push(Op::Iota { length: product(&shape), start: 0, step: 1, dtype: DType::I64 }, &[])?;
     let places = e.reshape(places, shape.clone())?;
     let padding = vec![[0, 0], [0, 0], window.pad[0], window.pad[1]];
-    let values = view::pad(e, x, padding.clone(), Number::float(f64::NEG_INFINITY))?;
-    let places = view::pad(e, places, padding, Number::ZERO)?;
+    let least = if e.dtype(x).is_float() { Number::float(f64::NEG_INFINITY) } else { Number::from(i64::MIN).of_type(e.dtype(x)) };
+    let values = view::pad(e, x, padding.clone(), least)?;
+    // No place: any element is larger than the padding.
+    let places = view::pad(e, places, padding, Number::from(-1))?;
+    let zero = e.full(0i64, DType::I64)?;
     let padded = e.shape(values);
+    let is_padded = window.pad != [[0; 2]; 2];
     let mut best: Option<(ValueId, ValueId)> = None;
     // Each tap of all windows at once.
     for (ky, kx) in (0..window.kernel[0]).flat_map(|ky| (0..window.kernel[1]).map(move |kx| (ky, kx))) {
@@ -60,7 +70,11 @@ pub(crate) fn places_of_largest(e: &mut Emit<'_>, x: ValueId, window: Window, ce
         best = Some(match best {
             None => (tap[0], tap[1]),
             Some((value, place)) => {
-                let larger = e.binary(BinaryOp::Gt, tap[0], value)?;
+                let mut larger = e.binary(BinaryOp::Gt, tap[0], value)?;
+                if is_padded {
+                    let is_first = e.binary(BinaryOp::Lt, place, zero)?;
+                    larger = e.binary(BinaryOp::Or, larger, is_first)?;
+                }
                 (pointwise::select(e, larger, tap[0], value)?, pointwise::select(e, larger, tap[1], place)?)
             }
         });

@@ -2,7 +2,7 @@
 
 use aotfarm_ir::{Expr, Op, ValueId};
 
-use super::{Emit, Result};
+use super::{Emit, Result, view};
 
 /// numpy's and torch's matmul: a vector operand gets a dimension of size 1 that the result loses again.
 pub(crate) fn matmul(e: &mut Emit<'_>, mut a: ValueId, mut b: ValueId) -> Result<ValueId> {
@@ -31,6 +31,18 @@ pub(crate) fn matmul(e: &mut Emit<'_>, mut a: ValueId, mut b: ValueId) -> Result
 pub(crate) fn linear(e: &mut Emit<'_>, x: ValueId, weight: ValueId, bias: Option<ValueId>) -> Result<ValueId> {
     let inputs: Vec<ValueId> = [x, weight].into_iter().chain(bias).collect();
     e.push(Op::Linear, &inputs)
+}
+
+/// Heads of `[query, key, value]`, each of the last two repeated for the queries of its group.
+pub(crate) fn heads_for_each_query(e: &mut Emit<'_>, [query, key, value]: [ValueId; 3]) -> Result<[ValueId; 3]> {
+    let heads = |e: &Emit<'_>, x: ValueId| e.shape(x).iter().rev().nth(2).and_then(Expr::as_const);
+    let queries = heads(e, query).ok_or("attention with grouped queries needs a constant number of heads")?;
+    let mut repeated = |x: ValueId| match heads(e, x) {
+        Some(own) if own == queries => Ok(x),
+        Some(own) if own > 0 && queries % own == 0 => view::repeat_each(e, x, e.rank(x) - 3, queries / own),
+        _ => Err(format!("{queries} heads of queries cannot share those of {}", e.ty(x)).into()),
+    };
+    Ok([query, repeated(key)?, repeated(value)?])
 }
 
 /// Scaled dot-product attention over `[query, key, value]`; the scale is `1/√width` unless it is given.

@@ -19,6 +19,11 @@ pub(crate) fn reshape(e: &mut Emit<'_>, x: ValueId, mut shape: Vec<Expr>) -> Res
     e.reshape(x, shape)
 }
 
+/// A number as a vector of one.
+pub(crate) fn at_least_vector(e: &mut Emit<'_>, x: ValueId) -> Result<ValueId> {
+    if e.rank(x) == 0 { e.reshape(x, vec![Expr::one()]) } else { Ok(x) }
+}
+
 /// Merges the axes from `start` to `end`, both included; a scalar becomes a vector of one.
 pub(crate) fn flatten(e: &mut Emit<'_>, x: ValueId, start: usize, end: usize) -> Result<ValueId> {
     let mut shape = e.shape(x);
@@ -248,6 +253,85 @@ pub(crate) fn stack(e: &mut Emit<'_>, list: &[ValueId], axis: usize) -> Result<V
 /// Constant padding, `[before, after]` of each axis.
 pub(crate) fn pad(e: &mut Emit<'_>, x: ValueId, pads: Vec<[i64; 2]>, value: Number) -> Result<ValueId> {
     e.push(Op::Pad { pads, value }, &[x])
+}
+
+/// What a padded tensor repeats beyond its ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Repeats {
+    /// What lies as far on the other side of the first or last element.
+    Mirror,
+    /// The first or last element.
+    Edge,
+    /// The other end.
+    Circle,
+}
+
+/// Padding with elements of the tensor itself, `[before, after]` of each axis. Parts are at least as long as [`Repeats`] reaches.
+pub(crate) fn pad_by(e: &mut Emit<'_>, mut x: ValueId, pads: &[[i64; 2]], repeats: Repeats) -> Result<ValueId> {
+    for (axis, &[before, after]) in pads.iter().enumerate() {
+        if before.max(after) > MAX_PARTS {
+            return Err(format!("padding by {before} and {after} elements of the tensor itself is not supported").into());
+        }
+        // What negative padding leaves out still stands at the edge, but is no part of a circle.
+        let cropped = |e: &mut Emit<'_>, x: ValueId| {
+            let end = &e.shape(x)[axis] - &Expr::from((-after).max(0));
+            slice(e, x, axis, Expr::from((-before).max(0)), end, 1)
+        };
+        if repeats == Repeats::Circle {
+            x = cropped(e, x)?;
+        }
+        let (before, after) = (before.max(0), after.max(0));
+        let size = e.shape(x)[axis].clone();
+        let part = |e: &mut Emit<'_>, start: Expr, length: i64| {
+            let end = &start + &Expr::from(length);
+            slice(e, x, axis, start, end, 1)
+        };
+        let mut parts = Vec::new();
+        match repeats {
+            Repeats::Mirror => {
+                for distance in (1..=before).rev() {
+                    parts.push(part(e, Expr::from(distance), 1)?);
+                }
+                parts.push(x);
+                for distance in 1..=after {
+                    parts.push(part(e, &size - &Expr::from(distance + 1), 1)?);
+                }
+            }
+            Repeats::Edge => {
+                let (first, last) = (part(e, Expr::zero(), 1)?, part(e, &size - &Expr::one(), 1)?);
+                parts.extend(std::iter::repeat_n(first, before as usize));
+                parts.push(x);
+                parts.extend(std::iter::repeat_n(last, after as usize));
+            }
+            Repeats::Circle => {
+                if before > 0 {
+                    parts.push(part(e, &size - &Expr::from(before), before)?);
+                }
+                parts.push(x);
+                if after > 0 {
+                    parts.push(part(e, Expr::zero(), after)?);
+                }
+            }
+        }
+        if parts.len() > 1 {
+            x = concat(e, &parts, axis)?;
+        }
+        if repeats != Repeats::Circle {
+            x = cropped(e, x)?;
+        }
+    }
+    Ok(x)
+}
+
+/// Each position of an axis `times` in a row.
+pub(crate) fn repeat_each(e: &mut Emit<'_>, x: ValueId, axis: usize, times: i64) -> Result<ValueId> {
+    let mut shape = e.shape(x);
+    let alone = unsqueeze(e, x, vec![axis + 1])?;
+    let mut wide = shape.clone();
+    wide.insert(axis + 1, Expr::from(times));
+    let wide = expand(e, alone, wide)?;
+    shape[axis] = &shape[axis] * &Expr::from(times);
+    e.reshape(wide, shape)
 }
 
 /// Repeats along each axis, as a reshape, an expansion and a reshape. More repeats than dimensions make new ones in front.
