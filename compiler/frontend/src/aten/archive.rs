@@ -106,6 +106,11 @@ impl Archive {
     }
 }
 
+/// Another version of the format than those that are read.
+pub(super) fn version(found: impl Into<String>, remedy: impl Into<String>) -> ImportError {
+    ImportError::Version { format: "the .pt2 file", found: found.into(), remedy: remedy.into() }
+}
+
 /// The error of a place of the archive, or of what it holds.
 pub(super) fn damaged(place: impl Into<String>, what: impl Into<String>) -> ImportError {
     ImportError::damaged(what, place)

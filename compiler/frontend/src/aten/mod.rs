@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use aotfarm_ir::{Graph, TensorData, TensorType, ValueId};
 use aotfarm_protocol::Nested;
 
-use self::archive::{Archive, damaged};
+use self::archive::{Archive, damaged, version};
 use self::call::Call;
 use self::ops::{Shares, Writes};
 use self::program::{Argument, Header, InputSpec, OutputSpec, Program, TensorMeta};
@@ -81,10 +81,6 @@ fn import(weights: &Weights<'_>, program: &Program, name: &str, symbols: fn() ->
 pub fn stack_traces(file: SharedBytes) -> Vec<(String, String)> {
     let traced = |archive: Archive| archive.json::<program::Traced>("models/model.json").ok();
     Archive::open(file).ok().and_then(traced).map(program::Traced::stack_traces).unwrap_or_default()
-}
-
-fn version(found: impl Into<String>, remedy: impl Into<String>) -> ImportError {
-    ImportError::Version { format: "the .pt2 file", found: found.into(), remedy: remedy.into() }
 }
 
 /// The operator's name as torch's documentation has it: `aten.conv2d.default`.

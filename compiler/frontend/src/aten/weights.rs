@@ -3,7 +3,7 @@
 use aotfarm_ir::{Expr, TensorData, TensorType};
 use aotfarm_protocol::DType;
 
-use super::archive::{Archive, damaged};
+use super::archive::{Archive, damaged, version};
 use super::program::{self, Payload, Payloads};
 use crate::error::ImportError;
 
@@ -47,7 +47,7 @@ impl<'a> Weights<'a> {
     fn read(&self, name: &str, payload: &Payload, folder: &str) -> Result<(TensorType, TensorData), ImportError> {
         let place = format!("weight `{name}`");
         if payload.use_pickle {
-            return Err(super::version(
+            return Err(version(
                 format!("with the pickled {place}, as torch 2.8 wrote it,"),
                 "export it again with torch 2.9 or newer",
             ));
