@@ -14,7 +14,7 @@ for. All its samples count then: also those that it refuses. Without `--op`, `--
 docs/operators.md.
 
 Exporting takes minutes, so pairs stay in the folder (by default `aotfarm-opinfo` in the user's cache) and are not exported again;
-remove it after a change of torch or of this file.
+remove it after a change of torch or of this file. The environment variable JUDGE names the tool where it was built already.
 """
 
 import argparse
@@ -283,7 +283,6 @@ def main():
             operators.append(done)
             if done["judged"]:
                 print(f"{len(operators)}/{len(work)} {done['name']} {done['dtype']}: {len(done['samples'])} samples", file=sys.stderr)
-    # An operator counts in all types once it is judged in one.
     operators = [operator for operator in operators if operator["judged"]]
     pairs = [record["pair"] for operator in operators for record in operator["samples"] if "torch" not in record]
     print(f"{len(pairs)} samples of {len({o['name'] for o in operators})} operators", file=sys.stderr)
