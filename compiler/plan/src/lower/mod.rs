@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use aotfarm_ir::{Expr, Graph, Op, ValueId};
+use aotfarm_ir::{Expr, Graph, Node, Op, ValueId};
 use aotfarm_protocol::{Dim, DimRange, Port, Precision, Target};
 
 use self::lowering::Lowering;
@@ -12,7 +12,7 @@ use crate::ends::flatten;
 use crate::error::PlanError;
 use crate::forms::{Form, forms};
 use crate::layouts::{Blocking, Layouts, is_nestable};
-use crate::passes::decompose_attention;
+use crate::passes::{decompose_attention, spell_out};
 use crate::plan::{Plan, PlanState};
 use crate::prepare::{Prepared, prepare};
 use crate::weights::Weights;
@@ -41,7 +41,10 @@ pub fn lower(graph: Graph, target: Target, precision: Precision) -> Result<Plan,
     if let Some(dim) = empty {
         return Err(PlanError::Empty { target, dim: dim.sym.to_string(), max: dim.max });
     }
+    let on_cpu = blocking != Blocking::Whole;
     let graph = decompose_attention(graph, |graph, node| crate::attention::has_kernel(graph, node, target, precision))?;
+    // On a GPU an image has constant sizes but for the batch.
+    let graph = spell_out(graph, |graph, node| !on_cpu && slides_over_varying_image(graph, node))?;
     let mut inputs: Vec<Port> = graph.inputs.iter().map(|id| port(&graph, *id)).collect();
     let named = |(id, name): (&ValueId, &String)| Port { name: name.clone(), ..port(&graph, *id) };
     let outputs = graph.outputs.iter().zip(&graph.output_names).map(named).collect();
@@ -52,7 +55,6 @@ pub fn lower(graph: Graph, target: Target, precision: Precision) -> Result<Plan,
     let signature = graph.signature.clone();
     let (graph, ends) = flatten(graph);
     // In exact f32 only the naive kernel would sum them.
-    let on_cpu = blocking != Blocking::Whole;
     let fusions = Fusions { branches: precision != Precision::Fp32, gates: on_cpu, means: on_cpu };
     let Prepared { graph, transposed } = prepare(graph, blocking, fusions);
     let uses = Uses::of(&graph);
@@ -103,6 +105,12 @@ pub fn lower(graph: Graph, target: Target, precision: Precision) -> Result<Plan,
     arena::assign(&mut plan, &graph.dims);
     crate::verify::verify(&plan, &graph.dims)?;
     Ok(plan)
+}
+
+/// Whether it is a convolution or pooling of an image whose height or width is symbolic.
+fn slides_over_varying_image(graph: &Graph, node: &Node) -> bool {
+    let is_window = matches!(node.op, Op::Conv { .. } | Op::Pool { .. });
+    is_window && graph.ty(node.inputs[0]).shape.iter().skip(2).any(|size| size.as_const().is_none())
 }
 
 fn port(graph: &Graph, id: ValueId) -> Port {

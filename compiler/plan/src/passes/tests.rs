@@ -3,7 +3,7 @@ use aotfarm_protocol::DType;
 use aotfarm_ir::interp::{self, Tensor};
 use aotfarm_ir::{BinaryOp, Builder, Def, Expr, Graph, Op, TensorData, TensorType, UnaryOp, Window};
 
-use super::{PASSES, PassError, decompose_attention, run};
+use super::{PASSES, PassError, decompose_attention, run, spell_out};
 
 fn ops(graph: &Graph) -> Vec<&'static str> {
     graph.nodes.iter().map(|node| node.op.name()).collect()
@@ -158,6 +158,25 @@ fn attention_is_decomposed_with_causality_and_masks() {
     assert!(attends(&graph) && attends(&kept), "the passes leave it to the plan");
     let graph = check_same(&graph, decompose_attention(graph.clone(), |_, _| false).expect("it decomposes"), &inputs);
     assert!(!attends(&graph));
+}
+
+#[test]
+fn a_convolution_can_be_spelled_out_where_a_target_has_no_kernel_for_it() {
+    let mut b = Builder::new("any_size");
+    let [h, w] = ["h", "w"].map(|name| b.dim(name, 3, 9, None).expect("a dimension"));
+    let x = b.input("x", TensorType::new(DType::F32, [2.into(), 4.into(), h, w])).expect("an input");
+    let weight = constant(&mut b, "weight", &[6, 2, 3, 2], |i| (i % 5) as f32 - 2.0);
+    let bias = constant(&mut b, "bias", &[6], |i| i as f32);
+    let window = Window { kernel: [3, 2], stride: [2, 1], pad: [[1, 0], [0, 2]], dilation: [1, 2] };
+    let y = b.push(Op::Conv { window, groups: 2 }, &[x, weight, bias], "conv").expect("a node");
+    b.output(y);
+    let inputs = [ramp(&[2, 4, 5, 7])];
+    let graph = check(&b.finish().expect("a graph"), &inputs);
+    let convolves = |graph: &Graph| graph.nodes.iter().any(|node| matches!(node.op, Op::Conv { .. }));
+    assert!(convolves(&graph), "the passes leave it to the plan");
+    let spelled =
+        check_same(&graph, spell_out(graph.clone(), |_, node| matches!(node.op, Op::Conv { .. })).expect("it goes"), &inputs);
+    assert!(!convolves(&spelled));
 }
 
 #[test]
