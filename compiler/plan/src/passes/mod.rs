@@ -20,8 +20,7 @@ mod widen;
 
 use aotfarm_ir::{BuildError, Graph, VerifyError, verify};
 
-pub use decompose::decompose_attention;
-pub use spell_out::spell_out;
+pub use decompose::{decompose_attention, spell_out};
 
 /// A rewriting of the graph that keeps what it computes.
 pub struct Pass {
@@ -38,7 +37,7 @@ pub const PASSES: &[Pass] = &[
     Pass { name: "recognise", run: recognise::run },
     Pass { name: "fold_batch_norm", run: fold_batch_norm::run },
     Pass { name: "separate", run: separate::run },
-    Pass { name: spell_out::NAME, run: spell_out::run },
+    Pass { name: "spell_out", run: spell_out::run },
     Pass { name: "dead_code", run: dead_code::run },
 ];
 

@@ -1,34 +1,18 @@
 //! Spells out what kernels compute in f32 only (products, pools, normalisations) for the other types, f64 and integers, in views,
 //! element-wise functions and reductions: loop nests compute those exactly in every type.
 
-use aotfarm_ir::{
-    BinaryOp, BuildError, Expr, Graph, Node, Number, Op, PoolOp, ReduceOp, TensorType, UnaryOp, ValueId, Window, verify,
-};
+use aotfarm_ir::{BinaryOp, BuildError, Expr, Graph, Node, Number, Op, PoolOp, ReduceOp, TensorType, UnaryOp, ValueId, Window};
 use aotfarm_protocol::DType;
 
 use super::attention::attention;
 use super::rewrite::{Rewriter, rewrite};
-use super::{PassError, dead_code};
-
-pub(super) const NAME: &str = "spell_out";
 
 pub(super) fn run(graph: &Graph) -> Result<Graph, BuildError> {
     spelled(graph, |graph, node| graph.ty(node.output).dtype != DType::F32)
 }
 
-/// Spells out those nodes that `goes` names. Passes are the same for all targets; what has no kernel on one is known when a plan is made
-/// for it.
-pub fn spell_out(graph: Graph, goes: impl Fn(&Graph, &Node) -> bool) -> Result<Graph, PassError> {
-    if !graph.nodes.iter().any(|node| goes(&graph, node)) {
-        return Ok(graph);
-    }
-    let graph = spelled(&graph, goes).and_then(|graph| dead_code::run(&graph));
-    let graph = graph.map_err(|source| PassError::Rewrite { pass: NAME, source })?;
-    verify(&graph).map_err(|source| PassError::Inconsistent { pass: NAME, source })?;
-    Ok(graph)
-}
-
-fn spelled(graph: &Graph, others: impl Fn(&Graph, &Node) -> bool) -> Result<Graph, BuildError> {
+/// Spells out those nodes that `others` names.
+pub(super) fn spelled(graph: &Graph, others: impl Fn(&Graph, &Node) -> bool) -> Result<Graph, BuildError> {
     // Attention is products and a softmax, which are spelled out in turn.
     let graph = &rewrite(graph, |r, node, inputs| match node.op {
         Op::Attention { scale, causal } if others(graph, node) => attention(r, node, inputs, scale, causal).map(Some),
