@@ -30,14 +30,15 @@ import sys
 import warnings
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-OPS = ROOT / "compiler/frontend/src/aten/ops.rs"
+OPS = ROOT / "compiler/frontend/src/aten/ops"
 CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache")) / "aotfarm-opinfo"
 DTYPES = {"f32": "float32", "i64": "int64", "bf16": "bfloat16"}
 
 
 def known_operators():
     """The names of the importer's rows."""
-    rows = OPS.read_text().split("static ROWS")[1].split("\n];")[0]
+    tables = [text.split("static ROWS")[1].split("\n];")[0] for text in map(pathlib.Path.read_text, OPS.glob("*.rs")) if "static ROWS" in text]
+    rows = "".join(tables)
     return set(re.findall(r'"((?:aten|_operator)\.\w+(?:\.\w+)?)"', rows))
 
 
