@@ -36,16 +36,9 @@ struct Options {
 
 impl Options {
     fn parse() -> Self {
-        let best = if std::arch::is_x86_feature_detected!("avx512vl") { CpuIsa::X86_64V4 } else { CpuIsa::X86_64V3 };
-        let mut options = Self {
-            model: "resnet18".to_owned(),
-            target: Target::Cpu(best),
-            batch: 1,
-            threads: 2,
-            points: 24,
-            show: 3,
-            filter: String::new(),
-        };
+        let best = aotfarm_runtime::host_targets().first().copied().expect("a CPU of a level that there are kernels for");
+        let mut options =
+            Self { model: "resnet18".to_owned(), target: best, batch: 1, threads: 2, points: 24, show: 3, filter: String::new() };
         // Cargo adds `--bench`.
         for word in std::env::args().skip(1).filter(|w| !w.starts_with("--")) {
             let (name, value) = word.split_once('=').unwrap_or_else(|| panic!("`{word}` is not name=value"));
