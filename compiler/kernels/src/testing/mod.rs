@@ -20,6 +20,7 @@ use self::gpu::{Gpu, Nvrtc};
 
 pub mod emulated;
 pub mod gpu;
+pub mod samples;
 use crate::candidate::Candidate;
 use crate::family::CandidateFamily;
 use crate::measure::{operands, tolerance};
