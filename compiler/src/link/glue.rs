@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use aotfarm_abi::artifact::{AOTFARM_H, source};
-use aotfarm_abi::isa;
 use aotfarm_abi::kernel::AOTK_H;
 use aotfarm_abi::link::cubin_symbol;
+use aotfarm_abi::{isa, vendor};
 use aotfarm_protocol::{ArtifactMetadata, DType, Launch, Port, Target};
 use indexmap::{IndexMap, IndexSet};
 
@@ -32,7 +32,17 @@ const CPU_PRELUDE: [&str; 10] =
 const CUDA_PRELUDE: [&str; 6] = [OPENING, AOTFARM_H, source::COMMON, source::CUDA, EXPR_C_HELPERS, TABLES];
 
 /// The same after [`VendorTables::definition`], where a library of NVIDIA's does a step.
-const VENDOR_PRELUDE: [&str; 7] = [OPENING, AOTFARM_H, source::COMMON, source::CUDA, source::VENDOR, EXPR_C_HELPERS, TABLES];
+const VENDOR_PRELUDE: [&str; 9] = [
+    OPENING,
+    AOTFARM_H,
+    source::COMMON,
+    source::CUDA,
+    vendor::cudnn::C,
+    vendor::cublaslt::C,
+    source::VENDOR,
+    EXPR_C_HELPERS,
+    TABLES,
+];
 
 /// Where the tables of the plan start.
 pub(super) const TABLES: &str = "\n/* ---- the tables of this artifact ---- */\n\n";
