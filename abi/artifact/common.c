@@ -34,6 +34,7 @@ typedef struct rt_symbol {
 typedef struct rt_port {
     const uint32_t *sizes; /* of each dimension */
     const uint32_t *symbols; /* the symbol that a dimension is, or RT_NONE */
+    const int64_t *range; /* the least and the largest number that an element may be, where all are indices; else NULL */
 } rt_port;
 
 /* RT_STATE is what a state holds before the run, RT_NEXT what it holds after it, RT_BACK what is written into the caller's input at the end. */
@@ -356,6 +357,42 @@ static int32_t rt_attach(const char *kind, const aotfarm_port *port, const DLTen
                        (unsigned long long)t->byte_offset);
     b->data = (char *)start;
     return AOTFARM_OK;
+}
+
+/* That the elements of an input, which are in memory of the host, are in its range. */
+static int32_t rt_check_range(uint32_t input, const DLTensor *t, const rt_binding *b) {
+    const aotfarm_port *port = &rt_model.api->inputs[input];
+    const int64_t *range = rt_model.inputs[input].range;
+    if (range == NULL) return AOTFARM_OK;
+    const uint64_t size = port->dtype.bits / 8, n = b->bytes / size;
+    const int64_t low = range[0], high = range[1];
+    int64_t element = 0;
+    uint64_t at = 0;
+    /* The memory may have any alignment. */
+#define RT_FIND_OUTSIDE(type)                              \
+    for (; at < n; at++) {                                 \
+        type x;                                            \
+        memcpy(&x, b->data + at * sizeof x, sizeof x);     \
+        element = x;                                       \
+        if (element < low || element > high) break;        \
+    }
+    if (port->dtype.code == kDLUInt) RT_FIND_OUTSIDE(uint8_t)
+    else if (size == 1) RT_FIND_OUTSIDE(int8_t)
+    else if (size == 2) RT_FIND_OUTSIDE(int16_t)
+    else if (size == 4) RT_FIND_OUTSIDE(int32_t)
+    else RT_FIND_OUTSIDE(int64_t)
+#undef RT_FIND_OUTSIDE
+    if (at == n) return AOTFARM_OK;
+    char text[256] = "";
+    size_t end = 0;
+    for (int32_t k = 0; k < t->ndim && end < sizeof text; k++) {
+        uint64_t inner = 1;
+        for (int32_t i = k + 1; i < t->ndim; i++) inner *= (uint64_t)t->shape[i];
+        end += (size_t)snprintf(text + end, sizeof text - end, "%s%llu", k ? ", " : "",
+                                (unsigned long long)(at / inner % (uint64_t)t->shape[k]));
+    }
+    return rt_fail(AOTFARM_ERROR_ARGUMENT, "input `%s`: element [%s] is %lld, outside %lld..%lld, the table that it picks from", port->name,
+                   text, (long long)element, (long long)low, (long long)high);
 }
 
 /* Whether bytes just past the end lie on another page of this size than the last byte, and so may not be readable. */

@@ -305,6 +305,7 @@ static int32_t rt_run_locked(aotfarm_session *s, const DLTensor *const *inputs, 
     s->staging_in = s->staging_out = false;
     for (uint32_t i = 0; i < n_inputs; i++, place++) {
         if ((status = rt_take("input", &api->inputs[i], inputs[i], &f->inputs[i], s->arena + place->offset))) return status;
+        if ((status = rt_check_range(i, inputs[i], &f->inputs[i]))) return status;
         s->staging_in |= f->inputs[i].staged;
     }
     for (uint32_t i = 0; i < n_outputs; i++, place++) {

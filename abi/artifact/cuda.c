@@ -969,6 +969,9 @@ static int32_t rt_run_current(aotfarm_session *s, const DLTensor *const *inputs,
     for (uint32_t i = 0; i < api->n_inputs; i++) {
         if ((status = rt_take(s, "input", &api->inputs[i], inputs[i], &f->inputs[i], &s->places[i]))) return status;
         host |= s->places[i].type != kDLCUDA;
+        /* Pinned memory is read in the order of the stream, and may not hold yet what it will. */
+        bool readable = s->places[i].type != kDLCUDA && s->places[i].type != kDLCUDAHost;
+        if (readable && (status = rt_check_range(i, inputs[i], &f->inputs[i]))) return status;
     }
     for (uint32_t i = 0; i < api->n_outputs; i++) {
         rt_place *place = &s->places[api->n_inputs + i];

@@ -178,7 +178,8 @@ mod tests {
 
     #[test]
     fn what_has_one_name_has_different_ones_in_a_file() {
-        let port = |name: &str, written| Port { name: name.to_owned(), dtype: DType::F32, dims: Vec::new(), written };
+        let port =
+            |name: &str, written| Port { name: name.to_owned(), dtype: DType::F32, dims: Vec::new(), written, range: None };
         let metadata = ArtifactMetadata {
             inputs: vec![port("a", false), port("y", true), port("x", true)],
             outputs: vec![port("y", false), port("z", false), port("y", false)],

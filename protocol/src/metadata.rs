@@ -32,6 +32,9 @@ pub struct Port {
     /// Whether a run changes the caller's tensor: an input that the model writes to.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub written: bool,
+    /// The least and the largest number that an element of an input may be, where all are used as indices.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub range: Option<[i64; 2]>,
 }
 
 impl Port {

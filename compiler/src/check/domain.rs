@@ -7,8 +7,7 @@
 use std::ops::Range;
 use std::sync::LazyLock;
 
-use aotfarm_ir::interp::Tensor;
-use aotfarm_ir::{BinaryOp, Bindings, Def, Domain, Graph, Node, Op, ReduceOp, UnaryOp, ValueId};
+use aotfarm_ir::{BinaryOp, Bindings, Domain, Graph, Node, Op, ReduceOp, UnaryOp, constant_ends};
 use aotfarm_protocol::DType;
 
 /// What floats are drawn from where nothing is known: of variance 1.
@@ -82,17 +81,17 @@ pub(super) fn of_inputs(graph: &Graph, bindings: &Bindings) -> Vec<Interval> {
 
 /// What a node allows one of its operands to be, when its result must be in `result`.
 fn operand(graph: &Graph, bindings: &Bindings, node: &Node, slot: usize, result: Interval) -> Interval {
+    if let Some(axis) = node.op.picks_from(slot) {
+        let size = graph.ty(node.inputs[0]).shape[axis].eval(bindings).unwrap_or(1);
+        return Interval::new(0.0, (size - 1).max(0) as f64);
+    }
     match (&node.op, slot) {
-        (Op::Take { axis } | Op::GatherElements { axis }, 1) => {
-            let size = graph.ty(node.inputs[0]).shape[*axis].eval(bindings).unwrap_or(1);
-            Interval::new(0.0, (size - 1).max(0) as f64)
-        }
         (Op::Unary(function), _) => preimage(*function, result),
         (Op::Binary(function), _) => binary(graph, node, *function, slot, result),
         (Op::Where, 1 | 2)
         | (Op::Take { .. } | Op::GatherElements { .. } | Op::Pad { .. } | Op::Pool { .. }, 0)
-        | (Op::Reshape { .. } | Op::Permute { .. } | Op::Expand { .. } | Op::Slice { .. } | Op::Concat { .. }, _)
-        | (Op::Reduce { op: ReduceOp::Max | ReduceOp::Min | ReduceOp::Mean, .. }, _) => result,
+        | (Op::Slice { .. } | Op::Reduce { op: ReduceOp::Max | ReduceOp::Min | ReduceOp::Mean, .. }, _) => result,
+        (op, _) if op.keeps_all() => result,
         // A sum of what is not negative is not.
         (Op::Reduce { op: ReduceOp::Sum, .. }, _) if result.low >= 0.0 && result.high.is_infinite() => result,
         (Op::Cast(dtype), _) if *dtype != DType::Bool => result,
@@ -141,7 +140,7 @@ fn preimage(function: UnaryOp, result: Interval) -> Interval {
 fn binary(graph: &Graph, node: &Node, function: BinaryOp, slot: usize, Interval { low, high }: Interval) -> Interval {
     use BinaryOp as B;
     let (x, other) = (node.inputs[slot], node.inputs[1 - slot]);
-    let constant = constant(graph, other);
+    let constant = constant_ends(graph, other).map(|(low, high)| Interval::new(low, high));
     let float = graph.ty(x).dtype.is_float();
     let same_sign = |c: &Interval| c.low > 0.0 || c.high < 0.0;
     match (function, slot, constant) {
@@ -170,24 +169,4 @@ fn scaled(low: f64, high: f64, c: Interval, undo: impl Fn(f64, f64) -> f64) -> I
     let (lows, highs) = ([undo(low, c.low), undo(low, c.high)], [undo(high, c.low), undo(high, c.high)]);
     let (lows, highs) = if c.low > 0.0 { (lows, highs) } else { (highs, lows) };
     Interval::new(lows[0].max(lows[1]), highs[0].min(highs[1]))
-}
-
-/// The smallest and the largest element of a constant, through views and conversions.
-fn constant(graph: &Graph, id: ValueId) -> Option<Interval> {
-    match &graph.value(id).def {
-        Def::Input(_) | Def::State(_) => None,
-        Def::Weight(data) => {
-            let tensor = Tensor { dtype: graph.ty(id).dtype, shape: Vec::new(), data: data.bytes().to_vec() };
-            let ends = |(low, high): (f64, f64), x: &f64| (low.min(*x), high.max(*x));
-            let (low, high) = tensor.to_f64().iter().fold((f64::INFINITY, f64::NEG_INFINITY), ends);
-            (low <= high).then_some(Interval::new(low, high))
-        }
-        Def::Node(n) => match &graph.nodes[*n].op {
-            Op::Full { value, .. } => Some(Interval::new(value.to_f64(), value.to_f64())),
-            Op::Reshape { .. } | Op::Expand { .. } | Op::Permute { .. } | Op::Cast(_) => {
-                constant(graph, graph.nodes[*n].inputs[0])
-            }
-            _ => None,
-        },
-    }
 }

@@ -149,7 +149,8 @@ impl TensorTables {
             let public = format!("{{{}, {}, {}, {sizes}, {labels}}}", text(&port.name), dtype(port.dtype), shape.len());
             let values = pools.u32s.add(&shape.iter().map(|d| d.value).collect::<Vec<_>>());
             let symbols = pools.u32s.add(&shape.iter().map(|d| d.symbol.map_or(u32::MAX, |s| s as u32)).collect::<Vec<_>>());
-            (public, format!("{{{values}, {symbols}}}"))
+            let range = pools.i64s.add(port.range.as_ref().map_or(&[], |range| range.as_slice()));
+            (public, format!("{{{values}, {symbols}, {range}}}"))
         };
         ports.zip(shapes).map(row).unzip()
     }

@@ -57,7 +57,7 @@ fn spec(inputs: usize, weights: &[i64], dims: usize) -> KernelSpec {
 
 fn port(name: &str, dims: &[&str]) -> Port {
     let dim = |d: &&str| d.parse().map_or_else(|_| Dim::Expr((*d).to_owned()), Dim::Size);
-    Port { name: name.into(), dtype: DType::F32, dims: dims.iter().map(dim).collect(), written: false }
+    Port { name: name.into(), dtype: DType::F32, dims: dims.iter().map(dim).collect(), written: false, range: None }
 }
 
 fn plan() -> Plan {

@@ -639,10 +639,10 @@ fn workers(cases: &mut Cases) {
 }
 
 fn ports() -> [Port; 2] {
-    let port = |name: &str, dtype, dims| Port { name: name.into(), dtype, dims, written: false };
+    let port = |name: &str, dtype, dims| Port { name: name.into(), dtype, dims, written: false, range: None };
     [
         port("x", DType::F32, vec![Dim::Expr("batch".into()), Dim::Size(3), Dim::Expr("2*batch+1".into())]),
-        Port { written: true, ..port("y", DType::I64, vec![]) },
+        Port { written: true, range: Some([-4, 3]), ..port("y", DType::I64, vec![]) },
     ]
 }
 

@@ -62,12 +62,12 @@ static const aotfarm_port glue_outputs[] = {
     {"s", {kDLFloat, 32, 1}, 1, glue_i64 + 4, glue_texts + 6},
 };
 static const rt_port glue_input_sizes[] = {
-    {glue_u32 + 0, glue_u32 + 2},
-    {glue_u32 + 4, glue_u32 + 2},
+    {glue_u32 + 0, glue_u32 + 2, NULL},
+    {glue_u32 + 4, glue_u32 + 2, NULL},
 };
 static const rt_port glue_output_sizes[] = {
-    {glue_u32 + 4, glue_u32 + 2},
-    {glue_u32 + 6, glue_u32 + 7},
+    {glue_u32 + 4, glue_u32 + 2, NULL},
+    {glue_u32 + 6, glue_u32 + 7, NULL},
 };
 static const rt_buffer glue_buffers[] = {
     {RT_INPUT, 0, 5},

@@ -63,13 +63,13 @@ static const aotfarm_port glue_outputs[] = {
     {"t", {kDLFloat, 16, 1}, 2, glue_i64 + 6, glue_texts + 10},
 };
 static const rt_port glue_input_sizes[] = {
-    {glue_u32 + 0, glue_u32 + 4},
-    {glue_u32 + 8, glue_u32 + 10},
-    {glue_u32 + 12, glue_u32 + 10},
+    {glue_u32 + 0, glue_u32 + 4, NULL},
+    {glue_u32 + 8, glue_u32 + 10, NULL},
+    {glue_u32 + 12, glue_u32 + 10, NULL},
 };
 static const rt_port glue_output_sizes[] = {
-    {glue_u32 + 8, glue_u32 + 10},
-    {glue_u32 + 12, glue_u32 + 10},
+    {glue_u32 + 8, glue_u32 + 10, NULL},
+    {glue_u32 + 12, glue_u32 + 10, NULL},
 };
 static const rt_buffer glue_buffers[] = {
     {RT_INPUT, 0, 4},

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use aotfarm_ir::{Expr, Graph, Node, Op, ValueId};
+use aotfarm_ir::{Expr, Graph, Node, Op, ValueId, index_ranges};
 use aotfarm_protocol::{Dim, DimRange, Port, Precision, Target};
 
 use self::lowering::Lowering;
@@ -45,7 +45,8 @@ pub fn lower(graph: Graph, target: Target, precision: Precision) -> Result<Plan,
     let graph = decompose_attention(graph, |graph, node| crate::attention::has_kernel(graph, node, target, precision))?;
     // On a GPU an image has constant sizes but for the batch.
     let graph = spell_out(graph, |graph, node| !on_cpu && slides_over_varying_image(graph, node))?;
-    let mut inputs: Vec<Port> = graph.inputs.iter().map(|id| port(&graph, *id)).collect();
+    let input = |(id, range): (&ValueId, Option<[i64; 2]>)| Port { range, ..port(&graph, *id) };
+    let mut inputs: Vec<Port> = graph.inputs.iter().zip(index_ranges(&graph)).map(input).collect();
     let named = |(id, name): (&ValueId, &String)| Port { name: name.clone(), ..port(&graph, *id) };
     let outputs = graph.outputs.iter().zip(&graph.output_names).map(named).collect();
     let (states, writes) = (graph.states.clone(), graph.writes.iter().map(|write| write.input).collect::<Vec<_>>());
@@ -116,7 +117,8 @@ fn slides_over_varying_image(graph: &Graph, node: &Node) -> bool {
 fn port(graph: &Graph, id: ValueId) -> Port {
     let value = graph.value(id);
     let dim = |size: &Expr| size.as_const().map_or_else(|| Dim::Expr(size.to_string()), Dim::Size);
-    Port { name: value.name.clone(), dtype: value.ty.dtype, dims: value.ty.shape.iter().map(dim).collect(), written: false }
+    let dims = value.ty.shape.iter().map(dim).collect();
+    Port { name: value.name.clone(), dtype: value.ty.dtype, dims, written: false, range: None }
 }
 
 /// Emits the step that ends at a node, if one does.

@@ -317,3 +317,54 @@ fn recorded_cases_run_as_recorded() {
         assert_close(name, &run(&model, &case.inputs), &case.outputs);
     }
 }
+
+#[test]
+fn an_index_outside_its_table_is_an_error() {
+    let source = "graph rows
+        dim batch = 1..4
+        input %ids : i64[batch, 4]
+        input %kinds : i8[]
+        weight %table : f32[4, 2]
+        weight %names : f32[9, 2]
+        state %calls : i64[]
+        %one = full {value=1} : i64[]
+        %more = add %calls, %one : i64[]
+        %y = take %table, %ids {axis=0} : f32[batch, 4, 2]
+        %kind = cast %kinds : i64[]
+        %z = take %names, %kind {axis=0} : f32[2]
+        output %y
+        output %z
+        output %calls
+        next %calls = %more";
+    let graph = graph(source);
+    let Some((_dir, model)) = compiled(&graph, 0) else { return };
+    let mut session = Session::new(&model, 2).unwrap();
+    let mut run = |ids: &[i64], kind: i8| {
+        let ids = Tensor::new(DType::I64, vec![2, 4], &ids.iter().flat_map(|n| n.to_le_bytes()).collect::<Vec<_>>()).unwrap();
+        let kind = Tensor::new(DType::I8, vec![], &kind.to_le_bytes()).unwrap();
+        session.run(&[ids.view(), kind.view()])
+    };
+    let interpreted = |ids: &[i64], kind: i8| {
+        let kind = Array { dtype: DType::I8, shape: vec![], data: kind.to_le_bytes().to_vec() };
+        interp::run(&graph, &[Array::from_i64(&[2, 4], ids), kind])
+    };
+    let ends = [0, 1, 2, 3, -1, -2, -3, -4];
+    let wanted = interpreted(&ends, -9).unwrap();
+    let first = run(&ends, -9).unwrap();
+    assert_eq!((first[0].bytes(), first[1].bytes()), (&wanted[0].data[..], &wanted[1].data[..]));
+    for (at, bad) in [(0, 4), (3, 99999), (5, -5), (7, i64::MIN)] {
+        let mut ids = ends;
+        ids[at] = bad;
+        let error = run(&ids, 0).unwrap_err();
+        assert_eq!(error.kind, RunErrorKind::Argument);
+        let place = format!("element [{}, {}] is {bad}", at / 4, at % 4);
+        assert_eq!(error.message, format!("input `ids`: {place}, outside -4..3, the table that it picks from"));
+        let error = interpreted(&ids, 0).unwrap_err().to_string();
+        assert_eq!(error, format!("node `y`: the index {bad} is outside an axis of size 4"));
+    }
+    let error = run(&ends, 9).unwrap_err();
+    assert_eq!(error.message, "input `kinds`: element [] is 9, outside -9..8, the table that it picks from");
+    // What failed has not counted.
+    let calls = |outputs: &[Tensor]| i64::from_le_bytes(outputs[2].bytes().try_into().unwrap());
+    assert_eq!(calls(&run(&ends, 8).unwrap()), calls(&first) + 1);
+}

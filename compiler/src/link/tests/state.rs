@@ -52,32 +52,45 @@ fn state_plan(target: Target) -> Plan {
     plan
 }
 
-fn state_linkage(target: Target, kernels: [Candidate; 3]) -> Linkage {
+fn linkage_of(plan: &Plan, kernels: [Candidate; 3]) -> Linkage {
     let choice = |(spec, candidate): (usize, Candidate)| SpecChoice { spec, by_point: vec![(Bindings::new(), candidate)] };
     let choices: Vec<SpecChoice> = kernels.into_iter().enumerate().map(choice).collect();
     let needs = |_: &TuningTask, candidate: &Candidate, _: &[i64]| {
         let spread = candidate.source.symbol == "test_spread";
         Some(if spread { Needs { packed: 0, shared: 4096, thread: 1024 } } else { candidate.needs.clone() })
     };
-    link_with(&state_plan(target), &choices, &info(), &needs).unwrap()
+    link_with(plan, &choices, &info(), &needs).unwrap()
+}
+
+fn cpu_kernels() -> [Candidate; 3] {
+    let kernels = [("LINEAR", "test_linear", 48, &[0][..]), ("ADD", "test_add", 0, &[]), ("SPREAD", "test_spread", 0, &[])];
+    kernels.map(|(unit, symbol, packed, tune)| candidate(unit, symbol, packed, tune))
+}
+
+fn gpu_kernels() -> [Candidate; 3] {
+    ["LINEAR_SMALL", "ADD", "SPREAD"].map(gpu_candidate)
 }
 
 fn cpu_linkage() -> Linkage {
-    let kernels = [("LINEAR", "test_linear", 48, &[0][..]), ("ADD", "test_add", 0, &[]), ("SPREAD", "test_spread", 0, &[])];
-    state_linkage(native(), kernels.map(|(unit, symbol, packed, tune)| candidate(unit, symbol, packed, tune)))
+    linkage_of(&state_plan(native()), cpu_kernels())
 }
 
 fn gpu_linkage() -> Linkage {
-    state_linkage(Target::Cuda { sm: 90 }, ["LINEAR_SMALL", "ADD", "SPREAD"].map(gpu_candidate))
+    linkage_of(&state_plan(Target::Cuda { sm: 90 }), gpu_kernels())
 }
 
 /// Compiles `runtime/tests/state.c`, and runs it on the artifact, with the driver in `driver` or the host's own.
 fn run_state_test(dir: &Path, artifact: &Path, driver: Option<&Path>) {
+    run_test("state", dir, artifact, driver);
+}
+
+/// Likewise `runtime/tests/NAME.c`.
+fn run_test(name: &str, dir: &Path, artifact: &Path, driver: Option<&Path>) {
     let include = format!("-I{}", repository().join("abi/include").display());
-    let source = repository().join("runtime/tests/state.c");
+    let source = repository().join(format!("runtime/tests/{name}.c"));
     let flags = ["-std=gnu11", "-Wall", "-Wextra", "-Werror", "-O1", &include];
-    cc(dir, &[flags.as_slice(), &[source.to_str().unwrap(), "-o", "state", "-ldl", "-lpthread"]].concat()).unwrap();
-    let mut command = Command::new(dir.join("state"));
+    cc(dir, &[flags.as_slice(), &[source.to_str().unwrap(), "-o", name, "-ldl", "-lpthread"]].concat()).unwrap();
+    let mut command = Command::new(dir.join(name));
     command.arg(artifact);
     if let Some(driver) = driver {
         command.env("LD_LIBRARY_PATH", driver);
@@ -157,6 +170,39 @@ fn a_session_keeps_its_states_on_a_gpu() {
         return println!("skipped: this host {why}");
     }
     run_state_test(dir.path(), &path, None);
+}
+
+/// The model of `runtime/tests/range.c`, whose `u` is of integers, as if they were indices of a table of 4 rows.
+fn range_plan(target: Target) -> Plan {
+    let mut plan = state_plan(target);
+    plan.inputs[1] = Port { dtype: DType::I32, range: Some([-4, 3]), ..plan.inputs[1].clone() };
+    for buffer in plan.buffers.iter_mut().filter(|b| matches!(b.place, Place::Input(1) | Place::Back(0))) {
+        buffer.dtype = DType::I32;
+    }
+    plan
+}
+
+#[test]
+fn an_index_out_of_range_is_an_error_that_changes_nothing() {
+    let linkage = linkage_of(&range_plan(native()), cpu_kernels());
+    let json = serde_json::to_value(&linkage.metadata).unwrap();
+    assert_eq!(json["inputs"][1]["range"], serde_json::json!([-4, 3]));
+    assert_eq!(json["inputs"][0].get("range"), None);
+    if let Some(why) = aotfarm_runtime::why_not(native()) {
+        return println!("skipped: this host {why}");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let Some(path) = build(&linkage, &units(), dir.path()) else { return };
+    run_test("range", dir.path(), &path, None);
+}
+
+#[test]
+fn an_index_out_of_range_in_host_memory_is_an_error_of_a_gpu_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let linkage = linkage_of(&range_plan(Target::Cuda { sm: 90 }), gpu_kernels());
+    let Some(path) = gpu_build(&linkage, dir.path(), &fake_cubin) else { return };
+    build_fake_driver(dir.path());
+    run_test("range", dir.path(), &path, Some(dir.path()));
 }
 
 /// A decoder's step: its cache, how often it was called, a running mean; and an input that it writes to.
