@@ -4,13 +4,17 @@
 //! What a specification alone knows stays with its reader: torch's type promotion in `aten`, ONNX's known integers in `onnx`.
 
 pub(crate) mod conv;
+pub(crate) mod einsum;
 mod equal;
 pub(crate) mod gather;
+pub(crate) mod index;
 pub(crate) mod norm;
+pub(crate) mod order;
 pub(crate) mod pointwise;
 pub(crate) mod pool;
 pub(crate) mod product;
 pub(crate) mod reduce;
+pub(crate) mod resize;
 pub(crate) mod source;
 pub(crate) mod view;
 
