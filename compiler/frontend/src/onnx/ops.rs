@@ -8,7 +8,7 @@ use super::proto::NodeProto;
 use super::scope::Known;
 use super::tensor::{self, Sizes};
 use crate::semantics::conv::{self, Same};
-use crate::semantics::{self, Refusal, Result, gather, norm, pointwise, pool, product, reduce, source, view};
+use crate::semantics::{self, Refusal, Result, gather, normalisation, pointwise, pooling, product, reduction, source, view};
 
 type Map = fn(&mut NodeCall) -> Result<Vec<Known>>;
 
@@ -152,7 +152,7 @@ fn batch_norm(c: &mut NodeCall) -> Result<Vec<Known>> {
     }
     let (x, affine) = (c.tensor(0)?, [c.opt_tensor(1)?, c.opt_tensor(2)?]);
     let (statistics, eps) = ([c.tensor(3)?, c.tensor(4)?], c.float("epsilon", 1e-5));
-    one(norm::batch_norm(&mut c.emit(), x, affine, statistics, eps)?)
+    one(normalisation::batch_norm(&mut c.emit(), x, affine, statistics, eps)?)
 }
 
 /// `alpha A' B' + beta C`.
@@ -189,31 +189,31 @@ fn layer_norm(c: &mut NodeCall) -> Result<Vec<Known>> {
     let (x, scale, shift) = (c.tensor(0)?, c.tensor(1)?, c.opt_tensor(2)?);
     let shape = c.shape(x).split_off(c.axis("axis", -1, c.rank(x))?);
     let (filled, eps) = (c.dtype(scale), c.float("epsilon", 1e-5));
-    one(norm::layer_norm(&mut c.emit(), x, &shape, [Some(scale), shift], filled, eps)?)
+    one(normalisation::layer_norm(&mut c.emit(), x, &shape, [Some(scale), shift], filled, eps)?)
 }
 
 fn pooling(c: &mut NodeCall, op: PoolOp) -> Result<Vec<Known>> {
     let (x, kernel) = (c.tensor(0)?, c.pair("kernel_shape", 0)?);
     let (window, ceil_mode) = (window(c, x, kernel)?, c.int("ceil_mode", 0) != 0);
-    let mut results = one(pool::pool(&mut c.emit(), op, x, window, ceil_mode)?)?;
+    let mut results = one(pooling::pool(&mut c.emit(), op, x, window, ceil_mode)?)?;
     if op == PoolOp::Max && c.gives(1) {
         if c.int("storage_order", 0) != 0 {
             return Err("indices in column-major order (`storage_order` 1) are not supported; export it with 0".into());
         }
-        results.extend(one(pool::places_of_largest(&mut c.emit(), x, window, ceil_mode)?)?);
+        results.extend(one(pooling::places_of_largest(&mut c.emit(), x, window, ceil_mode)?)?);
     }
     Ok(results)
 }
 
 fn global_average_pool(c: &mut NodeCall) -> Result<Vec<Known>> {
     let x = c.tensor(0)?;
-    one(pool::global_average(&mut c.emit(), x)?)
+    one(pooling::global_average(&mut c.emit(), x)?)
 }
 
 fn softmax(c: &mut NodeCall) -> Result<Vec<Known>> {
     let x = c.tensor(0)?;
     let axis = c.axis("axis", -1, c.rank(x))?;
-    one(norm::softmax(&mut c.emit(), x, axis)?)
+    one(normalisation::softmax(&mut c.emit(), x, axis)?)
 }
 
 fn unary(c: &mut NodeCall, op: UnaryOp) -> Result<Vec<Known>> {
@@ -360,7 +360,7 @@ fn reduction(c: &mut NodeCall, op: ReduceOp) -> Result<Vec<Known>> {
         return one(x);
     }
     let (axes, keepdim) = (semantics::axes(&list, c.rank(x))?, c.int("keepdims", 1) != 0);
-    one(reduce::reduce(&mut c.emit(), op, x, axes, keepdim)?)
+    one(reduction::reduce(&mut c.emit(), op, x, axes, keepdim)?)
 }
 
 fn identity(c: &mut NodeCall) -> Result<Vec<Known>> {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use aotfarm_ir::{Expr, ReduceOp, ValueId};
 
-use super::{Emit, Result, product, reduce, view};
+use super::{Emit, Result, product, reduction, view};
 
 /// An operand with a letter for each axis.
 struct Labelled {
@@ -70,7 +70,7 @@ fn summed(e: &mut Emit<'_>, operand: Labelled, keep: impl Fn(char) -> bool) -> R
     if axes.is_empty() {
         return Ok(operand);
     }
-    let x = reduce::reduce(e, ReduceOp::Sum, operand.x, axes, false)?;
+    let x = reduction::reduce(e, ReduceOp::Sum, operand.x, axes, false)?;
     Ok(Labelled { x, labels: operand.labels.into_iter().filter(|label| keep(*label)).collect() })
 }
 

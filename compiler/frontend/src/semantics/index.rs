@@ -107,7 +107,7 @@ pub(crate) fn put_elements(e: &mut Emit<'_>, x: ValueId, indices: ValueId, value
     let (meets, order) = meetings(e, x, indices, axis)?;
     let nothing = e.full(-1i64, DType::I64)?;
     let candidates = pointwise::select(e, meets, order, nothing)?;
-    let which = super::reduce::reduce(e, aotfarm_ir::ReduceOp::Max, candidates, vec![axis + 1], false)?;
+    let which = super::reduction::reduce(e, aotfarm_ir::ReduceOp::Max, candidates, vec![axis + 1], false)?;
     let zero = e.full(0i64, DType::I64)?;
     let is_met = e.binary(BinaryOp::Ge, which, zero)?;
     let which = e.binary(BinaryOp::Max, which, zero)?;
@@ -121,7 +121,7 @@ pub(crate) fn add_elements(e: &mut Emit<'_>, x: ValueId, indices: ValueId, value
     let values = view::unsqueeze(e, values, vec![axis])?;
     let zero = e.full(0i64, e.dtype(values))?;
     let added = pointwise::select(e, meets, values, zero)?;
-    let sum = super::reduce::reduce(e, aotfarm_ir::ReduceOp::Sum, added, vec![axis + 1], false)?;
+    let sum = super::reduction::reduce(e, aotfarm_ir::ReduceOp::Sum, added, vec![axis + 1], false)?;
     e.binary(BinaryOp::Add, x, sum)
 }
 

@@ -3,7 +3,7 @@
 use aotfarm_ir::{BinaryOp, Expr, Number, ReduceOp, ValueId};
 use aotfarm_protocol::DType;
 
-use super::{Emit, Result, gather, pointwise, reduce, source, view};
+use super::{Emit, Result, gather, pointwise, reduction, source, view};
 
 /// A vector of the positions of `axis`, in as many dimensions as `x` has.
 fn positions(e: &mut Emit<'_>, x: ValueId, axis: usize) -> Result<ValueId> {
@@ -22,7 +22,7 @@ fn comparable(e: &mut Emit<'_>, x: ValueId) -> Result<ValueId> {
 /// larger and smaller than all numbers.
 pub(crate) fn place_of(e: &mut Emit<'_>, op: ReduceOp, x: ValueId, axis: usize, keepdim: bool) -> Result<ValueId> {
     let x = comparable(e, x)?;
-    let best = reduce::reduce(e, op, x, vec![axis], true)?;
+    let best = reduction::reduce(e, op, x, vec![axis], true)?;
     let mut found = e.binary(BinaryOp::Eq, x, best)?;
     if e.dtype(x).is_float() {
         let is_nan = e.binary(BinaryOp::Ne, x, x)?;
@@ -32,7 +32,7 @@ pub(crate) fn place_of(e: &mut Emit<'_>, op: ReduceOp, x: ValueId, axis: usize, 
     let size = e.shape(x)[axis].clone();
     let end = source::number(e, &size, DType::I64)?;
     let candidates = pointwise::select(e, found, places, end)?;
-    reduce::reduce(e, ReduceOp::Min, candidates, vec![axis], keepdim)
+    reduction::reduce(e, ReduceOp::Min, candidates, vec![axis], keepdim)
 }
 
 /// The places of the `count` first elements along `axis` in ascending or descending order; equal ones stay in their order, and what is
@@ -61,7 +61,7 @@ pub(crate) fn sorted_places(e: &mut Emit<'_>, x: ValueId, axis: usize, descendin
     let tied = e.binary(BinaryOp::And, equal, earlier)?;
     let before = e.binary(BinaryOp::Or, before, tied)?;
     let before = e.cast(before, DType::I64)?;
-    let rank = reduce::reduce(e, ReduceOp::Sum, before, vec![axis + 1], false)?;
+    let rank = reduction::reduce(e, ReduceOp::Sum, before, vec![axis + 1], false)?;
     // The place at each rank is the one whose rank it is.
     let mut along = vec![Expr::one(); e.rank(x) + 1];
     along[axis] = count.clone();
@@ -71,7 +71,7 @@ pub(crate) fn sorted_places(e: &mut Emit<'_>, x: ValueId, axis: usize, descendin
     let met = e.binary(BinaryOp::Eq, wanted, rank)?;
     let nothing = e.full(-1i64, DType::I64)?;
     let candidates = pointwise::select(e, met, other_place, nothing)?;
-    reduce::reduce(e, ReduceOp::Max, candidates, vec![axis + 1], false)
+    reduction::reduce(e, ReduceOp::Max, candidates, vec![axis + 1], false)
 }
 
 /// The elements at the places of [`sorted_places`].

@@ -9,7 +9,7 @@ use crate::aten::program::Argument;
 use crate::aten::scope::Val;
 use crate::semantics::conv::{self, Same};
 use crate::semantics::pointwise::{self};
-use crate::semantics::{self, Emit, Result, einsum, norm, pool, product, source, view};
+use crate::semantics::{self, Emit, Result, einsum, normalisation, pooling, product, source, view};
 
 pub(super) static ROWS: &[Row] = &[
     row("aten.conv2d.default", convolution),
@@ -148,7 +148,7 @@ fn batch_norm(c: &mut Call, training: &str) -> Result<Val> {
     };
     let affine = [c.opt_tensor("weight")?, c.opt_tensor("bias")?];
     let eps = c.float("eps", 1e-5)?;
-    tensor(norm::batch_norm(&mut c.emit(), x, affine, [mean, variance], eps)?)
+    tensor(normalisation::batch_norm(&mut c.emit(), x, affine, [mean, variance], eps)?)
 }
 
 fn linear(c: &mut Call) -> Result<Val> {
@@ -180,7 +180,7 @@ fn layer_norm(c: &mut Call) -> Result<Val> {
     let (x, shape, eps) = (c.tensor("input")?, c.sizes("normalized_shape")?, c.float("eps", 1e-5)?);
     let affine = [c.opt_tensor("weight")?, c.opt_tensor("bias")?];
     let dtype = c.ty(x).dtype;
-    tensor(norm::layer_norm(&mut c.emit(), x, &shape, affine, dtype, eps)?)
+    tensor(normalisation::layer_norm(&mut c.emit(), x, &shape, affine, dtype, eps)?)
 }
 
 fn einsum(c: &mut Call) -> Result<Val> {
@@ -192,7 +192,7 @@ fn einsum(c: &mut Call) -> Result<Val> {
 fn group_norm(c: &mut Call, groups: &str) -> Result<Val> {
     let (x, groups, eps) = (c.tensor("input")?, c.int(groups, None)?, c.float("eps", 1e-5)?);
     let affine = [c.opt_tensor("weight")?, c.opt_tensor("bias")?];
-    tensor(norm::group_norm(&mut c.emit(), x, groups, affine, eps)?)
+    tensor(normalisation::group_norm(&mut c.emit(), x, groups, affine, eps)?)
 }
 
 /// With the statistics of each image and channel, or with given ones as a batch normalisation.
@@ -209,7 +209,7 @@ fn instance_norm(c: &mut Call) -> Result<Val> {
     let (x, eps) = (c.tensor("input")?, c.float("eps", 1e-5)?);
     let affine = [c.opt_tensor("weight")?, c.opt_tensor("bias")?];
     let channels = c.shape(x).get(1).and_then(Expr::as_const).ok_or("it needs a constant number of channels")?;
-    tensor(norm::group_norm(&mut c.emit(), x, channels, affine, eps)?)
+    tensor(normalisation::group_norm(&mut c.emit(), x, channels, affine, eps)?)
 }
 
 /// `v g / |v|`, with the norm over all axes but `dim`, or over all of them where it is -1.
@@ -217,7 +217,7 @@ fn weight_norm(c: &mut Call) -> Result<Val> {
     let (v, g, dim) = (c.tensor("v")?, c.tensor("g")?, c.int("dim", Some(0))?);
     let axes = (0..c.rank(v)).filter(|axis| *axis as i64 != dim).collect();
     let mut e = c.emit();
-    let length = norm::vector_norm(&mut e, v, 2.0, axes, true)?;
+    let length = normalisation::vector_norm(&mut e, v, 2.0, axes, true)?;
     let factor = e.binary(BinaryOp::Div, g, length)?;
     tensor(e.binary(BinaryOp::Mul, v, factor)?)
 }
@@ -241,7 +241,7 @@ fn reads_places(c: &Call) -> bool {
 
 fn places_in_channel(c: &mut Call, x: ValueId, window: Window, ceil_mode: bool) -> Result<ValueId> {
     over_batch(c, x, |e, x| {
-        let places = pool::places_of_largest(e, x, window, ceil_mode)?;
+        let places = pooling::places_of_largest(e, x, window, ceil_mode)?;
         let size = semantics::product(&e.shape(x)[2..]);
         let size = source::number(e, &size, DType::I64)?;
         e.binary(BinaryOp::Mod, places, size)
@@ -251,7 +251,7 @@ fn places_in_channel(c: &mut Call, x: ValueId, window: Window, ceil_mode: bool) 
 fn avg_pool(c: &mut Call) -> Result<Val> {
     if let Some(divisor) = c.opt_float("divisor_override")? {
         let (x, window, ceil_mode) = pooled(c)?;
-        return tensor(over_batch(c, x, |e, x| pool::sum_over(e, x, window, ceil_mode, divisor))?);
+        return tensor(over_batch(c, x, |e, x| pooling::sum_over(e, x, window, ceil_mode, divisor))?);
     }
     let count_include_pad = c.flag("count_include_pad", true)?;
     pooling(c, PoolOp::Avg { count_include_pad })
@@ -266,17 +266,17 @@ fn pooled(c: &mut Call) -> Result<(ValueId, Window, bool)> {
 
 fn pooling(c: &mut Call, op: PoolOp) -> Result<Val> {
     let (x, window, ceil_mode) = pooled(c)?;
-    tensor(over_batch(c, x, |e, x| pool::pool(e, op, x, window, ceil_mode))?)
+    tensor(over_batch(c, x, |e, x| pooling::pool(e, op, x, window, ceil_mode))?)
 }
 
 fn adaptive_avg_pool(c: &mut Call) -> Result<Val> {
     let (x, output) = (c.tensor("self")?, c.pair("output_size", [1, 1])?);
-    tensor(over_batch(c, x, |e, x| pool::adaptive_average(e, x, output))?)
+    tensor(over_batch(c, x, |e, x| pooling::adaptive_average(e, x, output))?)
 }
 
 fn adaptive_avg_pool_1d(c: &mut Call) -> Result<Val> {
     let (x, output) = (c.tensor("self")?, spatial(c, "output_size", true, 1, 1)?);
-    tensor(over_images(c, x, true, |e, x| pool::adaptive_average(e, x, output))?)
+    tensor(over_images(c, x, true, |e, x| pooling::adaptive_average(e, x, output))?)
 }
 
 /// Where all windows are of one size.
@@ -294,7 +294,7 @@ fn adaptive_max_pool(c: &mut Call) -> Result<Val> {
         *kernel = size / output;
     }
     let window = Window { kernel, stride: kernel, pad: [[0; 2]; 2], dilation: [1, 1] };
-    let largest = over_batch(c, x, |e, x| pool::pool(e, PoolOp::Max, x, window, false))?;
+    let largest = over_batch(c, x, |e, x| pooling::pool(e, PoolOp::Max, x, window, false))?;
     if !reads_places(c) {
         return tensor(largest);
     }
@@ -320,7 +320,7 @@ fn softmax(c: &mut Call) -> Result<Val> {
         None => x,
     };
     let axis = c.axis("dim", c.rank(x), None)?;
-    tensor(norm::softmax(&mut c.emit(), x, axis)?)
+    tensor(normalisation::softmax(&mut c.emit(), x, axis)?)
 }
 
 fn log_softmax(c: &mut Call) -> Result<Val> {
@@ -330,5 +330,5 @@ fn log_softmax(c: &mut Call) -> Result<Val> {
         None => x,
     };
     let axis = c.axis("dim", c.rank(x), None)?;
-    tensor(norm::log_softmax(&mut c.emit(), x, axis)?)
+    tensor(normalisation::log_softmax(&mut c.emit(), x, axis)?)
 }

@@ -6,7 +6,7 @@ use aotfarm_protocol::DType;
 use super::row::{Row, row, tensor};
 use crate::aten::call::Call;
 use crate::aten::scope::Val;
-use crate::semantics::{self, Result, order, reduce, view};
+use crate::semantics::{self, Result, order, reduction, view};
 
 pub(super) static ROWS: &[Row] = &[
     row("aten.max.dim", |c| extreme(c, ReduceOp::Max)),
@@ -45,7 +45,7 @@ fn extreme(c: &mut Call, op: ReduceOp) -> Result<Val> {
         (_, DType::Bool) => ReduceOp::All,
         _ => op,
     };
-    let value = reduce::reduce(&mut e, op_of_type, x, vec![axis], keepdim)?;
+    let value = reduction::reduce(&mut e, op_of_type, x, vec![axis], keepdim)?;
     let place = order::place_of(&mut e, op, x, axis, keepdim)?;
     numbers_again(c, vec![value, place])
 }

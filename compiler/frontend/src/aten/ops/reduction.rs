@@ -6,7 +6,7 @@ use aotfarm_protocol::DType;
 use super::row::{Row, row, tensor};
 use crate::aten::call::Call;
 use crate::aten::scope::Val;
-use crate::semantics::{Result, norm, reduce};
+use crate::semantics::{Result, normalisation, reduction};
 
 pub(super) static ROWS: &[Row] = &[
     row("aten.mean.default", |c| reduction(c, ReduceOp::Mean)),
@@ -55,7 +55,7 @@ fn reduction(c: &mut Call, op: ReduceOp) -> Result<Val> {
     if matches!(op, ReduceOp::Any | ReduceOp::All) && c.opt_ints("dim")?.is_some_and(|dim| dim.is_empty()) {
         axes.clear();
     }
-    let y = reduce::reduce(&mut c.emit(), op, x, axes, keepdim)?;
+    let y = reduction::reduce(&mut c.emit(), op, x, axes, keepdim)?;
     // Any and all of bytes are bytes.
     tensor(if own == DType::U8 && matches!(op, ReduceOp::Any | ReduceOp::All) { c.cast(y, own)? } else { y })
 }
@@ -65,7 +65,7 @@ fn moments(c: &mut Call) -> Result<[ValueId; 2]> {
     let x = c.tensor("self")?;
     let default = if c.flag("unbiased", true)? { 1.0 } else { 0.0 };
     let (axes, keepdim, correction) = (c.axes("dim", c.rank(x))?, c.flag("keepdim", false)?, c.float("correction", default)?);
-    norm::variance(&mut c.emit(), x, axes, keepdim, correction)
+    normalisation::variance(&mut c.emit(), x, axes, keepdim, correction)
 }
 
 fn variance(c: &mut Call, root: bool) -> Result<Val> {
@@ -84,5 +84,5 @@ fn vector_norm(c: &mut Call, order: &str) -> Result<Val> {
         None => x,
     };
     let (order, axes, keepdim) = (c.float(order, 2.0)?, c.axes("dim", c.rank(x))?, c.flag("keepdim", false)?);
-    tensor(norm::vector_norm(&mut c.emit(), x, order, axes, keepdim)?)
+    tensor(normalisation::vector_norm(&mut c.emit(), x, order, axes, keepdim)?)
 }

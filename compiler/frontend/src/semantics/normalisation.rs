@@ -3,7 +3,7 @@
 use aotfarm_ir::{BinaryOp, Expr, Number, Op, ReduceOp, UnaryOp, ValueId};
 use aotfarm_protocol::DType;
 
-use super::{Emit, Result, pointwise, product, reduce, source, view};
+use super::{Emit, Result, pointwise, product, reduction, source, view};
 
 /// A vector or block of one value where an operand was left out.
 fn given_or(e: &mut Emit<'_>, given: Option<ValueId>, value: f64, shape: &[Expr], dtype: DType) -> Result<ValueId> {
@@ -65,10 +65,10 @@ pub(crate) fn log_softmax(e: &mut Emit<'_>, x: ValueId, axis: usize) -> Result<V
     let (shape, dtype) = (e.shape(x), e.dtype(x));
     let x = view::at_least_vector(e, x)?;
     let x = e.cast(x, wide(dtype))?;
-    let largest = reduce::reduce(e, ReduceOp::Max, x, vec![axis], true)?;
+    let largest = reduction::reduce(e, ReduceOp::Max, x, vec![axis], true)?;
     let below = e.binary(BinaryOp::Sub, x, largest)?;
     let powers = e.unary(UnaryOp::Exp, below)?;
-    let sum = reduce::reduce(e, ReduceOp::Sum, powers, vec![axis], true)?;
+    let sum = reduction::reduce(e, ReduceOp::Sum, powers, vec![axis], true)?;
     let log = e.unary(UnaryOp::Log, sum)?;
     let y = e.binary(BinaryOp::Sub, below, log)?;
     let y = e.cast(y, dtype)?;
@@ -105,7 +105,7 @@ pub(crate) fn vector_norm(e: &mut Emit<'_>, x: ValueId, order: f64, axes: Vec<us
         return Err(format!("a norm of {dtype} is not supported; convert it to a floating-point type").into());
     }
     let x = e.cast(x, wide(dtype))?;
-    let sum = |e: &mut Emit<'_>, x: ValueId| reduce::reduce(e, ReduceOp::Sum, x, axes.clone(), keepdim);
+    let sum = |e: &mut Emit<'_>, x: ValueId| reduction::reduce(e, ReduceOp::Sum, x, axes.clone(), keepdim);
     let y = if order == 2.0 {
         let squares = e.binary(BinaryOp::Mul, x, x)?;
         let total = sum(e, squares)?;
@@ -118,7 +118,7 @@ pub(crate) fn vector_norm(e: &mut Emit<'_>, x: ValueId, order: f64, axes: Vec<us
         let size = e.unary(UnaryOp::Abs, x)?;
         if order.is_infinite() {
             let op = if order > 0.0 { ReduceOp::Max } else { ReduceOp::Min };
-            reduce::reduce(e, op, size, axes, keepdim)?
+            reduction::reduce(e, op, size, axes, keepdim)?
         } else if order == 1.0 {
             sum(e, size)?
         } else {
@@ -140,10 +140,10 @@ pub(crate) fn variance(e: &mut Emit<'_>, x: ValueId, axes: Vec<usize>, keepdim: 
     }
     let count = product(&axes.iter().map(|axis| e.shape(x)[*axis].clone()).collect::<Vec<_>>());
     let x = e.cast(x, wide(dtype))?;
-    let mean = reduce::reduce(e, ReduceOp::Mean, x, axes.clone(), true)?;
+    let mean = reduction::reduce(e, ReduceOp::Mean, x, axes.clone(), true)?;
     let distance = e.binary(BinaryOp::Sub, x, mean)?;
     let squares = e.binary(BinaryOp::Mul, distance, distance)?;
-    let total = reduce::reduce(e, ReduceOp::Sum, squares, axes.clone(), keepdim)?;
+    let total = reduction::reduce(e, ReduceOp::Sum, squares, axes.clone(), keepdim)?;
     let count = source::number(e, &count, wide(dtype))?;
     let correction = e.full(correction, wide(dtype))?;
     let free = e.binary(BinaryOp::Sub, count, correction)?;
