@@ -212,6 +212,17 @@ impl Call<'_, '_> {
         Ok(self.opt_float(name)?.unwrap_or(default))
     }
 
+    pub(super) fn opt_floats(&self, name: &str) -> Result<Option<Vec<f64>>> {
+        match self.argument(name) {
+            None => Ok(None),
+            Some(Argument::AsFloats(list)) => {
+                let values: Option<Vec<f64>> = list.iter().map(program::Float::value).collect();
+                values.map(Some).ok_or_else(|| self.wrong(name, "a list of numbers"))
+            }
+            Some(_) => Err(self.wrong(name, "a list of numbers")),
+        }
+    }
+
     pub(super) fn flag(&self, name: &str, default: bool) -> Result<bool> {
         match self.argument(name) {
             None => Ok(default),

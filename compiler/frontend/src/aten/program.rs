@@ -142,6 +142,7 @@ pub(super) enum Argument {
     AsSymInt(SymInt),
     AsSymInts(Vec<SymInt>),
     AsFloat(Float),
+    AsFloats(Vec<Float>),
     AsSymFloat(SymFloat),
     AsBool(bool),
     AsString(String),

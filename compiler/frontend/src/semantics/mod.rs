@@ -6,13 +6,17 @@
 //! What a specification alone knows stays with its reader: torch's type promotion in `aten`, ONNX's known integers in `onnx`.
 
 pub(crate) mod conv;
+pub(crate) mod einsum;
 mod equal;
 pub(crate) mod gather;
+pub(crate) mod index;
 pub(crate) mod normalisation;
+pub(crate) mod order;
 pub(crate) mod pointwise;
 pub(crate) mod pooling;
 pub(crate) mod product;
 pub(crate) mod reduction;
+pub(crate) mod resize;
 pub(crate) mod source;
 pub(crate) mod view;
 

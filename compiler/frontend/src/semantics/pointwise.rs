@@ -46,6 +46,22 @@ pub(crate) fn clamp(e: &mut Emit<'_>, x: ValueId, low: Option<Number>, high: Opt
     Ok(y)
 }
 
+/// `log(1 + exp(beta x)) / beta`, and x itself where `beta x` is above the threshold.
+pub(crate) fn softplus(e: &mut Emit<'_>, x: ValueId, beta: f64, threshold: f64) -> Result<ValueId> {
+    let scaled = times(e, x, Number::float(beta))?;
+    let limit = e.full(threshold, e.dtype(x))?;
+    let linear = e.binary(BinaryOp::Gt, scaled, limit)?;
+    let power = e.unary(UnaryOp::Exp, scaled)?;
+    let log = e.unary(UnaryOp::Log1p, power)?;
+    let log = if beta == 1.0 {
+        log
+    } else {
+        let beta = e.full(beta, e.dtype(x))?;
+        e.binary(BinaryOp::Div, log, beta)?
+    };
+    select(e, linear, x, log)
+}
+
 /// Rounded toward zero.
 pub(crate) fn truncated(e: &mut Emit<'_>, x: ValueId) -> Result<ValueId> {
     let zero = e.full(0.0, e.dtype(x))?;

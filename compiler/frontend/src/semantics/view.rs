@@ -323,6 +323,46 @@ pub(crate) fn pad_by(e: &mut Emit<'_>, mut x: ValueId, pads: &[[i64; 2]], repeat
     Ok(x)
 }
 
+/// An axis in the opposite order.
+pub(crate) fn flip(e: &mut Emit<'_>, x: ValueId, axis: usize) -> Result<ValueId> {
+    let size = e.shape(x)[axis].clone();
+    if size.as_const().is_some_and(|n| n < 2) {
+        return Ok(x);
+    }
+    let last = source::number(e, &(&size - &Expr::one()), DType::I64)?;
+    let places = source::range(e, 0, &size, 1, DType::I64)?;
+    let places = e.binary(BinaryOp::Sub, last, places)?;
+    gather::take(e, x, places, axis)
+}
+
+/// Each element of an axis `shift` places further, those at the end at the beginning.
+pub(crate) fn roll(e: &mut Emit<'_>, x: ValueId, axis: usize, shift: i64) -> Result<ValueId> {
+    let size = e.shape(x)[axis].clone();
+    let shift = size.as_const().map_or(shift, |n| shift.rem_euclid(n.max(1)));
+    if shift == 0 {
+        return Ok(x);
+    }
+    // Of a symbolic axis, a shift that may be longer than it is refused by the range of its slice.
+    let cut = if shift > 0 { &size - &Expr::from(shift) } else { Expr::from(-shift) };
+    let tail = e.push(Op::Slice { axis, start: cut.clone(), end: size, step: 1 }, &[x])?;
+    let head = e.push(Op::Slice { axis, start: Expr::zero(), end: cut, step: 1 }, &[x])?;
+    concat(e, &[tail, head], axis)
+}
+
+/// The elements of matrices where `column - row` stands to `diagonal` as `op` says; the others are zero.
+pub(crate) fn triangle(e: &mut Emit<'_>, x: ValueId, op: BinaryOp, diagonal: i64) -> Result<ValueId> {
+    let shape = e.shape(x);
+    let [.., height, width] = shape.as_slice() else { return Err("a triangle is one of a matrix".into()) };
+    let rows = source::range(e, 0, height, 1, DType::I64)?;
+    let rows = e.reshape(rows, vec![height.clone(), Expr::one()])?;
+    let columns = source::range(e, 0, width, 1, DType::I64)?;
+    let distance = e.binary(BinaryOp::Sub, columns, rows)?;
+    let diagonal = e.full(diagonal, DType::I64)?;
+    let kept = e.binary(op, distance, diagonal)?;
+    let zero = e.full(0i64, e.dtype(x))?;
+    pointwise::select(e, kept, x, zero)
+}
+
 /// Each position of an axis `times` in a row.
 pub(crate) fn repeat_each(e: &mut Emit<'_>, x: ValueId, axis: usize, times: i64) -> Result<ValueId> {
     let mut shape = e.shape(x);

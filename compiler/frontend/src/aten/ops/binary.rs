@@ -1,6 +1,6 @@
 //! Element-wise functions of several operands.
 
-use aotfarm_ir::{BinaryOp, Number, UnaryOp};
+use aotfarm_ir::{BinaryOp, Expr, Number, UnaryOp};
 use aotfarm_protocol::DType;
 
 use super::row::{Row, row, tensor};
@@ -30,6 +30,8 @@ pub(super) static ROWS: &[Row] = &[
     row("aten.fmod.Tensor", |c| binary(c, BinaryOp::Fmod)),
     row("aten.maximum.default", |c| binary(c, BinaryOp::Max)),
     row("aten.minimum.default", |c| binary(c, BinaryOp::Min)),
+    row("aten.max.other", |c| binary(c, BinaryOp::Max)),
+    row("aten.min.other", |c| binary(c, BinaryOp::Min)),
     row("aten.pow.Tensor_Scalar", pow),
     row("aten.pow.Tensor_Tensor", pow),
     row("aten.pow.Scalar", pow),
@@ -64,6 +66,7 @@ pub(super) static ROWS: &[Row] = &[
     row("aten.where.ScalarOther", where_),
     row("aten.where.ScalarSelf", where_),
     row("aten.where.Scalar", where_),
+    row("aten.prelu.default", prelu),
     row("aten.masked_fill.Scalar", masked_fill),
     row("aten.masked_fill.Tensor", masked_fill),
 ];
@@ -168,4 +171,18 @@ fn masked_fill(c: &mut Call) -> Result<Val> {
     let (x, mask, value) = (c.tensor("self")?, c.tensor("mask")?, c.operand("value")?);
     let value = c.typed(&value, c.ty(x).dtype)?;
     tensor(pointwise::select(&mut c.emit(), mask, value, x)?)
+}
+
+/// `self > 0 ? self : weight self`, with a weight for each channel or one for all.
+fn prelu(c: &mut Call) -> Result<Val> {
+    let (x, weight) = (c.tensor("self")?, c.tensor("weight")?);
+    let mut shape = vec![Expr::one(); c.rank(x)];
+    if let ([size], Some(channels)) = (c.shape(weight).as_slice(), shape.get_mut(1)) {
+        *channels = size.clone();
+    }
+    let mut e = c.emit();
+    let weight = e.reshape(weight, shape)?;
+    let zero = e.full(0.0, e.dtype(x))?;
+    let (positive, scaled) = (e.binary(BinaryOp::Gt, x, zero)?, e.binary(BinaryOp::Mul, x, weight)?);
+    tensor(pointwise::select(&mut e, positive, x, scaled)?)
 }

@@ -1,6 +1,6 @@
 //! Gathers, and tensors made of nothing.
 
-use aotfarm_ir::{Expr, Number, ValueId};
+use aotfarm_ir::{Expr, Number};
 use aotfarm_protocol::DType;
 
 use super::row::{Row, row, tensor};
@@ -13,20 +13,26 @@ pub(super) static ROWS: &[Row] = &[
     row("aten.index_select.default", index_select),
     row("aten.gather.default", gather_elements),
     row("aten.index_copy.default", index_copy),
-    row("aten.index_put.default", index_put),
     row("aten.arange.default", arange),
     row("aten.arange.start", arange),
     row("aten.arange.start_step", arange),
     row("aten.full.default", full),
     row("aten.zeros.default", |c| filled(c, 0.0)),
     row("aten.ones.default", |c| filled(c, 1.0)),
+    row("aten.empty.memory_format", |c| filled(c, 0.0)),
+    row("aten.new_zeros.default", |c| new_filled(c, 0.0)),
+    row("aten.new_ones.default", |c| new_filled(c, 1.0)),
+    row("aten.new_empty.default", |c| new_filled(c, 0.0)),
+    row("aten.new_full.default", new_full),
     row("aten.full_like.default", full_like),
     row("aten.fill.Scalar", fill),
     row("aten.fill.Tensor", fill),
     row("aten.zero.default", |c| filled_like(c, 0.0)),
     row("aten.zeros_like.default", |c| filled_like(c, 0.0)),
     row("aten.ones_like.default", |c| filled_like(c, 1.0)),
+    row("aten.empty_like.default", |c| filled_like(c, 0.0)),
     row("aten.scalar_tensor.default", scalar_tensor),
+    row("aten.linspace.default", linspace),
 ];
 
 fn embedding(c: &mut Call) -> Result<Val> {
@@ -67,25 +73,6 @@ fn index_copy(c: &mut Call) -> Result<Val> {
     let count = semantics::product(&c.shape(index));
     let index = c.emit().reshape(index, vec![count])?;
     tensor(gather::put(&mut c.emit(), x, index, source, axis)?)
-}
-
-/// With one vector of integers among the indices; the others are left out.
-fn index_put(c: &mut Call) -> Result<Val> {
-    if c.flag("accumulate", false)? {
-        return Err("index_put that accumulates is not supported".into());
-    }
-    let (x, indices, values) = (c.tensor("self")?, c.opt_tensors("indices")?, c.tensor("values")?);
-    let given: Vec<(usize, ValueId)> = indices.iter().enumerate().filter_map(|(axis, index)| Some((axis, (*index)?))).collect();
-    let [(axis, index)] = given[..] else { return Err("index_put with several index tensors is not supported".into()) };
-    let is_vector = c.rank(index) == 1 && matches!(c.ty(index).dtype, DType::I32 | DType::I64);
-    if !is_vector {
-        return Err(format!("index_put at places given by {} is not supported; a vector of integers is", c.ty(index)).into());
-    }
-    let mut shape = c.shape(x);
-    shape[axis] = c.shape(index)[0].clone();
-    let mut e = c.emit();
-    let values = view::expand(&mut e, values, shape)?;
-    tensor(gather::put(&mut e, x, index, values, axis)?)
 }
 
 /// Its element type is i64 unless there is a fraction among its ends and step. Their type decides how many elements there are; to
@@ -136,6 +123,30 @@ fn full(c: &mut Call) -> Result<Val> {
 fn filled(c: &mut Call, value: f64) -> Result<Val> {
     let (shape, dtype) = (c.sizes("size")?, c.opt_dtype("dtype")?);
     filled_with(c, Scalar::Float(value), shape, dtype.unwrap_or(DType::F32))
+}
+
+/// In the type of `self` unless another is given.
+fn new_filled(c: &mut Call, value: f64) -> Result<Val> {
+    let (x, shape, dtype) = (c.tensor("self")?, c.sizes("size")?, c.opt_dtype("dtype")?);
+    let dtype = dtype.unwrap_or(c.ty(x).dtype);
+    filled_with(c, Scalar::Float(value), shape, dtype)
+}
+
+fn new_full(c: &mut Call) -> Result<Val> {
+    let (x, value, shape) = (c.tensor("self")?, c.scalar("fill_value")?, c.sizes("size")?);
+    let dtype = c.opt_dtype("dtype")?.unwrap_or(c.ty(x).dtype);
+    filled_with(c, value, shape, dtype)
+}
+
+/// `steps` numbers from `start` to `end`, both included.
+fn linspace(c: &mut Call) -> Result<Val> {
+    let [start, end] = [c.float("start", 0.0)?, c.float("end", 0.0)?];
+    let (steps, dtype) = (c.int("steps", None)?, c.opt_dtype("dtype")?.unwrap_or(DType::F32));
+    if !dtype.is_float() {
+        return Err(format!("linspace of {dtype} is not supported; make it of floats and convert it").into());
+    }
+    let step = if steps > 1 { (end - start) / (steps - 1) as f64 } else { 0.0 };
+    tensor(source::ramp(&mut c.emit(), steps, start, step, dtype)?)
 }
 
 fn full_like(c: &mut Call) -> Result<Val> {

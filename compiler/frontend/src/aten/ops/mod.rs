@@ -4,8 +4,11 @@
 mod binary;
 mod copy;
 mod gather;
+mod index;
 mod network;
+mod order;
 mod reduction;
+mod resize;
 mod row;
 mod sizes;
 mod unary;
@@ -14,8 +17,19 @@ mod view;
 pub(super) use self::row::{Row, Shares, Writes};
 
 /// All tables.
-static TABLES: [&[Row]; 8] =
-    [sizes::ROWS, network::ROWS, unary::ROWS, binary::ROWS, reduction::ROWS, view::ROWS, copy::ROWS, gather::ROWS];
+static TABLES: [&[Row]; 11] = [
+    sizes::ROWS,
+    network::ROWS,
+    unary::ROWS,
+    binary::ROWS,
+    reduction::ROWS,
+    view::ROWS,
+    copy::ROWS,
+    gather::ROWS,
+    index::ROWS,
+    order::ROWS,
+    resize::ROWS,
+];
 
 /// All rows.
 fn rows() -> impl Iterator<Item = &'static Row> {

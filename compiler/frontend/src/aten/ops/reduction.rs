@@ -1,12 +1,12 @@
 //! Reductions.
 
-use aotfarm_ir::ReduceOp;
+use aotfarm_ir::{ReduceOp, UnaryOp, ValueId};
 use aotfarm_protocol::DType;
 
 use super::row::{Row, row, tensor};
 use crate::aten::call::Call;
 use crate::aten::scope::Val;
-use crate::semantics::{Result, reduction};
+use crate::semantics::{Result, normalisation, reduction};
 
 pub(super) static ROWS: &[Row] = &[
     row("aten.mean.default", |c| reduction(c, ReduceOp::Mean)),
@@ -17,6 +17,18 @@ pub(super) static ROWS: &[Row] = &[
     row("aten.prod.dim_int", |c| reduction(c, ReduceOp::Prod)),
     row("aten.amax.default", |c| reduction(c, ReduceOp::Max)),
     row("aten.amin.default", |c| reduction(c, ReduceOp::Min)),
+    row("aten.max.default", |c| reduction(c, ReduceOp::Max)),
+    row("aten.min.default", |c| reduction(c, ReduceOp::Min)),
+    row("aten.var.correction", |c| variance(c, false)),
+    row("aten.var.dim", |c| variance(c, false)),
+    row("aten.var.default", |c| variance(c, false)),
+    row("aten.std.correction", |c| variance(c, true)),
+    row("aten.std.dim", |c| variance(c, true)),
+    row("aten.std.default", |c| variance(c, true)),
+    row("aten.var_mean.correction", variance_and_mean),
+    row("aten.linalg_vector_norm.default", |c| vector_norm(c, "ord")),
+    row("aten.norm.Scalar", |c| vector_norm(c, "p")),
+    row("aten.norm.ScalarOpt_dim", |c| vector_norm(c, "p")),
     row("aten.any.default", |c| reduction(c, ReduceOp::Any)),
     row("aten.any.dim", |c| reduction(c, ReduceOp::Any)),
     row("aten.any.dims", |c| reduction(c, ReduceOp::Any)),
@@ -46,4 +58,31 @@ fn reduction(c: &mut Call, op: ReduceOp) -> Result<Val> {
     let y = reduction::reduce(&mut c.emit(), op, x, axes, keepdim)?;
     // Any and all of bytes are bytes.
     tensor(if own == DType::U8 && matches!(op, ReduceOp::Any | ReduceOp::All) { c.cast(y, own)? } else { y })
+}
+
+/// What is subtracted from the number of elements: 1 unless the arguments say otherwise.
+fn moments(c: &mut Call) -> Result<[ValueId; 2]> {
+    let x = c.tensor("self")?;
+    let default = if c.flag("unbiased", true)? { 1.0 } else { 0.0 };
+    let (axes, keepdim, correction) = (c.axes("dim", c.rank(x))?, c.flag("keepdim", false)?, c.float("correction", default)?);
+    normalisation::variance(&mut c.emit(), x, axes, keepdim, correction)
+}
+
+fn variance(c: &mut Call, root: bool) -> Result<Val> {
+    let [variance, _] = moments(c)?;
+    tensor(if root { c.unary(UnaryOp::Sqrt, variance)? } else { variance })
+}
+
+fn variance_and_mean(c: &mut Call) -> Result<Val> {
+    moments(c).map(|both| Val::Tensors(both.to_vec()))
+}
+
+fn vector_norm(c: &mut Call, order: &str) -> Result<Val> {
+    let x = c.tensor("self")?;
+    let x = match c.opt_dtype("dtype")? {
+        Some(dtype) => c.cast(x, dtype)?,
+        None => x,
+    };
+    let (order, axes, keepdim) = (c.float(order, 2.0)?, c.axes("dim", c.rank(x))?, c.flag("keepdim", false)?);
+    tensor(normalisation::vector_norm(&mut c.emit(), x, order, axes, keepdim)?)
 }

@@ -1,13 +1,13 @@
 //! Element-wise functions of one tensor.
 
-use aotfarm_ir::{BinaryOp, Domain, Number, UnaryOp};
+use aotfarm_ir::{BinaryOp, Domain, Number, UnaryOp, ValueId};
 use aotfarm_protocol::DType;
 
 use super::row::{Row, row, tensor};
 use crate::aten::call::{Call, Operand};
 use crate::aten::scope::Val;
-use crate::semantics::Result;
 use crate::semantics::pointwise::{self, RELU6};
+use crate::semantics::{Emit, Result, view};
 
 pub(super) static ROWS: &[Row] = &[
     row("aten.relu.default", |c| unary(c, UnaryOp::Relu)),
@@ -35,6 +35,19 @@ pub(super) static ROWS: &[Row] = &[
     row("aten.floor.default", |c| unary(c, UnaryOp::Floor)),
     row("aten.ceil.default", |c| unary(c, UnaryOp::Ceil)),
     row("aten.round.default", |c| unary(c, UnaryOp::Round)),
+    row("aten.square.default", square),
+    row("aten.trunc.default", trunc),
+    row("aten.fix.default", trunc),
+    row("aten.frac.default", frac),
+    row("aten.sign.default", sign),
+    row("aten.tan.default", tan),
+    row("aten.isnan.default", |c| is(c, NOT_A_NUMBER)),
+    row("aten.isinf.default", |c| is(c, INFINITE)),
+    row("aten.isfinite.default", |c| is(c, FINITE)),
+    row("aten.softplus.default", softplus),
+    row("aten.log_sigmoid.default", log_sigmoid),
+    row("aten.mish.default", mish),
+    row("aten.glu.default", glu),
     row("aten.logical_not.default", logical_not),
     row("aten.bitwise_not.default", bitwise_not),
     row("aten.clamp.default", clamp),
@@ -52,6 +65,116 @@ fn unary(c: &mut Call, op: UnaryOp) -> Result<Val> {
         x = c.cast(x, DType::F32)?;
     }
     tensor(c.unary(op, x)?)
+}
+
+fn square(c: &mut Call) -> Result<Val> {
+    let x = Operand::Tensor(c.tensor("self")?);
+    let x = if c.common([&x]) == DType::Bool { Operand::Tensor(c.typed(&x, DType::I64)?) } else { x };
+    tensor(c.binary(BinaryOp::Mul, &x, &x)?)
+}
+
+fn trunc(c: &mut Call) -> Result<Val> {
+    let x = c.tensor("self")?;
+    tensor(if c.ty(x).dtype.is_float() { pointwise::truncated(&mut c.emit(), x)? } else { x })
+}
+
+fn frac(c: &mut Call) -> Result<Val> {
+    let x = c.tensor("self")?;
+    let mut e = c.emit();
+    let whole = pointwise::truncated(&mut e, x)?;
+    tensor(e.binary(BinaryOp::Sub, x, whole)?)
+}
+
+/// -1, 0 or 1; 0 for what is not a number.
+fn sign(c: &mut Call) -> Result<Val> {
+    let x = c.tensor("self")?;
+    let dtype = c.ty(x).dtype;
+    if dtype == DType::Bool {
+        return tensor(x);
+    }
+    let mut e = c.emit();
+    let zero = e.full(0.0, dtype)?;
+    let (above, below) = (e.binary(BinaryOp::Gt, x, zero)?, e.binary(BinaryOp::Lt, x, zero)?);
+    let (above, below) = (e.cast(above, dtype)?, e.cast(below, dtype)?);
+    tensor(e.binary(BinaryOp::Sub, above, below)?)
+}
+
+fn tan(c: &mut Call) -> Result<Val> {
+    in_f32(c, "self", |e, x| {
+        let (sine, cosine) = (e.unary(UnaryOp::Sin, x)?, e.unary(UnaryOp::Cos, x)?);
+        e.binary(BinaryOp::Div, sine, cosine)
+    })
+}
+
+/// What `of` makes of an operand in f32 (f64 stays), rounded to its own type once. Integers become floats.
+fn in_f32(c: &mut Call, name: &str, of: impl FnOnce(&mut Emit<'_>, ValueId) -> Result<ValueId>) -> Result<Val> {
+    let x = c.tensor(name)?;
+    let own = c.ty(x).dtype;
+    let own = if own.is_float() { own } else { DType::F32 };
+    let mut e = c.emit();
+    let wide = e.cast(x, if own == DType::F64 { own } else { DType::F32 })?;
+    let y = of(&mut e, wide)?;
+    tensor(e.cast(y, own)?)
+}
+
+/// How a number, or its size beside infinity, compares. Integers are finite.
+type Test = (BinaryOp, bool);
+const NOT_A_NUMBER: Test = (BinaryOp::Ne, false);
+const INFINITE: Test = (BinaryOp::Eq, true);
+const FINITE: Test = (BinaryOp::Lt, true);
+
+fn is(c: &mut Call, (op, of_size): Test) -> Result<Val> {
+    let x = c.tensor("self")?;
+    let dtype = c.ty(x).dtype;
+    let mut e = c.emit();
+    if !dtype.is_float() {
+        return tensor(e.binary(if op == BinaryOp::Lt { BinaryOp::Eq } else { BinaryOp::Ne }, x, x)?);
+    }
+    if !of_size {
+        return tensor(e.binary(op, x, x)?);
+    }
+    let (size, infinity) = (e.unary(UnaryOp::Abs, x)?, e.full(f64::INFINITY, dtype)?);
+    tensor(e.binary(op, size, infinity)?)
+}
+
+fn softplus(c: &mut Call) -> Result<Val> {
+    let (beta, threshold) = (c.float("beta", 1.0)?, c.float("threshold", 20.0)?);
+    in_f32(c, "self", |e, x| pointwise::softplus(e, x, beta, threshold))
+}
+
+/// `-log(1 + exp(-x))`, as `min(x, 0) - log(1 + exp(-|x|))`.
+fn log_sigmoid(c: &mut Call) -> Result<Val> {
+    in_f32(c, "self", |e, x| {
+        let size = e.unary(UnaryOp::Abs, x)?;
+        let power = e.unary(UnaryOp::Neg, size)?;
+        let power = e.unary(UnaryOp::Exp, power)?;
+        let log = e.unary(UnaryOp::Log1p, power)?;
+        let low = pointwise::clamp(e, x, None, Some(Number::ZERO))?;
+        e.binary(BinaryOp::Sub, low, log)
+    })
+}
+
+/// `x tanh(softplus(x))`.
+fn mish(c: &mut Call) -> Result<Val> {
+    in_f32(c, "self", |e, x| {
+        let soft = pointwise::softplus(e, x, 1.0, 20.0)?;
+        let gate = e.unary(UnaryOp::Tanh, soft)?;
+        e.binary(BinaryOp::Mul, x, gate)
+    })
+}
+
+/// The first half of an axis, gated by the second.
+fn glu(c: &mut Call) -> Result<Val> {
+    let x = c.tensor("self")?;
+    let axis = c.axis("dim", c.rank(x), Some(-1))?;
+    let mut e = c.emit();
+    let size = view::size_to_split(&e, x, axis)?;
+    if size % 2 != 0 {
+        return Err(format!("an axis of {size} has no halves").into());
+    }
+    let halves = view::split(&mut e, x, axis, &[size / 2, size / 2])?;
+    let gate = e.unary(UnaryOp::Sigmoid, halves[1])?;
+    tensor(e.binary(BinaryOp::Mul, halves[0], gate)?)
 }
 
 fn hardtanh(c: &mut Call) -> Result<Val> {

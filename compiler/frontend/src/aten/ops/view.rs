@@ -1,6 +1,7 @@
 //! Shapes and views, and what is joined, padded and repeated.
 
-use aotfarm_ir::{Expr, Number, ValueId};
+use aotfarm_ir::{BinaryOp, Expr, Number, ValueId};
+use aotfarm_protocol::DType;
 
 use super::row::{Map, Row, row, shares, shares_if, tensor};
 use crate::aten::call::{Call, Operand};
@@ -31,6 +32,24 @@ pub(super) static ROWS: &[Row] = &[
     shares("aten.chunk.default", chunk),
     shares("aten.split.Tensor", split),
     shares("aten.split_with_sizes.default", split),
+    shares("aten.view_as.default", shaped_as),
+    shares_if(is_viewable, "aten.reshape_as.default", shaped_as),
+    shares("aten.expand_as.default", expand_as),
+    shares_if(is_viewable, "aten.unflatten.int", unflatten),
+    shares("aten.swapaxes.default", |c| swapped(c, ["axis0", "axis1"])),
+    shares("aten.swapdims.default", |c| swapped(c, ["dim0", "dim1"])),
+    shares("aten.movedim.int", move_axes),
+    shares("aten.movedim.intlist", move_axes),
+    shares("aten.numpy_T.default", transpose_2d),
+    shares("aten.mT.default", transpose_matrices),
+    row("aten.roll.default", roll),
+    row("aten.flip.default", flip),
+    row("aten.diff.default", diff),
+    row("aten.meshgrid.default", meshgrid),
+    row("aten.meshgrid.indexing", meshgrid),
+    row("aten.tril.default", |c| triangle(c, BinaryOp::Le)),
+    row("aten.triu.default", |c| triangle(c, BinaryOp::Ge)),
+    row("aten.repeat_interleave.self_int", repeat_interleave),
     row("aten.slice_scatter.default", |c| scatter(c, slice)),
     row("aten.select_scatter.default", |c| scatter(c, select)),
     row("aten.diagonal_scatter.default", |c| scatter(c, diagonal)),
@@ -67,13 +86,159 @@ fn permute(c: &mut Call) -> Result<Val> {
 }
 
 fn transpose(c: &mut Call) -> Result<Val> {
+    swapped(c, ["dim0", "dim1"])
+}
+
+fn swapped(c: &mut Call, names: [&str; 2]) -> Result<Val> {
     let x = c.tensor("self")?;
     let rank = c.rank(x);
     let mut axes: Vec<usize> = (0..rank).collect();
     if rank > 0 {
-        axes.swap(c.axis("dim0", rank, None)?, c.axis("dim1", rank, None)?);
+        axes.swap(c.axis(names[0], rank, None)?, c.axis(names[1], rank, None)?);
     }
     tensor(view::permute(&mut c.emit(), x, axes)?)
+}
+
+fn transpose_matrices(c: &mut Call) -> Result<Val> {
+    let x = c.tensor("self")?;
+    let mut axes: Vec<usize> = (0..c.rank(x)).collect();
+    let last = axes.len().checked_sub(2).ok_or("it takes matrices")?;
+    axes.swap(last, last + 1);
+    tensor(view::permute(&mut c.emit(), x, axes)?)
+}
+
+/// Axes at other places; the others keep their order.
+fn move_axes(c: &mut Call) -> Result<Val> {
+    let x = c.tensor("self")?;
+    let rank = c.rank(x);
+    let axes = |name: &str| {
+        c.opt_ints(name)?.unwrap_or_default().into_iter().map(|a| semantics::axis(a, rank)).collect::<Result<Vec<_>>>()
+    };
+    let (from, to) = (axes("source")?, axes("destination")?);
+    let mut rest = (0..rank).filter(|axis| !from.contains(axis));
+    let place = |axis| to.iter().position(|other| *other == axis).and_then(|at| from.get(at).copied());
+    let order: Vec<usize> = (0..rank).filter_map(|axis| place(axis).or_else(|| rest.next())).collect();
+    tensor(view::permute(&mut c.emit(), x, order)?)
+}
+
+fn shaped_as(c: &mut Call) -> Result<Val> {
+    let (x, other) = (c.tensor("self")?, c.tensor("other")?);
+    let shape = c.shape(other);
+    tensor(c.emit().reshape(x, shape)?)
+}
+
+fn expand_as(c: &mut Call) -> Result<Val> {
+    let (x, other) = (c.tensor("self")?, c.tensor("other")?);
+    let shape = c.shape(other);
+    tensor(view::expand(&mut c.emit(), x, shape)?)
+}
+
+/// One axis as several, of which one may be -1.
+fn unflatten(c: &mut Call) -> Result<Val> {
+    let x = c.tensor("self")?;
+    let axis = c.axis("dim", c.rank(x), None)?;
+    let (mut shape, mut parts) = (c.shape(x), c.sizes("sizes")?);
+    if let Some(at) = parts.iter().position(|size| size.as_const() == Some(-1)) {
+        let rest: Vec<Expr> = parts.iter().enumerate().filter(|(i, _)| *i != at).map(|(_, size)| size.clone()).collect();
+        parts[at] = shape[axis].div_exact(&semantics::product(&rest)).ok_or("its sizes do not divide the axis")?;
+    }
+    shape.splice(axis..=axis, parts);
+    tensor(c.emit().reshape(x, shape)?)
+}
+
+/// Without axes, of the row of all elements.
+fn roll(c: &mut Call) -> Result<Val> {
+    let x = c.tensor("self")?;
+    let shape = c.shape(x);
+    let (shifts, dims) = (c.opt_ints("shifts")?.unwrap_or_default(), c.opt_ints("dims")?.unwrap_or_default());
+    let mut e = c.emit();
+    if dims.is_empty() {
+        let [shift] = shifts[..] else { return Err("a roll without axes takes one shift".into()) };
+        let row = e.reshape(x, vec![semantics::product(&shape)])?;
+        let rolled = view::roll(&mut e, row, 0, shift)?;
+        return tensor(e.reshape(rolled, shape)?);
+    }
+    if dims.len() != shifts.len() {
+        return Err(format!("it has {} shifts for {} axes", shifts.len(), dims.len()).into());
+    }
+    let mut rolled = x;
+    for (axis, shift) in dims.into_iter().zip(shifts) {
+        rolled = view::roll(&mut e, rolled, semantics::axis(axis, shape.len())?, shift)?;
+    }
+    tensor(rolled)
+}
+
+fn flip(c: &mut Call) -> Result<Val> {
+    let mut x = c.tensor("self")?;
+    let rank = c.rank(x);
+    for axis in c.opt_ints("dims")?.unwrap_or_default() {
+        let axis = semantics::axis(axis, rank)?;
+        if rank > 0 {
+            x = view::flip(&mut c.emit(), x, axis)?;
+        }
+    }
+    tensor(x)
+}
+
+/// Each element without the one before it, `n` times; of truth values, whether they differ.
+fn diff(c: &mut Call) -> Result<Val> {
+    let x = c.tensor("self")?;
+    let (times, axis) = (c.int("n", Some(1))?, c.axis("dim", c.rank(x), Some(-1))?);
+    let parts: Vec<Operand> =
+        [c.opt_tensor("prepend")?, Some(x), c.opt_tensor("append")?].into_iter().flatten().map(Operand::Tensor).collect();
+    let dtype = c.common(&parts);
+    let parts = parts.iter().map(|part| c.typed(part, dtype)).collect::<Result<Vec<_>>>()?;
+    let mut e = c.emit();
+    let mut x = if parts.len() > 1 { view::concat(&mut e, &parts, axis)? } else { x };
+    let op = if dtype == DType::Bool { BinaryOp::Ne } else { BinaryOp::Sub };
+    for _ in 0..times {
+        let size = e.shape(x).get(axis).cloned().ok_or("a number has no differences")?;
+        let later = view::slice(&mut e, x, axis, Expr::one(), size.clone(), 1)?;
+        let earlier = view::slice(&mut e, x, axis, Expr::zero(), &size - &Expr::one(), 1)?;
+        x = e.binary(op, later, earlier)?;
+    }
+    tensor(x)
+}
+
+/// Each vector along an axis of its own; with the indexing `xy` the first two axes change places.
+fn meshgrid(c: &mut Call) -> Result<Val> {
+    let list = c.tensors("tensors")?;
+    let swapped = c.text("indexing") == Some("xy") && list.len() > 1;
+    let place = |i: usize| if swapped && i < 2 { 1 - i } else { i };
+    let mut shape = vec![Expr::one(); list.len()];
+    for (i, x) in list.iter().enumerate() {
+        shape[place(i)] = semantics::product(&c.shape(*x));
+    }
+    let along = |c: &mut Call, i: usize, x: ValueId| {
+        let mut own = vec![Expr::one(); shape.len()];
+        own[place(i)] = shape[place(i)].clone();
+        let mut e = c.emit();
+        let x = e.reshape(x, own)?;
+        view::expand(&mut e, x, shape.clone())
+    };
+    list.iter().enumerate().map(|(i, x)| along(c, i, *x)).collect::<Result<_>>().map(Val::Tensors)
+}
+
+/// The elements of matrices whose column beside their row is `op` the diagonal; the others are zero.
+fn triangle(c: &mut Call, op: BinaryOp) -> Result<Val> {
+    let (x, diagonal) = (c.tensor("self")?, c.int("diagonal", Some(0))?);
+    tensor(view::triangle(&mut c.emit(), x, op, diagonal)?)
+}
+
+/// Each position as often in a row; without an axis, of the row of all elements.
+fn repeat_interleave(c: &mut Call) -> Result<Val> {
+    let (x, times) = (c.tensor("self")?, c.int("repeats", None)?);
+    if times < 0 {
+        return Err("it repeats a negative number of times".into());
+    }
+    let axis = if c.has("dim") { Some(c.axis("dim", c.rank(x), None)?) } else { None };
+    let size = semantics::product(&c.shape(x));
+    let mut e = c.emit();
+    let (x, axis) = match axis {
+        Some(axis) => (view::at_least_vector(&mut e, x)?, axis),
+        None => (e.reshape(x, vec![size])?, 0),
+    };
+    tensor(view::repeat_each(&mut e, x, axis, times)?)
 }
 
 fn transpose_2d(c: &mut Call) -> Result<Val> {
