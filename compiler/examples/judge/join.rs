@@ -34,6 +34,7 @@ pub fn join(graphs: &[&Graph]) -> Result<Graph, VerifyError> {
         joined.writes.extend(writes);
         joined.inputs.extend(graph.inputs.iter().map(moved));
         joined.outputs.extend(graph.outputs.iter().map(moved));
+        joined.output_names.extend(graph.output_names.iter().map(|name| format!("m{number}.{name}")));
         joined.dims.clone_from(&graph.dims);
     }
     verify(&joined).map(|()| joined)
