@@ -61,7 +61,7 @@ pub(crate) fn einsum(e: &mut Emit<'_>, equation: &str, operands: &[ValueId]) -> 
         left = two(e, left, right, &later, &sizes)?;
     }
     let left = summed(e, left, |label| result.contains(&label))?;
-    ordered(e, left, &result)
+    ordered(e, &left, &result)
 }
 
 /// Without the axes that are not kept.
@@ -74,7 +74,7 @@ fn summed(e: &mut Emit<'_>, operand: Labelled, keep: impl Fn(char) -> bool) -> R
     Ok(Labelled { x, labels: operand.labels.into_iter().filter(|label| keep(*label)).collect() })
 }
 
-fn ordered(e: &mut Emit<'_>, operand: Labelled, order: &[char]) -> Result<ValueId> {
+fn ordered(e: &mut Emit<'_>, operand: &Labelled, order: &[char]) -> Result<ValueId> {
     let axes: Vec<usize> = order.iter().filter_map(|label| operand.labels.iter().position(|other| other == label)).collect();
     if axes.is_sorted() { Ok(operand.x) } else { view::permute(e, operand.x, axes) }
 }
@@ -93,9 +93,9 @@ fn two(e: &mut Emit<'_>, a: Labelled, b: Labelled, later: &[char], sizes: &HashM
     let columns = of(&in_b, &|label| !in_a.contains(label));
     let shape = |labels: &[char]| labels.iter().map(|label| sizes[label].clone()).collect::<Vec<Expr>>();
     let merged = |labels: &[char]| super::product(&shape(labels));
-    let a = ordered(e, a, &[batch.as_slice(), &rows, &inner].concat())?;
+    let a = ordered(e, &a, &[batch.as_slice(), &rows, &inner].concat())?;
     let a = e.reshape(a, [shape(&batch), vec![merged(&rows), merged(&inner)]].concat())?;
-    let b = ordered(e, b, &[batch.as_slice(), &inner, &columns].concat())?;
+    let b = ordered(e, &b, &[batch.as_slice(), &inner, &columns].concat())?;
     let b = e.reshape(b, [shape(&batch), vec![merged(&inner), merged(&columns)]].concat())?;
     let x = product::matmul(e, a, b)?;
     let labels = [batch, rows, columns].concat();

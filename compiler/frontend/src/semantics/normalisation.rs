@@ -133,22 +133,22 @@ pub(crate) fn vector_norm(e: &mut Emit<'_>, x: ValueId, order: f64, axes: Vec<us
 }
 
 /// The variance over sorted axes and the mean: the squared distances from the mean, summed and divided by `n - correction`.
-pub(crate) fn variance(e: &mut Emit<'_>, x: ValueId, axes: Vec<usize>, keepdim: bool, correction: f64) -> Result<[ValueId; 2]> {
+pub(crate) fn variance(e: &mut Emit<'_>, x: ValueId, axes: &[usize], keepdim: bool, correction: f64) -> Result<[ValueId; 2]> {
     let dtype = e.dtype(x);
     if !dtype.is_float() {
         return Err(format!("a variance of {dtype} is not supported; convert it to a floating-point type").into());
     }
     let count = product(&axes.iter().map(|axis| e.shape(x)[*axis].clone()).collect::<Vec<_>>());
     let x = e.cast(x, wide(dtype))?;
-    let mean = reduction::reduce(e, ReduceOp::Mean, x, axes.clone(), true)?;
+    let mean = reduction::reduce(e, ReduceOp::Mean, x, axes.to_vec(), true)?;
     let distance = e.binary(BinaryOp::Sub, x, mean)?;
     let squares = e.binary(BinaryOp::Mul, distance, distance)?;
-    let total = reduction::reduce(e, ReduceOp::Sum, squares, axes.clone(), keepdim)?;
+    let total = reduction::reduce(e, ReduceOp::Sum, squares, axes.to_vec(), keepdim)?;
     let count = source::number(e, &count, wide(dtype))?;
     let correction = e.full(correction, wide(dtype))?;
     let free = e.binary(BinaryOp::Sub, count, correction)?;
     let free = pointwise::clamp(e, free, Some(Number::ZERO), None)?;
     let variance = e.binary(BinaryOp::Div, total, free)?;
-    let mean = if keepdim { mean } else { view::without(e, mean, &axes)? };
+    let mean = if keepdim { mean } else { view::without(e, mean, axes)? };
     Ok([e.cast(variance, dtype)?, e.cast(mean, dtype)?])
 }

@@ -65,7 +65,7 @@ fn moments(c: &mut Call) -> Result<[ValueId; 2]> {
     let x = c.tensor("self")?;
     let default = if c.flag("unbiased", true)? { 1.0 } else { 0.0 };
     let (axes, keepdim, correction) = (c.axes("dim", c.rank(x))?, c.flag("keepdim", false)?, c.float("correction", default)?);
-    normalisation::variance(&mut c.emit(), x, axes, keepdim, correction)
+    normalisation::variance(&mut c.emit(), x, &axes, keepdim, correction)
 }
 
 fn variance(c: &mut Call, root: bool) -> Result<Val> {

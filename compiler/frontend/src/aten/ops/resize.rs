@@ -89,7 +89,7 @@ fn pixel_shuffle(c: &mut Call) -> Result<Val> {
     let (lead, [channels, h, w]) = image(c, x)?;
     let channels = channels.div_exact(&(&r * &r)).ok_or("its channels are no multiple of the squared factor")?;
     let parts = [channels.clone(), r.clone(), r.clone(), h.clone(), w.clone()];
-    rearranged(c, x, &lead, &parts, [0, 3, 1, 4, 2], [channels, &h * &r, &w * &r])
+    rearranged(c, x, &lead, &parts, [0, 3, 1, 4, 2], &[channels, &h * &r, &w * &r])
 }
 
 /// `[…, C, H r, W r]` to `[…, C r², H, W]`.
@@ -99,13 +99,13 @@ fn pixel_unshuffle(c: &mut Call) -> Result<Val> {
     let part = |size: Expr| size.div_exact(&r).ok_or("its rows or columns are no multiple of the factor");
     let (h, w) = (part(h)?, part(w)?);
     let parts = [channels.clone(), h.clone(), r.clone(), w.clone(), r.clone()];
-    rearranged(c, x, &lead, &parts, [0, 2, 4, 1, 3], [&channels * &(&r * &r), h, w])
+    rearranged(c, x, &lead, &parts, [0, 2, 4, 1, 3], &[&channels * &(&r * &r), h, w])
 }
 
-fn rearranged(c: &mut Call, x: ValueId, lead: &[Expr], parts: &[Expr], order: [usize; 5], shape: [Expr; 3]) -> Result<Val> {
+fn rearranged(c: &mut Call, x: ValueId, lead: &[Expr], parts: &[Expr], order: [usize; 5], shape: &[Expr; 3]) -> Result<Val> {
     let mut e = c.emit();
     let x = e.reshape(x, [lead, parts].concat())?;
     let axes = (0..lead.len()).chain(order.map(|axis| axis + lead.len())).collect();
     let x = view::permute(&mut e, x, axes)?;
-    tensor(e.reshape(x, [lead, &shape].concat())?)
+    tensor(e.reshape(x, [lead, shape].concat())?)
 }
