@@ -45,7 +45,7 @@ async fn a_version_is_pulled_once_and_replaced_when_it_is_damaged_or_another() {
 async fn what_the_host_cannot_run_is_refused_before_anything_is_written() {
     let (setup, client) = published().await;
     let error = pull_v3(&setup, &client, "m/cpu-x86_64-v4").await.unwrap_err();
-    assert!(error.to_string().contains("cpu-x86_64-v4 needs AVX-512"), "{error}");
+    assert!(error.to_string().contains("cpu-x86_64-v4 needs an x86-64 CPU of level v4 (AVX-512)"), "{error}");
     let PullError::Unsupported(api) = &error else { panic!("{error}") };
     assert_eq!(api.code, ErrorCode::Unsupported);
     assert!(!setup.path("clean").exists());

@@ -132,12 +132,14 @@ impl SqliteStore {
 
 async fn migrate(pool: &SqlitePool, mut migrator: Migrator, table: &'static str) -> Result<(), MigrateError> {
     migrator.dangerous_set_table_name(table);
-    if migrator.run(pool).await.is_err() {
-        // SQLite has no advisory locks: another process may have made the tables between our look
-        // and our attempt.
-        migrator.run(pool).await?;
+    // SQLite has no advisory locks: another process may make a table between our look and our
+    // attempt, once for each migration.
+    for _ in 0..migrator.iter().count() {
+        if migrator.run(pool).await.is_ok() {
+            return Ok(());
+        }
     }
-    Ok(())
+    migrator.run(pool).await
 }
 
 #[async_trait]
