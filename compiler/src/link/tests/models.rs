@@ -340,8 +340,8 @@ fn an_index_outside_its_table_is_an_error() {
     let Some((_dir, model)) = compiled(&graph, 0) else { return };
     let mut session = Session::new(&model, 2).unwrap();
     let mut run = |ids: &[i64], kind: i8| {
-        let ids = Tensor::new(DType::I64, vec![2, 4], &ids.iter().flat_map(|n| n.to_le_bytes()).collect::<Vec<_>>()).unwrap();
-        let kind = Tensor::new(DType::I8, vec![], &kind.to_le_bytes()).unwrap();
+        let ids = Tensor::new(DType::I64, vec![2, 4], ids.iter().flat_map(|n| n.to_le_bytes()).collect::<Vec<_>>()).unwrap();
+        let kind = Tensor::new(DType::I8, vec![], kind.to_le_bytes()).unwrap();
         session.run(&[ids.view(), kind.view()])
     };
     let interpreted = |ids: &[i64], kind: i8| {
