@@ -1,6 +1,8 @@
 //! Judges models by what others computed of them: read, run by the interpreter, compiled into an artifact with the naive kernels, run.
 //!
-//!     cargo run -p aotfarm-compiler --example judge -- [--jobs N] [--json FILE] [--objects FOLDER] FOLDER ... | @LISTING
+//!     cargo run -p aotfarm-compiler --example judge -- [--jobs N] [--json FILE] [--objects FOLDER] [--interpret] [--rtol X] FOLDER ... | @LISTING
+//!
+//! With `--interpret` no artifacts are made. With `--rtol` a float is right within that part of what it should be, plus 1e-7.
 //!
 //! A folder holds a model (`model.pt2`, `model.onnx` or `model.graph`) and one or more `case*.safetensors` with `in.<i>` and `out.<i>`;
 //! `exact*.safetensors` beside a case holds the same outputs, computed in float64. A listing names a folder in each line. A folder
@@ -16,7 +18,7 @@ mod pair;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::{env, fs, io};
@@ -34,23 +36,50 @@ const CHILD: &str = "--child";
 struct Options {
     jobs: usize,
     json: Option<PathBuf>,
-    objects: PathBuf,
     pairs: Vec<PathBuf>,
+    how: How,
+}
+
+/// How each pair is judged; a child is told by its arguments.
+#[derive(Debug, Clone)]
+struct How {
+    /// Where compiled kernels are kept.
+    objects: PathBuf,
+    /// Whether the interpreter alone runs.
+    interpret: bool,
+    /// The relative error that is allowed, where others than ours decide it.
+    rtol: Option<f64>,
+}
+
+impl How {
+    fn arguments(&self) -> Vec<String> {
+        let mut arguments = vec!["--objects".to_owned(), self.objects.to_string_lossy().into_owned()];
+        if self.interpret {
+            arguments.push("--interpret".to_owned());
+        }
+        if let Some(rtol) = self.rtol {
+            arguments.extend(["--rtol".to_owned(), rtol.to_string()]);
+        }
+        arguments
+    }
 }
 
 impl Options {
     fn parse(mut args: impl Iterator<Item = String>) -> Result<Self, String> {
-        let mut options = Self { jobs: 2, json: None, objects: env::temp_dir().join("aotfarm-judge"), pairs: Vec::new() };
+        let how = How { objects: env::temp_dir().join("aotfarm-judge"), interpret: false, rtol: None };
+        let mut options = Self { jobs: 2, json: None, pairs: Vec::new(), how };
         while let Some(arg) = args.next() {
             let mut value = || args.next().ok_or_else(|| format!("`{arg}` needs a value"));
             match arg.as_str() {
                 "--jobs" => options.jobs = value()?.parse().map_err(|e| format!("`--jobs`: {e}"))?,
                 "--json" => options.json = Some(value()?.into()),
-                "--objects" => options.objects = value()?.into(),
+                "--objects" => options.how.objects = value()?.into(),
+                "--interpret" => options.how.interpret = true,
+                "--rtol" => options.how.rtol = Some(value()?.parse().map_err(|e| format!("`--rtol`: {e}"))?),
                 _ => options.add(&arg)?,
             }
         }
-        if options.pairs.is_empty() { Err("no folder with models is given".to_owned()) } else { Ok(options) }
+        Ok(options)
     }
 
     fn add(&mut self, arg: &str) -> Result<(), String> {
@@ -77,10 +106,13 @@ impl Options {
 }
 
 fn main() -> ExitCode {
-    if env::args().nth(1).as_deref() == Some(CHILD) {
-        return child(&PathBuf::from(env::args().nth(2).unwrap_or_default()));
-    }
-    let options = match Options::parse(env::args().skip(1)) {
+    let is_child = env::args().nth(1).as_deref() == Some(CHILD);
+    let options = match Options::parse(env::args().skip(1 + usize::from(is_child))) {
+        Ok(options) if is_child => return child(&options.how),
+        Ok(options) if options.pairs.is_empty() => {
+            eprintln!("error: no folder with models is given");
+            return ExitCode::from(2);
+        }
         Ok(options) => options,
         Err(error) => {
             eprintln!("error: {error}");
@@ -112,7 +144,7 @@ fn judge_all(options: &Options) -> Vec<Judged> {
     let work = || {
         loop {
             let Some(group) = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front() else { return };
-            let judged = judge_group(&group, &options.objects);
+            let judged = judge_group(&group, &options.how);
             let mut verdicts = verdicts.lock().unwrap_or_else(PoisonError::into_inner);
             verdicts.extend(judged.into_iter().map(|judged| (judged.folder, judged.verdict)));
             eprint!("\r{} of {}", verdicts.len(), options.pairs.len());
@@ -126,26 +158,26 @@ fn judge_all(options: &Options) -> Vec<Judged> {
 }
 
 /// The verdicts of a group; one that a child cannot give is sought in each half of the group.
-fn judge_group(group: &[PathBuf], objects: &Path) -> Vec<Judged> {
-    match start_child(group, objects) {
+fn judge_group(group: &[PathBuf], how: &How) -> Vec<Judged> {
+    match start_child(group, how) {
         Ok(judged) => judged,
         Err(what) if group.len() < 2 => {
             group.iter().map(|folder| Judged { folder: folder.clone(), verdict: Verdict::Wrong(what.clone()) }).collect()
         }
         Err(_) => {
             let (left, right) = group.split_at(group.len() / 2);
-            [judge_group(left, objects), judge_group(right, objects)].concat()
+            [judge_group(left, how), judge_group(right, how)].concat()
         }
     }
 }
 
 #[expect(clippy::disallowed_methods, reason = "a tool for the developers of the compiler, no part of the product")]
-fn start_child(group: &[PathBuf], objects: &Path) -> Result<Vec<Judged>, String> {
+fn start_child(group: &[PathBuf], how: &How) -> Result<Vec<Judged>, String> {
     let failed = |e: io::Error| format!("the child process cannot be used: {e}");
     let program = env::current_exe().map_err(failed)?;
     let mut child = Command::new(program)
         .arg(CHILD)
-        .arg(objects)
+        .args(how.arguments())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -163,11 +195,12 @@ fn start_child(group: &[PathBuf], objects: &Path) -> Result<Vec<Judged>, String>
 }
 
 /// Judges the pairs that the input lists, and prints each verdict as a line of JSON.
-fn child(objects: &Path) -> ExitCode {
+fn child(how: &How) -> ExitCode {
     let folders = io::stdin().lines().map_while(Result::ok).map(PathBuf::from);
     let mut runnable: Vec<Pair> = Vec::new();
     for folder in folders {
-        match Pair::read(&folder).and_then(Pair::interpreted) {
+        match Pair::read(&folder, how.rtol).and_then(Pair::interpreted) {
+            Ok(pair) if how.interpret => println!("{}", Judged { folder: pair.folder, verdict: Verdict::Right }.to_json()),
             Ok(pair) => runnable.push(pair),
             Err(verdict) => println!("{}", Judged { folder, verdict }.to_json()),
         }
@@ -177,7 +210,7 @@ fn child(objects: &Path) -> ExitCode {
         together.entry(pair.sizes()).or_default().push(pair);
     }
     for pairs in together.into_values() {
-        match artifact::judge(&pairs, objects) {
+        match artifact::judge(&pairs, &how.objects) {
             Ok(verdicts) => {
                 for (pair, verdict) in pairs.into_iter().zip(verdicts) {
                     println!("{}", Judged { folder: pair.folder, verdict }.to_json());

@@ -54,6 +54,7 @@ pub struct Expectation {
     pub case: Case,
     /// The outputs as float64 computes them.
     exact: Option<Vec<Tensor>>,
+    rtol: Option<f64>,
 }
 
 /// A model with its cases.
@@ -67,7 +68,7 @@ pub struct Pair {
 
 impl Pair {
     /// Reads the files of a folder and imports the model.
-    pub fn read(folder: &Path) -> Result<Self, Verdict> {
+    pub fn read(folder: &Path, rtol: Option<f64>) -> Result<Self, Verdict> {
         let broken = |what: String| Verdict::Wrong(format!("the folder cannot be used: {what}"));
         let path = model(folder).ok_or_else(|| broken("it holds no model".to_owned()))?;
         let bytes = fs::read(&path).map_err(|e| broken(e.to_string()))?;
@@ -83,7 +84,7 @@ impl Pair {
             };
             let exact = format!("exact{suffix}");
             let exact = names.contains(&exact).then(|| read(exact)).transpose()?.map(|case| case.outputs);
-            expectations.push(Expectation { case: read(format!("case{suffix}"))?, exact });
+            expectations.push(Expectation { case: read(format!("case{suffix}"))?, exact, rtol });
         }
         Ok(Self { folder: folder.to_owned(), graph, expectations, bindings: Vec::new() })
     }
@@ -114,7 +115,7 @@ impl Expectation {
         }
         for (at, (ours, wanted)) in outputs.iter().zip(wanted).enumerate() {
             let exact = self.exact.as_ref().and_then(|exact| exact.get(at)).filter(|exact| exact.dtype.is_float());
-            compare(ours, wanted, exact).map_err(|what| format!("output {at}: {what}"))?;
+            compare(ours, wanted, exact, self.rtol).map_err(|what| format!("output {at}: {what}"))?;
         }
         Ok(())
     }
@@ -151,8 +152,8 @@ fn roundings(dtype: DType) -> f64 {
 
 /// Integers are equal. A float is as torch has it, or no further from the exact value than twice torch's own error (at this element,
 /// and over all elements on average), plus roundings of this element and of one of average size, or 1 where that is larger. Without
-/// exact values torch's stand for them.
-fn compare(ours: &Tensor, wanted: &Tensor, exact: Option<&Tensor>) -> Result<(), String> {
+/// exact values torch's stand for them. With `rtol` that alone decides.
+fn compare(ours: &Tensor, wanted: &Tensor, exact: Option<&Tensor>, rtol: Option<f64>) -> Result<(), String> {
     if (ours.dtype, &ours.shape) != (wanted.dtype, &wanted.shape) {
         return Err(format!("is {}{:?}, not {}{:?}", ours.dtype, ours.shape, wanted.dtype, wanted.shape));
     }
@@ -171,6 +172,9 @@ fn compare(ours: &Tensor, wanted: &Tensor, exact: Option<&Tensor>) -> Result<(),
     let (error, size) = (mean(&errors), mean(&exact).min(1.0));
     let same = |a: f64, b: f64| a == b || a.is_nan() && b.is_nan();
     let right = |at: usize| {
+        if let Some(rtol) = rtol {
+            return same(values[at], torch[at]) || (values[at] - torch[at]).abs() <= rtol * torch[at].abs() + 1e-7;
+        }
         let rounding = roundings(dtype) * epsilon(dtype) * (exact[at].abs() + size) + smallest(dtype);
         same(values[at], torch[at])
             || (values[at] - exact[at]).abs() <= 2.0 * (errors[at] + error) + rounding

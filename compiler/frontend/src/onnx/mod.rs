@@ -1,4 +1,4 @@
-//! `.onnx` files: the standard operator set in versions 13 to 23, weights in the file or beside it.
+//! `.onnx` files: the standard operator set in versions 6 to 28, weights in the file or beside it.
 //!
 //! Exporters compute shapes in the graph (Shape, Gather, Concat, Reshape …). Small integer tensors are followed symbolically, so that
 //! such arithmetic becomes expressions over the symbolic dimensions and leaves no nodes.
@@ -24,15 +24,15 @@ use crate::semantics::{Equal, Refusal};
 use crate::symbols::{Declared, Symbols};
 
 /// Versions of the standard operator set that the mappings hold for.
-const OPSETS: std::ops::RangeInclusive<i64> = 13..=23;
+const OPSETS: std::ops::RangeInclusive<i64> = 6..=28;
 
 /// Reads an `.onnx` file; `name` is the model's.
 pub fn read(file: &SharedBytes, name: &str, external: External<'_>) -> Result<Graph, ImportError> {
     let bytes = prost::bytes::Bytes::from_owner(Shared(file.clone()));
     let model = ModelProto::decode(bytes).map_err(|e| ImportError::damaged(e.to_string(), "the protobuf of the model"))?;
     let opset = model.opset_import.iter().find(|o| o.domain.is_empty() || o.domain == "ai.onnx").map(|o| o.version);
-    match opset {
-        Some(version) if OPSETS.contains(&version) => {}
+    let opset = match opset {
+        Some(version) if OPSETS.contains(&version) => version,
         found => {
             return Err(ImportError::Version {
                 format: "ONNX operator set",
@@ -40,7 +40,7 @@ pub fn read(file: &SharedBytes, name: &str, external: External<'_>) -> Result<Gr
                 remedy: format!("export with opset_version between {} and {}", OPSETS.start(), OPSETS.end()),
             });
         }
-    }
+    };
     let graph = model.graph.as_ref().ok_or_else(|| ImportError::damaged("it holds no graph", "the protobuf of the model"))?;
     let missing = graph.node.iter().filter(|n| ops::find(n).is_none());
     let missing: Vec<_> = missing.map(|n| (ops::qualified(n), label(n).to_owned())).collect();
@@ -51,7 +51,7 @@ pub fn read(file: &SharedBytes, name: &str, external: External<'_>) -> Result<Gr
     let mut equal = HashMap::<Sym, Expr>::new();
     loop {
         let (known, absent) = (HashMap::new(), HashMap::new());
-        let scope = Scope { external, builder: Builder::new(name), known, initializers: initializers.clone(), absent };
+        let scope = Scope { external, opset, builder: Builder::new(name), known, initializers: initializers.clone(), absent };
         let symbols = Symbols::of_file(names(graph)).with_equal(equal.clone());
         match (Import { graph, scope, symbols }).run() {
             Ok(graph) => return Ok(graph),

@@ -46,8 +46,25 @@ impl NodeCall<'_, '_> {
         self.scope.sizes(&name)
     }
 
+    /// [`NodeCall::opt_sizes`], also of what operators make of constants alone.
+    pub(super) fn folded_sizes(&mut self, i: usize) -> Option<Sizes> {
+        let name = self.name(i)?.to_owned();
+        self.scope.folded_sizes(&name)
+    }
+
+    /// Whether an operand is known to hold a symbolic size.
+    pub(super) fn has_symbolic_sizes(&mut self) -> bool {
+        let symbolic = |sizes: Sizes| sizes.values.iter().any(|n| n.as_const().is_none());
+        (0..self.node.input.len()).any(|i| self.opt_sizes(i).is_some_and(symbolic))
+    }
+
+    /// Known integers: of constants that operators make only where another operand is symbolic.
+    pub(super) fn sizes_beside_symbolic(&mut self, i: usize) -> Option<Sizes> {
+        if self.has_symbolic_sizes() { self.folded_sizes(i) } else { self.opt_sizes(i) }
+    }
+
     pub(super) fn sizes(&mut self, i: usize) -> Result<Vec<Expr>> {
-        let known = self.opt_sizes(i).map(|s| s.values);
+        let known = self.folded_sizes(i).map(|s| s.values);
         known.ok_or_else(|| format!("operand {i} must be known when compiling, but depends on the model's data").into())
     }
 
@@ -57,6 +74,30 @@ impl NodeCall<'_, '_> {
         }
         let ints: Option<Vec<i64>> = self.sizes(i)?.iter().map(Expr::as_const).collect();
         ints.map(Some).ok_or_else(|| format!("operand {i} must be constant, but depends on a symbolic dimension").into())
+    }
+
+    /// The axes (or sizes) that operand `i` lists, or the attribute that it was in older versions.
+    pub(super) fn axes(&mut self, i: usize) -> Result<Option<Vec<i64>>> {
+        match self.list("axes") {
+            Some(list) => Ok(Some(list.to_vec())),
+            None => self.ints(i),
+        }
+    }
+
+    /// Constant floats of an operand of rank 0 or 1.
+    pub(super) fn floats(&mut self, i: usize) -> Result<Option<Vec<f64>>> {
+        let Some(name) = self.name(i).map(ToOwned::to_owned) else { return Ok(None) };
+        let id = self.scope.tensor(&name)?;
+        let value = self.scope.folded(id).ok_or_else(|| format!("operand {i} must be constant numbers"))?;
+        let (dtype, bytes) = (value.dtype, &value.data);
+        let read = |part: &[u8]| Number::read(dtype, part).map(Number::to_f64);
+        let numbers: Option<Vec<f64>> = bytes.chunks(dtype.size()).map(read).collect();
+        numbers.map(Some).ok_or_else(|| format!("operand {i} must be constant numbers").into())
+    }
+
+    /// Version of the standard operator set that the file is of.
+    pub(super) fn opset(&self) -> i64 {
+        self.scope.opset
     }
 
     /// The number of an operand of one element; `None` when it is left out or no constant.
@@ -110,15 +151,6 @@ impl NodeCall<'_, '_> {
 
     pub(super) fn list(&self, name: &str) -> Option<&[i64]> {
         self.attribute(name).map(|a| a.ints.as_slice())
-    }
-
-    /// Height and width.
-    pub(super) fn pair(&self, name: &str, default: i64) -> Result<[i64; 2]> {
-        match self.list(name).unwrap_or_default() {
-            [] => Ok([default; 2]),
-            [h, w] => Ok([*h, *w]),
-            other => Err(format!("`{name}` has {} numbers; only two spatial dimensions are supported", other.len()).into()),
-        }
     }
 
     /// An axis that an attribute names, counted from the end when negative.

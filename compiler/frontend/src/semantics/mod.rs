@@ -3,15 +3,19 @@
 //!
 //! What a specification alone knows stays with its reader: torch's type promotion in `aten`, ONNX's known integers in `onnx`.
 
+pub(crate) mod activation;
 pub(crate) mod conv;
 mod equal;
 pub(crate) mod gather;
 pub(crate) mod norm;
+pub(crate) mod order;
 pub(crate) mod pointwise;
 pub(crate) mod pool;
 pub(crate) mod product;
 pub(crate) mod reduce;
+pub(crate) mod resample;
 pub(crate) mod source;
+pub(crate) mod transposed;
 pub(crate) mod view;
 
 use aotfarm_ir::{BinaryOp, BuildError, Builder, Expr, Number, Op, TensorType, UnaryOp, ValueId};

@@ -1,14 +1,21 @@
-//! The mapping of the standard ONNX operators (<https://onnx.ai/onnx/operators/>). A row is an operator.
+//! The mapping of the standard ONNX operators (<https://onnx.ai/onnx/operators/>). A row is an operator, in all versions of it.
 
-use aotfarm_ir::{BinaryOp, Expr, GraphDim, Number, PoolOp, ReduceOp, TensorData, TensorType, UnaryOp, ValueId, Window};
+mod functions;
+mod images;
+mod losses;
+mod normal;
+mod places;
+mod quantised;
+
+use aotfarm_ir::{BinaryOp, Expr, GraphDim, Number, Op, ReduceOp, TensorData, TensorType, UnaryOp, ValueId};
 use aotfarm_protocol::DType;
 
 use super::node::{NodeCall, known, one};
 use super::proto::NodeProto;
 use super::scope::Known;
 use super::tensor::{self, Sizes};
-use crate::semantics::conv::{self, Same};
-use crate::semantics::{self, Refusal, Result, gather, norm, pointwise, pool, product, reduce, source, view};
+use crate::semantics::view::Repeats;
+use crate::semantics::{self, Emit, Refusal, Result, gather, order, pointwise, product, reduce, source, view};
 
 type Map = fn(&mut NodeCall) -> Result<Vec<Known>>;
 
@@ -23,22 +30,20 @@ fn standard(node: &NodeProto) -> bool {
 
 /// The row of a node's operator.
 pub(super) fn find(node: &NodeProto) -> Option<Map> {
-    ROWS.iter().find(|(name, _)| standard(node) && *name == node.op_type).map(|(_, map)| *map)
+    rows().find(|(name, _)| standard(node) && *name == node.op_type).map(|(_, map)| *map)
+}
+
+/// Most elements of a range of fractions.
+const MAX_RANGE: f64 = 1e9;
+
+/// The rows of all groups.
+fn rows() -> impl Iterator<Item = &'static (&'static str, Map)> {
+    [ROWS, functions::ROWS, images::ROWS, losses::ROWS, normal::ROWS, places::ROWS, quantised::ROWS].into_iter().flatten()
 }
 
 static ROWS: &[(&str, Map)] = &[
-    ("Conv", convolution),
-    ("BatchNormalization", batch_norm),
     ("Gemm", gemm),
     ("MatMul", matmul),
-    ("LayerNormalization", layer_norm),
-    ("MaxPool", |c| pooling(c, PoolOp::Max)),
-    ("AveragePool", |c| {
-        let count_include_pad = c.int("count_include_pad", 0) != 0;
-        pooling(c, PoolOp::Avg { count_include_pad })
-    }),
-    ("GlobalAveragePool", global_average_pool),
-    ("Softmax", softmax),
     ("Relu", |c| unary(c, UnaryOp::Relu)),
     ("LeakyRelu", |c| {
         let slope = c.float("alpha", 0.01);
@@ -113,48 +118,6 @@ static ROWS: &[(&str, Map)] = &[
     ("Range", range),
 ];
 
-/// Padding from `pads`, `[top, left, bottom, right]`, or what `auto_pad` stands for.
-fn window(c: &mut NodeCall, x: ValueId, kernel: [i64; 2]) -> Result<Window> {
-    conv::over_images(&c.emit(), x)?;
-    let (stride, dilation) = (c.pair("strides", 1)?, c.pair("dilations", 1)?);
-    let mut pad = match c.list("pads").unwrap_or_default() {
-        [] => [[0; 2]; 2],
-        [top, left, bottom, right] => [[*top, *bottom], [*left, *right]],
-        other => return Err(format!("`pads` has {} numbers for two spatial dimensions", other.len()).into()),
-    };
-    let same = match c.text("auto_pad") {
-        "" | "NOTSET" | "VALID" => None,
-        "SAME_UPPER" => Some(Same::Upper),
-        "SAME_LOWER" => Some(Same::Lower),
-        other => return Err(format!("auto_pad `{other}` is not supported").into()),
-    };
-    if let Some(same) = same {
-        for axis in 0..2 {
-            let size = c.shape(x)[axis + 2].as_const().ok_or("auto_pad needs constant spatial sizes")?;
-            let outputs = (size + stride[axis] - 1).div_euclid(stride[axis]);
-            let total = ((outputs - 1) * stride[axis] + dilation[axis] * (kernel[axis] - 1) + 1 - size).max(0);
-            pad[axis] = same.split(total);
-        }
-    }
-    Ok(Window { kernel, stride, pad, dilation })
-}
-
-fn convolution(c: &mut NodeCall) -> Result<Vec<Known>> {
-    let (x, weight, bias) = (c.tensor(0)?, c.tensor(1)?, c.opt_tensor(2)?);
-    let kernel = conv::kernel_of(&c.emit(), weight)?;
-    let (window, groups) = (window(c, x, kernel)?, c.int("group", 1));
-    one(conv::conv(&mut c.emit(), x, weight, bias, window, groups)?)
-}
-
-fn batch_norm(c: &mut NodeCall) -> Result<Vec<Known>> {
-    if c.int("training_mode", 0) != 0 {
-        return Err("the batch normalisation is in training mode; export the model in eval mode".into());
-    }
-    let (x, affine) = (c.tensor(0)?, [c.opt_tensor(1)?, c.opt_tensor(2)?]);
-    let (statistics, eps) = ([c.tensor(3)?, c.tensor(4)?], c.float("epsilon", 1e-5));
-    one(norm::batch_norm(&mut c.emit(), x, affine, statistics, eps)?)
-}
-
 /// `alpha A' B' + beta C`.
 fn gemm(c: &mut NodeCall) -> Result<Vec<Known>> {
     let (mut a, mut b, bias) = (c.tensor(0)?, c.tensor(1)?, c.opt_tensor(2)?);
@@ -185,37 +148,6 @@ fn matmul(c: &mut NodeCall) -> Result<Vec<Known>> {
     one(product::matmul(&mut c.emit(), a, b)?)
 }
 
-fn layer_norm(c: &mut NodeCall) -> Result<Vec<Known>> {
-    let (x, scale, shift) = (c.tensor(0)?, c.tensor(1)?, c.opt_tensor(2)?);
-    let shape = c.shape(x).split_off(c.axis("axis", -1, c.rank(x))?);
-    let (filled, eps) = (c.dtype(scale), c.float("epsilon", 1e-5));
-    one(norm::layer_norm(&mut c.emit(), x, &shape, [Some(scale), shift], filled, eps)?)
-}
-
-fn pooling(c: &mut NodeCall, op: PoolOp) -> Result<Vec<Known>> {
-    let (x, kernel) = (c.tensor(0)?, c.pair("kernel_shape", 0)?);
-    let (window, ceil_mode) = (window(c, x, kernel)?, c.int("ceil_mode", 0) != 0);
-    let mut results = one(pool::pool(&mut c.emit(), op, x, window, ceil_mode)?)?;
-    if op == PoolOp::Max && c.gives(1) {
-        if c.int("storage_order", 0) != 0 {
-            return Err("indices in column-major order (`storage_order` 1) are not supported; export it with 0".into());
-        }
-        results.extend(one(pool::places_of_largest(&mut c.emit(), x, window, ceil_mode)?)?);
-    }
-    Ok(results)
-}
-
-fn global_average_pool(c: &mut NodeCall) -> Result<Vec<Known>> {
-    let x = c.tensor(0)?;
-    one(pool::global_average(&mut c.emit(), x)?)
-}
-
-fn softmax(c: &mut NodeCall) -> Result<Vec<Known>> {
-    let x = c.tensor(0)?;
-    let axis = c.axis("axis", -1, c.rank(x))?;
-    one(norm::softmax(&mut c.emit(), x, axis)?)
-}
-
 fn unary(c: &mut NodeCall, op: UnaryOp) -> Result<Vec<Known>> {
     let x = c.tensor(0)?;
     one(c.unary(op, x)?)
@@ -237,8 +169,12 @@ fn hard_sigmoid(c: &mut NodeCall) -> Result<Vec<Known>> {
 
 /// The ends have the type of what is clamped.
 fn clip(c: &mut NodeCall) -> Result<Vec<Known>> {
-    let ends = [c.constant(1)?, c.constant(2)?];
     let mut x = c.tensor(0)?;
+    if c.opset() < 11 {
+        let ends = ["min", "max"].map(|end| c.attribute(end).map(|a| Number::float(a.f.into())));
+        return one(pointwise::clamp(&mut c.emit(), x, ends[0], ends[1])?);
+    }
+    let ends = [c.constant(1)?, c.constant(2)?];
     if (0..2).all(|i| ends[i].is_some() || c.name(i + 1).is_none()) {
         return one(pointwise::clamp(&mut c.emit(), x, ends[0], ends[1])?);
     }
@@ -257,7 +193,13 @@ fn is_nan(c: &mut NodeCall) -> Result<Vec<Known>> {
 }
 
 fn binary(c: &mut NodeCall, op: BinaryOp) -> Result<Vec<Known>> {
-    let (a, b) = (c.tensor(0)?, c.tensor(1)?);
+    let (a, mut b) = (c.tensor(0)?, c.tensor(1)?);
+    // Before opset 7 the second operand lies along the axes of the first from `axis` on.
+    if c.opset() < 7 && c.attribute("axis").is_some() {
+        let after = c.rank(a).checked_sub(c.axis("axis", 0, c.rank(a))? + c.rank(b));
+        let shape = [c.shape(b), vec![Expr::one(); after.ok_or("its operands do not broadcast")?]].concat();
+        b = c.emit().reshape(b, shape)?;
+    }
     one(c.binary(op, a, b)?)
 }
 
@@ -266,7 +208,7 @@ type OnSizes = fn(&Expr, &Expr, &[GraphDim]) -> Option<Expr>;
 
 /// An arithmetic operator, on known integers when both operands are.
 fn arithmetic(c: &mut NodeCall, op: BinaryOp, on_sizes: OnSizes) -> Result<Vec<Known>> {
-    if let (Some(a), Some(b)) = (c.opt_sizes(0), c.opt_sizes(1))
+    if let (Some(a), Some(b)) = (c.sizes_beside_symbolic(0), c.sizes_beside_symbolic(1))
         && let Some(values) = of_sizes(c, &a, &b, on_sizes)
     {
         return known(values, a.scalar && b.scalar, a.dtype);
@@ -352,14 +294,25 @@ fn where_(c: &mut NodeCall) -> Result<Vec<Known>> {
 /// The axes are an operand since opset 13 (sum) and 18 (the others), an attribute before.
 fn reduction(c: &mut NodeCall, op: ReduceOp) -> Result<Vec<Known>> {
     let x = c.tensor(0)?;
-    let list = match c.list("axes").map(<[i64]>::to_vec) {
-        Some(list) => list,
-        None => c.ints(1)?.unwrap_or_default(),
-    };
+    let list = c.axes(1)?.unwrap_or_default();
     if list.is_empty() && c.int("noop_with_empty_axes", 0) != 0 {
         return one(x);
     }
     let (axes, keepdim) = (semantics::axes(&list, c.rank(x))?, c.int("keepdims", 1) != 0);
+    let (shape, dtype) = (c.shape(x), c.dtype(x));
+    let op = match op {
+        ReduceOp::Max if dtype == DType::Bool => ReduceOp::Any,
+        ReduceOp::Min if dtype == DType::Bool => ReduceOp::All,
+        // Of no elements: what no element is smaller or larger than.
+        ReduceOp::Max | ReduceOp::Min if axes.iter().any(|axis| shape[*axis].as_const() == Some(0)) => {
+            let value = if op == ReduceOp::Max { order::least(dtype) } else { order::most(dtype) };
+            let mut e = c.emit();
+            let sum = reduce::reduce(&mut e, ReduceOp::Sum, x, axes, keepdim)?;
+            let shape = e.shape(sum);
+            return one(source::full(&mut e, value, shape, dtype)?);
+        }
+        op => op,
+    };
     one(reduce::reduce(&mut c.emit(), op, x, axes, keepdim)?)
 }
 
@@ -387,6 +340,9 @@ fn dropout(c: &mut NodeCall) -> Result<Vec<Known>> {
         return Err("dropout is in training mode (`training_mode`); export the model in eval mode".into());
     }
     let mut results = identity(c)?;
+    if c.gives(1) && c.opset() < 10 {
+        return Err("its mask is of another type before opset 10; export it without, or with a newer opset".into());
+    }
     if c.gives(1) {
         let x = c.tensor(0)?;
         let shape = c.shape(x);
@@ -472,6 +428,14 @@ fn constant_of_shape(c: &mut NodeCall) -> Result<Vec<Known>> {
     let (ty, data) = c.scope.data(&proto)?;
     let value = Number::read(ty.dtype, data.bytes()).filter(|_| data.bytes().len() == ty.dtype.size());
     let value = value.ok_or_else(|| format!("its value is {ty}, not one number"))?;
+    if let ([count], DType::I64 | DType::I32) = (shape.as_slice(), ty.dtype)
+        && let Some(count @ 0..) = count.as_const()
+        && count <= tensor::SMALL as i64
+    {
+        let tensor = source::full(&mut c.emit(), value, shape, ty.dtype)?;
+        let values = vec![tensor::open_end(value.to_i64()); count as usize];
+        return Ok(vec![Known { tensor: Some(tensor), sizes: Some(Sizes { values, scalar: false, dtype: ty.dtype }) }]);
+    }
     one(source::full(&mut c.emit(), value, shape, ty.dtype)?)
 }
 
@@ -518,7 +482,7 @@ fn transpose(c: &mut NodeCall) -> Result<Vec<Known>> {
 }
 
 fn unsqueeze(c: &mut NodeCall) -> Result<Vec<Known>> {
-    let axes = c.ints(1)?.ok_or("its axes are missing")?;
+    let axes = c.axes(1)?.ok_or("its axes are missing")?;
     if let (Some(sizes), [0 | -1]) = (c.opt_sizes(0).filter(|s| s.scalar), axes.as_slice()) {
         return known(sizes.values, false, sizes.dtype);
     }
@@ -529,7 +493,7 @@ fn unsqueeze(c: &mut NodeCall) -> Result<Vec<Known>> {
 }
 
 fn squeeze(c: &mut NodeCall) -> Result<Vec<Known>> {
-    let axes = c.ints(1)?;
+    let axes = c.axes(1)?;
     if let Some(sizes) = c.opt_sizes(0).filter(|s| s.values.len() == 1) {
         return known(sizes.values, true, sizes.dtype);
     }
@@ -556,17 +520,24 @@ fn expand(c: &mut NodeCall) -> Result<Vec<Known>> {
 }
 
 fn slice(c: &mut NodeCall) -> Result<Vec<Known>> {
-    let (starts, ends) = (c.sizes(1)?, c.sizes(2)?);
+    // Attributes before opset 10.
+    let ends_of = |c: &mut NodeCall, name: &str, i: usize| match c.list(name) {
+        Some(list) => Ok(list.iter().map(|&n| tensor::open_end(n)).collect()),
+        None => c.sizes(i),
+    };
+    let (starts, ends) = (ends_of(c, "starts", 1)?, ends_of(c, "ends", 2)?);
     let count = starts.len();
-    let axes = c.ints(3)?.unwrap_or_else(|| (0..count as i64).collect());
+    let axes = c.axes(3)?.unwrap_or_else(|| (0..count as i64).collect());
     let steps = c.ints(4)?.unwrap_or_else(|| vec![1; count]);
     if ends.len() != count || axes.len() != count || steps.len() != count {
         return Err("its starts, ends, axes and steps differ in length".into());
     }
-    if steps.iter().any(|&s| s < 1) {
-        return Err("a slice with a step that is not positive is not supported".into());
+    if steps.contains(&0) {
+        return Err("a slice with step 0".into());
     }
-    if let (Some(sizes), [step]) = (c.opt_sizes(0).filter(|s| !s.scalar), steps.as_slice()) {
+    if let (Some(sizes), [step]) = (c.opt_sizes(0).filter(|s| !s.scalar), steps.as_slice())
+        && *step > 0
+    {
         let size = Expr::from(sizes.values.len() as i64);
         if let (Some(from), Some(to)) = (view::position(&starts[0], &size).as_const(), view::position(&ends[0], &size).as_const())
         {
@@ -579,16 +550,42 @@ fn slice(c: &mut NodeCall) -> Result<Vec<Known>> {
     for i in 0..count {
         let axis = semantics::axis(axes[i], e.rank(x))?;
         let size = e.shape(x)[axis].clone();
+        if steps[i] < 0 {
+            x = backwards(&mut e, x, axis, [&starts[i], &ends[i]], steps[i])?;
+            continue;
+        }
         let (start, end) = (view::position(&starts[i], &size), view::position(&ends[i], &size));
         x = view::slice(&mut e, x, axis, start, end, steps[i])?;
     }
     one(x)
 }
 
+/// Every `-step`-th position of an axis of constant size from `start` down to `end`, which is left out.
+fn backwards(e: &mut Emit<'_>, x: ValueId, axis: usize, [start, end]: [&Expr; 2], step: i64) -> Result<ValueId> {
+    let constants = [start, end, &e.shape(x)[axis].clone()].map(Expr::as_const);
+    let [Some(start), Some(end), Some(size)] = constants else {
+        return Err("a slice with a negative step needs constant ends and an axis of constant size".into());
+    };
+    let position = |at: i64, most: i64| if at < 0 { at.saturating_add(size).max(-1) } else { at.min(most) };
+    let (start, end) = (position(start, size - 1), position(end, size - 1));
+    let length = ((start - end).max(0) as u64).div_ceil(step.unsigned_abs()) as i64;
+    if length == 0 {
+        return view::slice(e, x, axis, Expr::zero(), Expr::zero(), 1);
+    }
+    // One step alone may be as large as the largest number.
+    let step = if length == 1 { -1 } else { step };
+    let places = e.push(Op::Iota { length: Expr::from(length), start, step, dtype: DType::I64 }, &[])?;
+    gather::take(e, x, places, axis)
+}
+
 fn split(c: &mut NodeCall) -> Result<Vec<Known>> {
     let x = c.tensor(0)?;
     let axis = c.axis("axis", 0, c.rank(x))?;
-    let sizes = match c.ints(1)? {
+    let given = match c.list("split") {
+        Some(sizes) => Some(sizes.to_vec()),
+        None => c.ints(1)?,
+    };
+    let sizes = match given {
         Some(sizes) => sizes,
         None => {
             let parts = c.node.output.len() as i64;
@@ -602,7 +599,7 @@ fn split(c: &mut NodeCall) -> Result<Vec<Known>> {
 }
 
 fn concat(c: &mut NodeCall) -> Result<Vec<Known>> {
-    let parts: Option<Vec<_>> = (0..c.node.input.len()).map(|i| c.opt_sizes(i).filter(|s| !s.scalar)).collect();
+    let parts: Option<Vec<_>> = (0..c.node.input.len()).map(|i| c.sizes_beside_symbolic(i).filter(|s| !s.scalar)).collect();
     if let Some(parts) = parts
         && let Some(dtype) = parts.first().map(|s| s.dtype)
         && parts.iter().all(|s| s.dtype == dtype)
@@ -615,14 +612,15 @@ fn concat(c: &mut NodeCall) -> Result<Vec<Known>> {
     one(view::concat(&mut c.emit(), &all, axis)?)
 }
 
+/// What is around may be a value, or elements of the tensor itself.
 fn pad(c: &mut NodeCall) -> Result<Vec<Known>> {
-    if !matches!(c.text("mode"), "" | "constant") {
-        return Err("only constant padding is supported".into());
-    }
     let x = c.tensor(0)?;
     let rank = c.rank(x);
-    let list = c.ints(1)?.ok_or("its padding is missing")?;
-    let value = c.number(2)?.unwrap_or(Number::ZERO);
+    // Attributes before opset 11.
+    let (list, value) = match c.list("pads") {
+        Some(list) => (list.to_vec(), Some(Number::float(c.float("value", 0.0)))),
+        None => (c.ints(1)?.ok_or("its padding is missing")?, c.number(2)?),
+    };
     let axes = c.ints(3)?.unwrap_or_else(|| (0..rank as i64).collect());
     if list.len() != 2 * axes.len() {
         return Err(format!("its padding has {} numbers for {} axes", list.len(), axes.len()).into());
@@ -631,7 +629,23 @@ fn pad(c: &mut NodeCall) -> Result<Vec<Known>> {
     for (i, &axis) in axes.iter().enumerate() {
         pads[semantics::axis(axis, rank)?] = [list[i], list[axes.len() + i]];
     }
-    one(view::pad(&mut c.emit(), x, pads, value)?)
+    let repeats = match c.text("mode") {
+        "" | "constant" => return one(view::pad(&mut c.emit(), x, pads, value.unwrap_or(Number::ZERO))?),
+        "reflect" => Repeats::Mirror,
+        "edge" => Repeats::Edge,
+        "wrap" => Repeats::Circle,
+        other => return Err(format!("padding in mode `{other}` is not supported").into()),
+    };
+    let shape = c.shape(x);
+    for ([before, after], size) in pads.iter().zip(&shape) {
+        let reach = *before.max(after);
+        let reach = if repeats == Repeats::Mirror { reach + 1 } else { reach };
+        let least = size.bounds(&c.scope.builder.graph().dims).0;
+        if reach > 0 && least < if repeats == Repeats::Edge { 1 } else { reach } {
+            return Err(format!("padding by {before} and {after} elements of an axis of {size} is not supported").into());
+        }
+    }
+    one(view::pad_by(&mut c.emit(), x, &pads, repeats)?)
 }
 
 fn tile(c: &mut NodeCall) -> Result<Vec<Known>> {
@@ -663,15 +677,34 @@ fn gather_elements(c: &mut NodeCall) -> Result<Vec<Known>> {
 }
 
 fn range(c: &mut NodeCall) -> Result<Vec<Known>> {
+    let dtypes: Vec<DType> = (0..3).map(|i| c.opt_sizes(i).map(|sizes| sizes.dtype)).collect::<Option<_>>().unwrap_or_default();
+    if dtypes.is_empty() {
+        return numbers_between(c);
+    }
     let single = |c: &mut NodeCall, i| -> Result<Expr> {
         c.sizes(i)?.into_iter().next().ok_or_else(|| Refusal::from("a range needs three numbers"))
     };
     let (start, end, step) = (single(c, 0)?, single(c, 1)?, single(c, 2)?);
-    let (Some(start), Some(step @ 1..)) = (start.as_const(), step.as_const()) else {
-        return Err("a range needs a constant start and a constant positive step".into());
+    let (Some(start), Some(step)) = (start.as_const(), step.as_const()) else {
+        return Err("a range needs a constant start and a constant step".into());
     };
-    let dtype = c.opt_sizes(0).map_or(DType::I64, |start| start.dtype);
-    one(source::range(&mut c.emit(), start, &end, step, dtype)?)
+    one(source::range(&mut c.emit(), start, &end, step, dtypes[0])?)
+}
+
+/// A range of constant numbers, which may be fractions.
+fn numbers_between(c: &mut NodeCall) -> Result<Vec<Known>> {
+    let mut ends = [0.0; 3];
+    for (i, end) in ends.iter_mut().enumerate() {
+        let number = c.number(i)?.ok_or("a range needs three numbers")?;
+        *end = number.as_f64().ok_or("a range of numbers beyond 2⁵³ is not supported")?;
+    }
+    let [start, end, step] = ends;
+    let x = c.tensor(0)?;
+    let (dtype, length) = (c.dtype(x), ((end - start) / step).ceil().max(0.0));
+    if !length.is_finite() || length > MAX_RANGE {
+        return Err(format!("a range of {length} numbers is not supported").into());
+    }
+    one(source::ramp(&mut c.emit(), length as i64, start, step, dtype)?)
 }
 
 #[cfg(test)]
@@ -680,7 +713,7 @@ mod tests {
 
     #[test]
     fn rows_are_distinct() {
-        let mut names: Vec<_> = ROWS.iter().map(|(name, _)| *name).collect();
+        let mut names: Vec<_> = rows().map(|(name, _)| *name).collect();
         names.sort_unstable();
         assert!(names.windows(2).all(|w| w[0] != w[1]), "an operator is listed twice");
     }
