@@ -1,7 +1,8 @@
 //! Makes `AOTFARM_COMPILER_VERSION`: the program's version and a digest of all that can change what a request compiles to.
 //!
 //! That is every source, template and header of the crates along the compiler's flow, of the words and the ABI that they build on,
-//! and the versions of the crates that they use. Tests are left out.
+//! of the search, which chooses among the kernels, and the versions of the crates that they use.
+//! Tests are left out.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -9,9 +10,18 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
-/// What is read, relative to the workspace.
-const ROOMS: [&str; 7] =
-    ["abi", "compiler/frontend", "compiler/ir", "compiler/kernels", "compiler/plan", "compiler/src", "protocol/src"];
+/// What is read, relative to the workspace; `cargo xtask structure` compares it with the
+/// dependencies.
+const ROOMS: [&str; 8] = [
+    "abi",
+    "compiler/frontend",
+    "compiler/ir",
+    "compiler/kernels",
+    "compiler/plan",
+    "compiler/src",
+    "coordinator/search/src",
+    "protocol/src",
+];
 
 /// Names of folders and files (without extension) that hold only tests.
 const TESTS: [&str; 3] = ["tests", "testing", "conformance"];

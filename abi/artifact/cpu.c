@@ -1,11 +1,7 @@
 /* The session of a CPU artifact: lays out the arena and walks the plan on a team of threads. Follows aotk.h, aotfarm.h,
- * runtime_common.c and team.c, and is followed by the generated tables. */
+ * common.c, team.c and isa.c, and is followed by the generated tables. */
 
 #include <sys/mman.h>
-#if defined(__aarch64__)
-#include <asm/hwcap.h>
-#include <sys/auxv.h>
-#endif
 
 /* Every buffer starts on a multiple of this many bytes, and as many may be read past its end (see aotk.h). */
 #define RT_ALIGN 64
@@ -31,7 +27,7 @@ typedef struct rt_segment {
 
 /* What the kernels are made for and need, and in what order they run. */
 struct rt_target {
-    uint32_t isa; /* x86-64 level, or 82 for ARMv8.2 */
+    uint32_t isa; /* the level of CPUs that they are made for: see isa.c */
     uint64_t shared_bytes, thread_bytes; /* workspace of the team, of each thread */
     const rt_segment *segments; /* all steps in order */
     uint32_t n_segments;
@@ -358,31 +354,6 @@ static void rt_session_destroy(aotfarm_session *s) {
     free(s);
 }
 
-/* An instruction set that the kernels use and this CPU lacks, or NULL. */
-static const char *rt_missing_isa(void) {
-#if defined(__x86_64__)
-    __builtin_cpu_init();
-#define RT_NEEDS(level, name) \
-    if (rt_target.isa >= (level) && !__builtin_cpu_supports(name)) return name
-    RT_NEEDS(3, "avx2");
-    RT_NEEDS(3, "fma");
-    RT_NEEDS(3, "bmi");
-    RT_NEEDS(3, "bmi2");
-    RT_NEEDS(4, "avx512f");
-    RT_NEEDS(4, "avx512bw");
-    RT_NEEDS(4, "avx512cd");
-    RT_NEEDS(4, "avx512dq");
-    RT_NEEDS(4, "avx512vl");
-#undef RT_NEEDS
-#elif defined(__aarch64__)
-    unsigned long has = getauxval(AT_HWCAP);
-    if (rt_target.isa >= 82 && !(has & HWCAP_ATOMICS)) return "atomics (ARMv8.1)";
-    if (rt_target.isa >= 82 && !(has & HWCAP_ASIMDRDM)) return "asimdrdm (ARMv8.1)";
-    if (rt_target.isa >= 82 && !(has & HWCAP_DCPOP)) return "dcpop (ARMv8.2)";
-#endif
-    return NULL;
-}
-
 static int32_t rt_session_create(const aotfarm_options *options, aotfarm_session **session) {
     const aotfarm_api *api = rt_model.api;
     if (session == NULL) return rt_fail(AOTFARM_ERROR_ARGUMENT, "the place for the session is null");
@@ -392,7 +363,7 @@ static int32_t rt_session_create(const aotfarm_options *options, aotfarm_session
     if (status) return status;
     if (o.threads > RT_THREADS_MAX)
         return rt_fail(AOTFARM_ERROR_ARGUMENT, "options.threads is %u, but at most %u are possible", o.threads, RT_THREADS_MAX);
-    const char *missing = rt_missing_isa();
+    const char *missing = rt_missing_isa(rt_target.isa);
     if (missing != NULL)
         return rt_fail(AOTFARM_ERROR_UNSUPPORTED, "this artifact is made for %s, and this CPU lacks %s", api->target, missing);
     if (o.threads == 0) o.threads = rt_cores() < RT_THREADS_MAX ? rt_cores() : RT_THREADS_MAX;

@@ -1,5 +1,5 @@
 /* The session of an artifact for an NVIDIA GPU: opens the driver, loads the kernels and the weights once for each GPU, and runs the plan as a
- * graph of kernels. Follows aotfarm.h and runtime_common.c, and is followed by the generated tables.
+ * graph of kernels. Follows aotfarm.h and common.c, and is followed by the generated tables.
  *
  * The driver's interface is declared here, as far as it is used, and its library is opened at run time: an artifact is built without any
  * toolkit, and loads on hosts without a GPU, where it says what is missing. */

@@ -1,4 +1,4 @@
-/* The team: threads that run one function together (SPMD), with a barrier. Part of every artifact for a CPU; follows runtime_common.c.
+/* The team: threads that run one function together (SPMD), with a barrier. Part of every artifact for a CPU; follows common.c.
  *
  * A run of the model is one dispatch: every thread walks the whole plan and the barriers between the steps keep them in line.
  * Waiting spins for a short, adapted time, inside a run offers its core for a while, and then sleeps in the kernel, so that a team costs

@@ -1,5 +1,5 @@
-/* Steps that a library of NVIDIA's does, for artifacts whose job allowed it (--allow-vendor): part of those alone. Follows runtime.c, which declares
- * what it calls here, and is followed by the generated tables.
+/* Steps that a library of NVIDIA's does, for artifacts whose job allowed it (--allow-vendor): part of those alone. Follows cuda.c, which declares
+ * what it calls here, and the numbers of the libraries' interfaces, and is followed by the generated tables.
  *
  * The libraries' interfaces are declared here, as far as they are used, and opened at run time, when the first session is made. RT_VENDOR says
  * which of them the artifact needs. A call is described anew for each size, by the algorithm that was the fastest when it was measured; another
@@ -51,41 +51,6 @@
       (void *, void *, const float *, cu_address, void *, cu_address, void *, const float *, cu_address, void *, cu_address, void *, \
        const uint64_t *, cu_address, size_t, cu_stream))
 
-enum {
-    RT_NHWC = 1,
-    RT_CROSS_CORRELATION = 1,
-    RT_DNN_FLOAT = 0, /* cudnnDataType_t */
-    RT_DNN_HALF = 2,
-    RT_DNN_BFLOAT16 = 9,
-    RT_TENSOR_OP_MATH = 1, /* cudnnMathType_t */
-    RT_FMA_MATH = 3,
-    RT_DNN_RELU = 1, /* cudnnActivationMode_t */
-    RT_DNN_IDENTITY = 5,
-    RT_PRECOMP_GEMM = 1, /* the algorithm that works for all */
-    RT_R_32F = 0, /* cudaDataType_t */
-    RT_R_16F = 2,
-    RT_R_16BF = 14,
-    RT_COMPUTE_32F = 68, /* cublasComputeType_t */
-    RT_COMPUTE_FAST_TF32 = 77,
-    RT_TRANSPOSE = 1, /* cublasOperation_t */
-    RT_PRODUCT_TRANSA = 3, /* cublasLtMatmulDescAttributes_t */
-    RT_PRODUCT_EPILOGUE = 7,
-    RT_PRODUCT_BIAS = 8,
-    RT_EPILOGUE_DEFAULT = 1, /* cublasLtEpilogue_t: one of the first three, and the last one added */
-    RT_EPILOGUE_RELU = 2,
-    RT_EPILOGUE_GELU = 32,
-    RT_EPILOGUE_BIAS = 4,
-    RT_MATRIX_BATCH = 5, /* cublasLtMatrixLayoutAttribute_t */
-    RT_MATRIX_STRIDE = 6,
-    RT_PREFER_WORKSPACE = 1, /* cublasLtMatmulPreferenceAttributes_t */
-    RT_PREFER_ALIGNMENT = 5, /* of a; b, c and d follow */
-};
-
-/* What was asked for when the algorithm was chosen, so that the same proposals come again: their number, their memory, their alignment. */
-#define RT_PROPOSALS 4
-#define RT_PROPOSAL_BYTES ((size_t)32 << 20)
-#define RT_PROPOSAL_ALIGN 16
-
 /* cublasLtMatmulHeuristicResult_t. */
 typedef struct rt_proposal {
     uint64_t algorithm[8];
@@ -99,12 +64,10 @@ typedef struct rt_proposal {
 static struct {
     RT_CUDNN_API(RT_MEMBER)
     const char *(*text)(int32_t);
-    bool open;
 } dnn;
 static struct {
     RT_CUBLASLT_API(RT_MEMBER)
     const char *(*text)(int32_t);
-    bool open;
 } blas;
 #undef RT_MEMBER
 
@@ -158,63 +121,85 @@ static int32_t rt_fail_library(const char *step, const char *library, int32_t st
 static int32_t rt_fail_dnn(const char *step, int32_t status) { return rt_fail_library(step, "cuDNN", status, dnn.text(status)); }
 static int32_t rt_fail_blas(const char *step, int32_t status) { return rt_fail_library(step, "cuBLASLt", status, blas.text(status)); }
 
-/* Opens a library: the file that a variable names, else the first of `names`, which are separated by " or ". */
-static int32_t rt_open_library(const char *variable, const char *names, void **library) {
-    const char *path = getenv(variable), *why = NULL;
+/* A function of a library, and where its address goes. */
+typedef struct rt_import {
+    const char *symbol;
+    void *place;
+} rt_import;
+
+#define RT_IMPORT(name, symbol, arguments) {#symbol, &RT_INTO.name},
+static const rt_import rt_dnn_imports[] = {
+#define RT_INTO dnn
+    RT_CUDNN_API(RT_IMPORT) RT_IMPORT(text, cudnnGetErrorString, )
+#undef RT_INTO
+};
+static const rt_import rt_blas_imports[] = {
+#define RT_INTO blas
+    RT_CUBLASLT_API(RT_IMPORT) RT_IMPORT(text, cublasLtGetStatusString, )
+#undef RT_INTO
+};
+#undef RT_IMPORT
+
+/* The libraries. */
+typedef struct rt_library {
+    uint32_t bit;         /* of RT_VENDOR */
+    bool open;
+    const char *variable; /* names the file */
+    const char *names;    /* else it is the first of these, which are separated by " or " */
+    const rt_import *imports;
+    size_t n_imports;
+} rt_library;
+
+static rt_library rt_libraries[] = {
+    {RT_CUDNN, false, "AOTFARM_CUDNN", "libcudnn.so.9", rt_dnn_imports, sizeof rt_dnn_imports / sizeof *rt_dnn_imports},
+    {RT_CUBLASLT, false, "AOTFARM_CUBLASLT", "libcublasLt.so.13 or libcublasLt.so.12", rt_blas_imports,
+     sizeof rt_blas_imports / sizeof *rt_blas_imports},
+};
+
+/* Loads a library's file; NULL with the text set when there is none. */
+static void *rt_load_library(const rt_library *library) {
+    const char *path = getenv(library->variable);
+    void *handle = NULL;
     char name[64];
     if (path != NULL && *path != 0) {
-        *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+        handle = dlopen(path, RTLD_NOW | RTLD_LOCAL);
     } else {
-        for (const char *at = names; *library == NULL && at != NULL;) {
+        for (const char *at = library->names; handle == NULL && at != NULL;) {
             const char *end = strstr(at, " or ");
             snprintf(name, sizeof name, "%.*s", (int)(end != NULL ? end - at : (long)strlen(at)), at);
-            *library = dlopen(name, RTLD_NOW | RTLD_LOCAL);
+            handle = dlopen(name, RTLD_NOW | RTLD_LOCAL);
             at = end != NULL ? end + 4 : NULL;
         }
     }
-    if (*library != NULL) return AOTFARM_OK;
-    why = dlerror();
-    return rt_fail(AOTFARM_ERROR_UNSUPPORTED,
-                   "this artifact needs %s (it was submitted with --allow-vendor): %s; install it where the loader finds it, or name it in %s", names,
-                   why != NULL ? why : "it cannot be loaded", variable);
-}
-
-#define RT_LOAD(name, symbol, arguments) \
-    if (!(*(void **)&RT_INTO.name = dlsym(library, #symbol)) && missing == NULL) missing = #symbol;
-
-static int32_t rt_fail_missing(const char *name, const char *missing) {
-    return rt_fail(AOTFARM_ERROR_UNSUPPORTED, "this artifact needs %s (it was submitted with --allow-vendor), and the one that was found has no %s", name,
-                   missing);
+    if (handle != NULL) return handle;
+    const char *why = dlerror();
+    rt_fail(AOTFARM_ERROR_UNSUPPORTED,
+            "this artifact needs %s (it was submitted with --allow-vendor): %s; install it where the loader finds it, or name it in %s",
+            library->names, why != NULL ? why : "it cannot be loaded", library->variable);
+    return NULL;
 }
 
 /* Opens what the artifact needs, once; the lock is held. */
 static int32_t rt_open_libraries(void) {
-    int32_t status;
-    if ((RT_VENDOR & RT_CUDNN) && !dnn.open) {
-        void *library = NULL;
-        const char *missing = NULL;
-        if ((status = rt_open_library("AOTFARM_CUDNN", "libcudnn.so.9", &library))) return status;
-#define RT_INTO dnn
-        RT_CUDNN_API(RT_LOAD)
-        RT_LOAD(text, cudnnGetErrorString, )
-#undef RT_INTO
-        if (missing != NULL) return rt_fail_missing("libcudnn.so.9", missing);
-        dnn.open = true;
-    }
-    if ((RT_VENDOR & RT_CUBLASLT) && !blas.open) {
-        void *library = NULL;
-        const char *missing = NULL;
-        if ((status = rt_open_library("AOTFARM_CUBLASLT", "libcublasLt.so.13 or libcublasLt.so.12", &library))) return status;
-#define RT_INTO blas
-        RT_CUBLASLT_API(RT_LOAD)
-        RT_LOAD(text, cublasLtGetStatusString, )
-#undef RT_INTO
-        if (missing != NULL) return rt_fail_missing("libcublasLt.so.13 or libcublasLt.so.12", missing);
-        blas.open = true;
+    for (size_t i = 0; i < sizeof rt_libraries / sizeof *rt_libraries; i++) {
+        rt_library *library = &rt_libraries[i];
+        if (!(RT_VENDOR & library->bit) || library->open) continue;
+        void *handle = rt_load_library(library);
+        if (handle == NULL) return AOTFARM_ERROR_UNSUPPORTED;
+        for (size_t k = 0; k < library->n_imports; k++) {
+            void *function = dlsym(handle, library->imports[k].symbol);
+            if (function == NULL) {
+                dlclose(handle);
+                return rt_fail(AOTFARM_ERROR_UNSUPPORTED,
+                               "this artifact needs %s (it was submitted with --allow-vendor), and the one that was found has no %s",
+                               library->names, library->imports[k].symbol);
+            }
+            memcpy(library->imports[k].place, &function, sizeof function);
+        }
+        library->open = true;
     }
     return AOTFARM_OK;
 }
-#undef RT_LOAD
 
 static int32_t rt_vendor_open(rt_vendor_session *v) {
     pthread_mutex_lock(&rt_lock);
@@ -305,18 +290,18 @@ static int32_t rt_describe_conv(aotfarm_session *s, rt_vendor_call *c, const uin
     if ((error = dnn.tensor_create(&c->x)) != 0 || (error = dnn.tensor_create(&c->y)) != 0 || (error = dnn.tensor_create(&c->bias_shape)) != 0 ||
         (error = dnn.filter_create(&c->filter)) != 0 || (error = dnn.conv_create(&c->operation)) != 0 ||
         (error = dnn.activation_create(&c->activation)) != 0 ||
-        (error = dnn.tensor_set(c->x, RT_NHWC, type, n, in[0], in[1], in[2])) != 0 ||
-        (error = dnn.tensor_set(c->y, RT_NHWC, type, n, out[0], out[1], out[2])) != 0 ||
-        (error = dnn.tensor_set(c->bias_shape, RT_NHWC, type, 1, out[0], 1, 1)) != 0 ||
-        (error = dnn.filter_set(c->filter, type, RT_NHWC, out[0], in[0], kernel[0], kernel[1])) != 0 ||
+        (error = dnn.tensor_set(c->x, RT_DNN_NHWC, type, n, in[0], in[1], in[2])) != 0 ||
+        (error = dnn.tensor_set(c->y, RT_DNN_NHWC, type, n, out[0], out[1], out[2])) != 0 ||
+        (error = dnn.tensor_set(c->bias_shape, RT_DNN_NHWC, type, 1, out[0], 1, 1)) != 0 ||
+        (error = dnn.filter_set(c->filter, type, RT_DNN_NHWC, out[0], in[0], kernel[0], kernel[1])) != 0 ||
         (error = dnn.conv_set(c->operation, conv->pad[0], conv->pad[1], conv->stride[0], conv->stride[1], conv->dilation[0], conv->dilation[1],
-                              RT_CROSS_CORRELATION, RT_DNN_FLOAT)) != 0 ||
-        (error = dnn.conv_math(c->operation, exact ? RT_FMA_MATH : RT_TENSOR_OP_MATH)) != 0 ||
+                              RT_DNN_CROSS_CORRELATION, RT_DNN_FLOAT)) != 0 ||
+        (error = dnn.conv_math(c->operation, exact ? RT_DNN_FMA_MATH : RT_DNN_TENSOR_OP_MATH)) != 0 ||
         (error = dnn.activation_set(c->activation, conv->relu ? RT_DNN_RELU : RT_DNN_IDENTITY, 0, 0)) != 0)
         return rt_fail_dnn(c->step, error);
     c->number = c->vendor->algorithm;
     if (dnn.workspace(s->vendor.dnn, c->x, c->filter, c->operation, c->y, c->number, &c->workspace) == 0) return AOTFARM_OK;
-    c->number = RT_PRECOMP_GEMM;
+    c->number = RT_DNN_IMPLICIT_PRECOMP_GEMM;
     error = dnn.workspace(s->vendor.dnn, c->x, c->filter, c->operation, c->y, c->number, &c->workspace);
     return error == 0 ? AOTFARM_OK : rt_fail_dnn(c->step, error);
 }
@@ -342,7 +327,7 @@ static int32_t rt_describe_product(aotfarm_session *s, rt_vendor_call *c, const 
         return status;
     /* The default is the lowest bit, which no other has. */
     if (c->bias != 0) epilogue = (epilogue & ~RT_EPILOGUE_DEFAULT) | RT_EPILOGUE_BIAS;
-    error = blas.product_create(&c->operation, product->tf32 ? RT_COMPUTE_FAST_TF32 : RT_COMPUTE_32F, RT_R_32F);
+    error = blas.product_create(&c->operation, product->tf32 ? RT_COMPUTE_32F_FAST_TF32 : RT_COMPUTE_32F, RT_R_32F);
     if (error == 0 && product->transposed) error = blas.product_set(c->operation, RT_PRODUCT_TRANSA, &transpose, sizeof transpose);
     if (error == 0) error = blas.product_set(c->operation, RT_PRODUCT_EPILOGUE, &epilogue, sizeof epilogue);
     if (error == 0 && c->bias != 0) error = blas.product_set(c->operation, RT_PRODUCT_BIAS, &c->bias, sizeof c->bias);

@@ -15,11 +15,14 @@ pub mod source {
     pub const COMMON: &str = include_str!("../artifact/common.c");
     /// The team of threads that runs a CPU artifact.
     pub const TEAM: &str = include_str!("../artifact/team.c");
+    /// Whether this CPU is of the level that a CPU artifact is made for; expects
+    /// [`crate::isa::TABLE_C`].
+    pub const ISA: &str = include_str!("../artifact/isa.c");
     /// Sessions of CPU artifacts.
     pub const CPU: &str = include_str!("../artifact/cpu.c");
     /// Sessions of GPU artifacts, over the driver's API.
     pub const CUDA: &str = include_str!("../artifact/cuda.c");
-    /// Calls of NVIDIA's libraries from GPU artifacts.
+    /// Calls of NVIDIA's libraries from GPU artifacts; expects the constants of [`crate::vendor`].
     pub const VENDOR: &str = include_str!("../artifact/vendor.c");
 }
 

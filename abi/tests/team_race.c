@@ -5,7 +5,7 @@
 
 #include "../include/aotfarm.h"
 
-/* As in runtime_common.c, which team.c follows. */
+/* As in common.c, which team.c follows. */
 static inline void rt_pause(void) {
 #if defined(__x86_64__) || defined(__i386__)
     __builtin_ia32_pause();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use aotfarm_protocol::{ArtifactMetadata, DType, Dim};
+use aotfarm_protocol::{ArtifactMetadata, DType};
 use aotfarm_runtime::Tensor;
 
 use crate::failure::Failure;
@@ -15,16 +15,8 @@ pub(crate) fn random_inputs(metadata: &ArtifactMetadata, sizes: &BTreeMap<String
         .inputs
         .iter()
         .map(|port| {
-            let shape: Option<Vec<i64>> = port
-                .dims
-                .iter()
-                .map(|d| match d {
-                    Dim::Size(n) => Some(*n),
-                    Dim::Expr(name) => sizes.get(name).copied(),
-                })
-                .collect();
-            let shape = shape.ok_or_else(|| {
-                Failure::input(format!("input `{}` has a size that is an expression; give it with --input", port.name))
+            let shape = port.shape_at(sizes).map_err(|e| {
+                Failure::input(format!("input `{}`: {e}", port.name)).hint("give other sizes with --at, or inputs with --input")
             })?;
             let count: i64 = shape.iter().product();
             let bytes: Vec<u8> = (0..count).flat_map(|_| element(port.dtype, &mut state)).collect();

@@ -168,10 +168,9 @@ fn choose<'a>(
         return Err(PullError::damaged(format!("the registry offers no variant of {name}{}", suffix(reference.target))));
     }
     let reason = |v: &VariantInfo| {
-        // What a CPU lacks follows from what it runs; of GPUs only the host knows.
-        let host = options.why_not.filter(|_| matches!(v.target, Target::Cuda { .. })).and_then(|why_not| why_not(v.target));
+        let host = options.why_not.and_then(|why_not| why_not(v.target));
         let host = host.map_or_else(String::new, |why| format!(", and this host {why}"));
-        format!("{} needs {}{host}", v.target, needs(v.target, host_targets))
+        format!("{} needs {}{host}", v.target, needs(v.target))
     };
     let reasons: Vec<String> = offered().map(reason).collect();
     let runs = match host_targets {
@@ -194,13 +193,11 @@ fn suffix(target: Option<Target>) -> String {
     target.map_or_else(String::new, |t| format!("/{t}"))
 }
 
-/// What a host that runs `host_targets` lacks for `target`.
-fn needs(target: Target, host_targets: &[Target]) -> String {
-    let same_architecture = host_targets.iter().any(|t| t.architecture() == target.architecture());
+/// What runs code for `target`.
+fn needs(target: Target) -> String {
     match target {
-        Target::Cpu(CpuIsa::X86_64V4) if same_architecture => "AVX-512 (F, BW, CD, DQ, VL), which this CPU lacks".to_owned(),
-        Target::Cpu(CpuIsa::X86_64V4) => "an x86-64 CPU with AVX-512".to_owned(),
-        Target::Cpu(CpuIsa::X86_64V3) => "an x86-64 CPU with AVX2 and FMA".to_owned(),
+        Target::Cpu(CpuIsa::X86_64V4) => "an x86-64 CPU of level v4 (AVX-512)".to_owned(),
+        Target::Cpu(CpuIsa::X86_64V3) => "an x86-64 CPU of level v3 (AVX2)".to_owned(),
         Target::Cpu(CpuIsa::Aarch64) => "an aarch64 CPU".to_owned(),
         Target::Cuda { sm } => format!("an NVIDIA GPU of compute capability {}.{} and its driver", sm / 10, sm % 10),
     }
@@ -264,7 +261,10 @@ mod tests {
             variants.iter().map(|t| VariantInfo { target: *t, manifest: digest, artifact: digest, bytes: 1 }).collect();
         let version =
             VersionInfo { name: "m".into(), version: 3, index: digest, graph: digest, variants, tags: Vec::new(), at: 0 };
-        let why_not: fn(Target) -> Option<String> = |_| Some("has no NVIDIA GPU".to_owned());
+        let why_not: fn(Target) -> Option<String> = |target| match target {
+            Target::Cuda { .. } => Some("has no NVIDIA GPU".to_owned()),
+            Target::Cpu(_) => Some("lacks avx512cd".to_owned()),
+        };
         let options = PullOptions { any_host, why_not: Some(why_not), ..PullOptions::default() };
         choose(&reference.parse().unwrap(), &version, host, options).map(|v| v.target).map_err(|e| e.to_string())
     }
@@ -282,11 +282,13 @@ mod tests {
     fn refusals_say_what_is_missing() {
         assert_eq!(
             check("m", &[V4], &[V3], false).unwrap_err(),
-            "m@v3 has the variant cpu-x86_64-v4; this host runs cpu-x86_64-v3: cpu-x86_64-v4 needs AVX-512 (F, BW, CD, DQ, VL), which this CPU lacks"
+            "m@v3 has the variant cpu-x86_64-v4; this host runs cpu-x86_64-v3: cpu-x86_64-v4 needs an x86-64 CPU of level v4 (AVX-512), \
+             and this host lacks avx512cd"
         );
         assert_eq!(
-            check("m", &[V3, GPU], &[ARM], false).unwrap_err(),
-            "m@v3 has the variants cpu-x86_64-v3, cuda-sm_90; this host runs cpu-aarch64: cpu-x86_64-v3 needs an x86-64 CPU with AVX2 and FMA; \
+            check("m", &[V4, GPU], &[V3], false).unwrap_err(),
+            "m@v3 has the variants cpu-x86_64-v4, cuda-sm_90; this host runs cpu-x86_64-v3: cpu-x86_64-v4 needs an x86-64 CPU of level v4 \
+             (AVX-512), and this host lacks avx512cd; \
              cuda-sm_90 needs an NVIDIA GPU of compute capability 9.0 and its driver, and this host has no NVIDIA GPU"
         );
         assert!(check("m", &[V3], &[], false).unwrap_err().contains("this host runs no target of aotfarm"));

@@ -15,11 +15,12 @@ use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
+use aotfarm_abi::cc;
 use aotfarm_compiler::candidate::TuningTask;
 use aotfarm_compiler::candidate::measure::{operands, tolerance};
 use aotfarm_compiler::candidate::{self, Candidate};
 use aotfarm_compiler::{flops, ir, passes, plan};
-use aotfarm_protocol::{CpuIsa, Lattice, OperandRole, Precision, Target, TuneMode};
+use aotfarm_protocol::{Lattice, OperandRole, Precision, Target, TuneMode};
 use libloading::Library;
 use rand::{RngExt as _, SeedableRng as _};
 
@@ -36,16 +37,9 @@ struct Options {
 
 impl Options {
     fn parse() -> Self {
-        let best = if std::arch::is_x86_feature_detected!("avx512vl") { CpuIsa::X86_64V4 } else { CpuIsa::X86_64V3 };
-        let mut options = Self {
-            model: "resnet18".to_owned(),
-            target: Target::Cpu(best),
-            batch: 1,
-            threads: 2,
-            points: 24,
-            show: 3,
-            filter: String::new(),
-        };
+        let best = aotfarm_runtime::host_targets().first().copied().expect("a CPU of a level that there are kernels for");
+        let mut options =
+            Self { model: "resnet18".to_owned(), target: best, batch: 1, threads: 2, points: 24, show: 3, filter: String::new() };
         // Cargo adds `--bench`.
         for word in std::env::args().skip(1).filter(|w| !w.starts_with("--")) {
             let (name, value) = word.split_once('=').unwrap_or_else(|| panic!("`{word}` is not name=value"));
@@ -170,17 +164,12 @@ struct Bench {
 
 impl Bench {
     fn compile(&self, name: &str, text: &str) -> Library {
-        let march = match self.target {
-            Target::Cpu(CpuIsa::X86_64V3) => "-march=x86-64-v3",
-            Target::Cpu(CpuIsa::X86_64V4) => "-march=x86-64-v4",
-            Target::Cpu(CpuIsa::Aarch64) => "-march=armv8.2-a",
-            Target::Cuda { .. } => panic!("no C compiler for a GPU"),
-        };
+        assert!(matches!(self.target, Target::Cpu(_)), "no C compiler for a GPU");
         let at = |extension: &str| -> PathBuf { self.folder.path().join(format!("{name}.{extension}")) };
         std::fs::write(at("c"), text).expect("the folder is writable");
-        let flags = "-O2 -fno-tree-vectorize -fopenmp-simd -fPIC -std=gnu11 -ffp-contract=fast -fno-math-errno -fno-trapping-math -fno-semantic-interposition -shared";
-        let mut cc = Command::new(std::env::var("CC").unwrap_or_else(|_| "cc".to_owned()));
-        let status = cc.arg(march).args(flags.split(' ')).arg("-o").arg(at("so")).arg(at("c")).arg("-lm").status();
+        let mut command = Command::new(std::env::var("CC").unwrap_or_else(|_| "cc".to_owned()));
+        command.args(cc::COMMON).args(cc::target_flags(&self.target.to_string()));
+        let status = command.arg("-shared").arg("-o").arg(at("so")).arg(at("c")).arg("-lm").status();
         assert!(status.expect("a C compiler").success(), "{name} does not compile");
         open(&at("so"))
     }

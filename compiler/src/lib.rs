@@ -9,7 +9,8 @@ pub use aotfarm_kernels as candidate;
 pub use aotfarm_plan::{self as plan, passes};
 
 /// The version of the compiler: the program's, and a digest of every source, template and header that can change what a request
-/// compiles to (see `build.rs`). It is part of a job's key, and artifacts name it.
+/// compiles to (see `build.rs`), the search's among them, which chooses among the kernels. It is
+/// part of a job's key, and artifacts name it.
 pub const VERSION: &str = env!("AOTFARM_COMPILER_VERSION");
 
 mod check;

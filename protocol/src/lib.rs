@@ -19,6 +19,7 @@
 
 mod device;
 mod digest;
+mod dim;
 mod dtype;
 pub mod endpoints;
 mod error;
@@ -42,6 +43,7 @@ mod work;
 
 pub use device::{Device, DeviceKind};
 pub use digest::{Digest, DigestError, KEY_VERSION, KeyHasher};
+pub use dim::{Dim, DimError, point_text};
 pub use dtype::DType;
 pub use endpoints::admin::Health;
 pub use endpoints::client::{EventsQuery, ItemInfo, ItemState, JobsQuery, WorkerInfo, WorkerState};

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{DType, Digest, Precision, Signature, Target, VendorLibrary};
+use crate::{DType, Digest, Dim, DimError, Precision, Signature, Target, VendorLibrary};
 
 /// A symbolic dimension and the sizes that are allowed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,17 +17,6 @@ pub struct DimRange {
     pub min: i64,
     /// Largest size.
     pub max: i64,
-}
-
-/// One dimension of an input or output: a number, a symbol's name, or an expression in symbols as text (`2*batch+1`).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
-#[serde(untagged)]
-pub enum Dim {
-    /// A constant size.
-    Size(i64),
-    /// A symbol or an expression.
-    Expr(String),
 }
 
 /// An input or output of a model, or a state.
@@ -43,6 +32,16 @@ pub struct Port {
     /// Whether a run changes the caller's tensor: an input that the model writes to.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub written: bool,
+}
+
+impl Port {
+    /// The shape at `point`, which holds the values of the symbols.
+    ///
+    /// # Errors
+    /// As of [`Dim::at`].
+    pub fn shape_at(&self, point: &BTreeMap<String, i64>) -> Result<Vec<i64>, DimError> {
+        self.dims.iter().map(|dim| dim.at(point)).collect()
+    }
 }
 
 /// The metadata of an artifact.

@@ -1,5 +1,7 @@
 //! What measuring came to. Failure is data.
 
+use std::cmp::Ordering;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{CandidateId, Device, Digest, MeasureProtocol, Params, Target, TaskKey};
@@ -49,13 +51,38 @@ impl Measurement {
     }
 
     /// The time by which candidates are compared, at [`RANK_QUANTILE`]. Seconds.
-    pub fn rank(&self) -> f64 {
+    pub fn rank_seconds(&self) -> f64 {
         self.quantile(RANK_QUANTILE)
+    }
+
+    /// Where the candidate stands, if it has a time and its relative error is at most `allowed`:
+    /// nothing else can win.
+    pub fn rank(&self, allowed: f64) -> Option<Rank> {
+        // Written so that NaN is refused.
+        let right = self.error <= allowed && !self.samples.is_empty();
+        right.then(|| Rank { raced: self.raced > 0, seconds: self.rank_seconds() })
     }
 
     /// The median, which tables show. Seconds.
     pub fn median(&self) -> f64 {
         self.quantile(0.5)
+    }
+}
+
+/// Where a candidate stands among others of its task; the least is the best.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rank {
+    /// It was in the final race. Times of different races do not compare, so those of the final
+    /// race come first.
+    pub raced: bool,
+    /// Its seconds, by [`Measurement::rank_seconds`].
+    pub seconds: f64,
+}
+
+impl Rank {
+    /// The order of candidates, the best first.
+    pub fn compare(&self, other: &Self) -> Ordering {
+        other.raced.cmp(&self.raced).then(self.seconds.total_cmp(&other.seconds))
     }
 }
 
@@ -94,6 +121,13 @@ pub enum Outcome {
         /// Why.
         reason: String,
     },
+}
+
+impl Outcome {
+    /// [`Measurement::rank`], of an outcome that is one.
+    pub fn rank(&self, allowed: f64) -> Option<Rank> {
+        if let Self::Measured(measurement) = self { measurement.rank(allowed) } else { None }
+    }
 }
 
 /// A stored outcome. Append-only, shared by all models.
@@ -143,6 +177,21 @@ impl Likeness {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_final_race_ranks_before_the_fastest_of_others_and_what_is_wrong_not_at_all() {
+        let measured = |seconds: f64, raced: u32, error: f64| {
+            let samples = [5.0, seconds, seconds, 9.0, 9.0, 9.0].to_vec();
+            Outcome::Measured(Measurement { samples, raced, error, conditions: None, algorithm: None })
+        };
+        let rank = |outcome: &Outcome| outcome.rank(1e-5);
+        let (raced, screened) = (measured(2.0, 5, 1e-6), measured(1.0, 0, 1e-6));
+        assert_eq!(rank(&raced), Some(Rank { raced: true, seconds: 2.0 }));
+        assert_eq!(rank(&raced).unwrap().compare(&rank(&screened).unwrap()), Ordering::Less);
+        for wrong in [measured(1.0, 5, 1e-4), measured(1.0, 5, f64::NAN), Outcome::TimedOut { limit_ms: 1 }] {
+            assert_eq!(rank(&wrong), None, "{wrong:?}");
+        }
+    }
 
     #[test]
     fn near_tasks_differ_by_few_doublings() {

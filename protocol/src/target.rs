@@ -4,7 +4,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// An instruction-set level of a CPU. The x86-64 levels are those of the
-/// [psABI](https://gitlab.com/x86-psABIs/x86-64-ABI): v3 has AVX2 and FMA, v4 has AVX-512 F, BW, CD, DQ and VL.
+/// [psABI](https://gitlab.com/x86-psABIs/x86-64-ABI): what each has is a table
+/// in `abi/src/isa.rs`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[expect(missing_docs, reason = "each variant is its own name")]
 pub enum CpuIsa {

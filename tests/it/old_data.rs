@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use aotfarm_protocol::{Digest, HistoryEntry, JobStatus, WorkKind};
+use aotfarm_protocol::{CpuIsa, Digest, HistoryEntry, JobStatus, Target, WorkKind};
 use serde_json::{Value, json};
 
 use crate::farm::{Cli, Farm, text, wait_for};
@@ -43,14 +43,11 @@ fn read_json(cli: &Cli, file: &str) -> Value {
 
 /// Whether this host runs code for x86-64-v3; the reason is printed when it does not.
 pub(crate) fn runs_v3() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    let runs = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
-    #[cfg(not(target_arch = "x86_64"))]
-    let runs = false;
-    if !runs {
-        eprintln!("skipped: this host does not run cpu-x86_64-v3");
+    let why = aotfarm_runtime::why_not(Target::Cpu(CpuIsa::X86_64V3));
+    if let Some(why) = &why {
+        eprintln!("skipped: this host {why}");
     }
-    runs
+    why.is_none()
 }
 
 /// What of `then` is missing or different in `now`, which may say more.

@@ -17,7 +17,6 @@
 mod cache;
 pub mod child;
 mod device;
-mod dims;
 mod exec;
 pub mod farm;
 mod gpu;

@@ -280,9 +280,10 @@ impl Prepared {
 
 fn host_target() -> anyhow::Result<Target> {
     aotfarm_runtime::host_targets().first().copied().ok_or_else(|| {
-        Failure::input("this host's CPU is below every target (it needs AVX2 and FMA, or aarch64)")
-            .hint("name one with --target")
-            .into()
+        let here = |target: &Target| target.architecture() == Some(std::env::consts::ARCH);
+        let why = Target::CPUS.into_iter().find(here).and_then(aotfarm_runtime::why_not);
+        let why = why.unwrap_or_else(|| format!("is {}", std::env::consts::ARCH));
+        Failure::input(format!("this host {why}, and runs no target of a CPU")).hint("name one with --target").into()
     })
 }
 

@@ -529,14 +529,15 @@ fn gcd(a: i128, b: i128) -> i128 {
     if b == 0 { a } else { gcd(b, a % b) }
 }
 
-/// Quotient rounded down and remainder with the divisor's sign.
+/// Quotient rounded down and remainder with the divisor's sign; `None` by zero, and beyond 64 bits.
 fn floor_div_mod(a: i64, b: i64) -> Option<(i64, i64)> {
     let (quotient, rest) = (a.checked_div(b)?, a.checked_rem(b)?);
     Some(if rest != 0 && (rest < 0) != (b < 0) { (quotient - 1, rest + b) } else { (quotient, rest) })
 }
 
 impl From<i64> for Expr {
-    /// A constant. The two values at either end of i64 become [`Expr::overflow`].
+    /// A constant. `i64::MIN`, `-i64::MAX` and `i64::MAX` become [`Expr::overflow`]: bounds say by
+    /// them that there is none.
     fn from(value: i64) -> Self {
         Self::from_terms([(vec![], i128::from(value))])
     }

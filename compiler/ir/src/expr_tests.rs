@@ -1,3 +1,4 @@
+use aotfarm_protocol::Dim;
 use proptest::prelude::*;
 
 use super::*;
@@ -177,6 +178,16 @@ proptest! {
     fn text_round_trips(tree in trees()) {
         let expr = tree.expr();
         prop_assert_eq!(&expr.to_string().parse::<Expr>().unwrap(), &expr);
+    }
+
+    /// What metadata say of a dimension is the printed expression, which programs without the
+    /// compiler evaluate.
+    #[test]
+    fn a_printed_size_is_evaluated_alike_everywhere(tree in trees(), n in 1i64..40, m in 1i64..40) {
+        let values = [("n", n), ("m", m)];
+        let point = values.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
+        let size = tree.expr().eval(&values.into_iter().collect()).ok().filter(|size| *size >= 0);
+        prop_assert_eq!(Dim::Expr(tree.expr().to_string()).at(&point).ok(), size, "{}", tree.expr());
     }
 
     #[test]

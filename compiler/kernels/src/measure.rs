@@ -366,43 +366,16 @@ fn constant(index: &Index, point: &[i64]) -> Option<i64> {
 
 #[cfg(test)]
 mod tests {
-    use aotfarm_plan::spec::{EpilogueStep, KernelKind, KernelSpec, Layout, MatMulSpec, Math, RowSpec, Size, TensorSpec};
-    use aotfarm_protocol::{DType, Digest, MeasureProtocol, OperandRole, Target, TuneMode, Values};
+    use aotfarm_plan::spec::{KernelKind, RowSpec, Size};
+    use aotfarm_protocol::{DType, Digest, MeasureProtocol, OperandRole, Values};
 
     use super::*;
-    use crate::candidates;
-
-    fn tensor(shape: &[i64], layout: Layout) -> TensorSpec {
-        TensorSpec { dtype: DType::F32, shape: shape.iter().map(|n| Size::Const(*n)).collect(), layout }
-    }
-
-    /// A linear layer of 64 rows.
-    fn task() -> TuningTask {
-        let plain = |shape: &[i64]| tensor(shape, Layout::Plain);
-        let kind =
-            KernelKind::MatMul(MatMulSpec { b_is_weight: true, b_transposed: true, epilogue: vec![EpilogueStep::Bias(1)] });
-        let spec = KernelSpec {
-            kind,
-            inputs: vec![plain(&[64, 100])],
-            weights: vec![plain(&[50, 100]), plain(&[50])],
-            outputs: vec![plain(&[64, 50])],
-            dims: 0,
-            math: Math::Exact,
-        };
-        TuningTask { spec, target: Target::CPUS[0], point: vec![] }
-    }
-
-    /// Some candidates of the task, the naive one first.
-    fn considered(task: &TuningTask, n: usize) -> Vec<Candidate> {
-        let all = candidates(task, TuneMode::Full, None);
-        assert!(all.len() >= n, "the test needs {n} candidates");
-        all.into_iter().take(n).collect()
-    }
+    use crate::testing::samples::{first_candidates, linear};
 
     #[test]
     fn a_measure_item_says_all_that_a_worker_needs() {
-        let task = task();
-        let considered = considered(&task, 3);
+        let task = linear();
+        let considered = first_candidates(&task, 3);
         let object = Digest::of("object");
         let given: Vec<_> = considered.iter().map(|c| (c.clone(), object)).collect();
         let protocol = MeasureProtocol {
@@ -432,7 +405,7 @@ mod tests {
 
     #[test]
     fn tolerances_follow_type_and_length() {
-        let mut task = task();
+        let mut task = linear();
         let short = tolerance(&task);
         task.spec.inputs[0].shape[1] = Size::Const(10_000);
         assert!(tolerance(&task) > short && tolerance(&task) < 2e-5);

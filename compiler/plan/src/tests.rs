@@ -730,6 +730,19 @@ fn points_are_spread_over_the_range_unless_given() {
 }
 
 #[test]
+fn windows_that_change_with_the_image_are_refused_with_a_remedy() {
+    let mut m = Model::new("adaptive");
+    let side = m.b.dim("side", 16, 64, Some(32)).expect("a fresh dimension");
+    let shape = vec![m.batch.clone(), 3.into(), side.clone(), side];
+    let x = m.b.input("x", TensorType::new(DType::F32, shape)).expect("an input");
+    let y = m.op(Op::AdaptiveAvgPool { output: [7, 7] }, &[x]);
+    let graph = passes::run(m.finish(&[y]), None).expect("passes");
+    let error = lower(graph, V3, Precision::Fp32).expect_err("windows of no size").to_string();
+    let remedy = "its windows change with the size of the image; export the model with a fixed height and width";
+    assert_eq!(error, format!("cannot lower `adaptive_avg_pool` of node `adaptive_avg_pool_0`: {remedy}"));
+}
+
+#[test]
 fn what_no_kernel_computes_is_named_with_its_node() {
     let mut m = Model::new("bad");
     let (x, w) = (m.input("x", &[4, 8, 8]), m.input("w", &[4, 3, 3]));

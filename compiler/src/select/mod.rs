@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use aotfarm_protocol::{AutotuneRow, CandidateId, Measurement, Outcome, params_text};
+use aotfarm_protocol::{AutotuneRow, CandidateId, Measurement, Outcome, Rank, params_text};
 
 use aotfarm_kernels::TuningTask;
 use aotfarm_kernels::{Candidate, reference};
@@ -30,26 +30,17 @@ struct Verified<'a> {
     /// Position among the considered: earlier is simpler.
     place: usize,
     measurement: &'a Measurement,
+    rank: Rank,
 }
 
 impl<'a> Verified<'a> {
     fn new(place: usize, measurement: &'a Measurement, allowed: f64) -> Option<Self> {
-        // Written so that NaN is refused.
-        (measurement.error <= allowed && !measurement.samples.is_empty()).then_some(Self { place, measurement })
-    }
-
-    /// The statistic that ranks: on a noisy host the 20th percentile of interleaved runs tells kernels apart best.
-    fn rank(&self) -> f64 {
-        self.measurement.quantile(0.2)
-    }
-
-    fn raced(&self) -> bool {
-        self.measurement.raced > 0
+        Some(Self { place, measurement, rank: measurement.rank(allowed)? })
     }
 
     /// Relative error (95 %) of a ratio of 20th percentiles of `n` interleaved runs each: 4 % for 10, 2 % for 50, 1.5 % for 100.
     fn noise(&self) -> f64 {
-        let n = if self.raced() { self.measurement.raced as usize } else { self.measurement.samples.len() };
+        let n = if self.rank.raced { self.measurement.raced as usize } else { self.measurement.samples.len() };
         0.15 / (n.max(1) as f64).sqrt()
     }
 }
@@ -70,14 +61,15 @@ pub struct Admission {
 /// race rank by it, before all that did not; within the noise of the fastest, the earliest wins. If nothing was measured, the first
 /// that is not of the naive family wins, provided that nothing speaks against it; in the end the naive one, which is always right.
 ///
-/// `beside` are the winners at other sizes of the same computation: a candidate that reads the same packed weights as one of them wins already within
+/// `at_other_points` are the winners at other sizes of the same computation: a candidate that reads
+/// the same packed weights as one of them wins already within
 /// [`SHARING`] of the fastest, because the artifact then holds the weights once. A vendor's library is no more than a comparison unless `admission`
 /// allows it; then it wins where none of ours is as fast.
 pub fn select(
     task: &TuningTask,
     considered: &[Candidate],
     outcomes: &[(CandidateId, Outcome)],
-    beside: &[Candidate],
+    at_other_points: &[Candidate],
     admission: Admission,
 ) -> Selection {
     let by_id: HashMap<CandidateId, &Outcome> = outcomes.iter().map(|(id, outcome)| (*id, outcome)).collect();
@@ -89,22 +81,21 @@ pub fn select(
             verified.extend(Verified::new(place, measurement, admission.error));
         }
     }
-    verified.sort_by(|a, b| b.raced().cmp(&a.raced()).then(a.rank().total_cmp(&b.rank())).then(a.place.cmp(&b.place)));
+    verified.sort_by(|a, b| a.rank.compare(&b.rank).then(a.place.cmp(&b.place)));
 
-    let best = verified.first().map(|v| (v.place, v.rank(), v.noise(), v.raced()));
-    let tied = |v: &Verified<'_>| {
-        best.is_some_and(|(_, rank, noise, raced)| v.raced() == raced && v.rank() <= rank * (1.0 + noise.max(v.noise())))
-    };
+    let best = verified.first().map(|v| (v.place, v.rank, v.noise()));
+    let within =
+        |v: &Verified<'_>, rank: Rank, part: f64| v.rank.raced == rank.raced && v.rank.seconds <= rank.seconds * (1.0 + part);
+    let tied = |v: &Verified<'_>| best.is_some_and(|(_, rank, noise)| within(v, rank, noise.max(v.noise())));
     let shares = |v: &Verified<'_>| {
-        let near =
-            best.is_some_and(|(_, rank, noise, raced)| v.raced() == raced && v.rank() <= rank * (1.0 + SHARING.max(noise)));
-        near && beside.iter().any(|other| considered[v.place].shares_weights_with(other))
+        let near = best.is_some_and(|(_, rank, noise)| within(v, rank, SHARING.max(noise)));
+        near && at_other_points.iter().any(|other| considered[v.place].shares_weights_with(other))
     };
     // A library is a burden to the hosts: it must be faster than all of ours beyond the noise.
     let ours = |v: &&Verified<'_>| considered[v.place].vendor.is_none();
     let fastest_is_ours = verified.first().is_some_and(|v| ours(&v));
     let near = || verified.iter().filter(ours).filter(|v| fastest_is_ours && shares(v));
-    let sharing = near().min_by(|a, b| a.rank().total_cmp(&b.rank())).map(|v| v.place);
+    let sharing = near().min_by(|a, b| a.rank.seconds.total_cmp(&b.rank.seconds)).map(|v| v.place);
     let tied_of_ours = || verified.iter().filter(ours).filter(|v| tied(v)).map(|v| v.place).min();
     let winner_place = sharing.or_else(tied_of_ours).or_else(|| best.map(|(place, ..)| place));
     let chosen = |place: usize| match &by_id[&considered[place].id] {
@@ -115,7 +106,7 @@ pub fn select(
 
     let mut rows: Vec<(usize, AutotuneRow)> = Vec::with_capacity(considered.len());
     for v in &verified {
-        let slower = best.map_or(1.0, |(_, rank, ..)| v.rank() / rank);
+        let slower = best.map_or(1.0, |(_, rank, _)| v.rank.seconds / rank.seconds);
         let verdict = match best {
             Some((fastest, ..)) if Some(v.place) == winner_place && v.place == fastest => "fastest".to_owned(),
             _ if Some(v.place) == winner_place && sharing.is_some() => {
@@ -123,7 +114,7 @@ pub fn select(
             }
             _ if Some(v.place) == winner_place => "tie with the fastest, simpler wins".to_owned(),
             _ if tied(v) => "tie, simpler wins".to_owned(),
-            Some((.., true)) if !v.raced() => format!("dropped after screening, {slower:.2}x slower"),
+            Some((_, Rank { raced: true, .. }, _)) if !v.rank.raced => format!("dropped after screening, {slower:.2}x slower"),
             _ => format!("{slower:.2}x slower"),
         };
         let verdict = if ours(&v) { verdict } else { format!("vendor library: {verdict}") };
@@ -141,7 +132,7 @@ pub fn select(
         let untouched = Outcome::Unsupported { reason: "not measured".to_owned() };
         match by_id.get(&candidate.id) {
             Some(Outcome::Measured(m)) if candidate.vendor.is_some() && !m.samples.is_empty() => {
-                let slower = best.map_or(1.0, |(_, rank, ..)| m.quantile(0.2) / rank);
+                let slower = best.map_or(1.0, |(_, rank, _)| m.rank_seconds() / rank.seconds);
                 let verdict = format!("vendor library, for comparison only: {slower:.2}x");
                 let row = row(candidate, by_id[&candidate.id], verdict);
                 let at = rows.iter().skip(1).position(|(_, other)| other.seconds > row.seconds);
@@ -154,8 +145,8 @@ pub fn select(
             None => unmeasured.push(row(candidate, &untouched, "not measured".to_owned())),
         }
     }
-    let raced_any = best.is_some_and(|(.., raced)| raced);
-    let measured = verified.iter().filter(|v| !raced_any || v.raced()).count();
+    let raced_any = best.is_some_and(|(_, rank, _)| rank.raced);
+    let measured = verified.iter().filter(|v| !raced_any || v.rank.raced).count();
     Selection {
         winner,
         measured: measured as u32,

@@ -1,38 +1,12 @@
 //! Selection tables with their reasons.
 
-use aotfarm_protocol::{Accuracy, CandidateId, DType, Measurement, Outcome, Target, TuneMode, params_text};
+use aotfarm_protocol::{Accuracy, CandidateId, Measurement, Outcome, Target, params_text};
 
 use super::{Admission, select};
 use aotfarm_kernels::measure::{allowed, tolerance};
 use aotfarm_kernels::task::TuningTask;
-use aotfarm_kernels::{Candidate, candidates, reference};
-use aotfarm_plan::spec::{EpilogueStep, KernelKind, KernelSpec, Layout, MatMulSpec, Math, Size, TensorSpec};
-
-fn tensor(shape: &[i64], layout: Layout) -> TensorSpec {
-    TensorSpec { dtype: DType::F32, shape: shape.iter().map(|n| Size::Const(*n)).collect(), layout }
-}
-
-/// A linear layer of 64 rows.
-fn task() -> TuningTask {
-    let plain = |shape: &[i64]| tensor(shape, Layout::Plain);
-    let kind = KernelKind::MatMul(MatMulSpec { b_is_weight: true, b_transposed: true, epilogue: vec![EpilogueStep::Bias(1)] });
-    let spec = KernelSpec {
-        kind,
-        inputs: vec![plain(&[64, 100])],
-        weights: vec![plain(&[50, 100]), plain(&[50])],
-        outputs: vec![plain(&[64, 50])],
-        dims: 0,
-        math: Math::Exact,
-    };
-    TuningTask { spec, target: Target::CPUS[0], point: vec![] }
-}
-
-/// Some candidates of the task, the naive one first.
-fn considered(task: &TuningTask, n: usize) -> Vec<Candidate> {
-    let all = candidates(task, TuneMode::Full, None);
-    assert!(all.len() >= n, "the test needs {n} candidates");
-    all.into_iter().take(n).collect()
-}
+use aotfarm_kernels::testing::samples::{first_candidates, linear};
+use aotfarm_kernels::{Candidate, reference};
 
 fn measured(seconds: f64, raced: u32) -> Outcome {
     Outcome::Measured(Measurement {
@@ -51,8 +25,8 @@ fn ours(error: f64) -> Admission {
 
 /// Family-independent view of a Selection: which considered candidate each row is, with its verdict.
 fn check(outcomes: &[Option<Outcome>], winner: usize, rows: &[(usize, &str)]) {
-    let task = task();
-    let considered = considered(&task, outcomes.len());
+    let task = linear();
+    let considered = first_candidates(&task, outcomes.len());
     let given: Vec<(CandidateId, Outcome)> =
         considered.iter().zip(outcomes).filter_map(|(c, o)| o.clone().map(|o| (c.id, o))).collect();
     let selection = select(&task, &considered, &given, &[], ours(tolerance(&task)));
@@ -128,8 +102,8 @@ fn without_measurements_the_first_tuned_family_wins() {
 #[test]
 fn when_all_fail_the_naive_one_is_left() {
     let failed = || Some(Outcome::TimedOut { limit_ms: 1 });
-    let task = task();
-    let considered = considered(&task, 3);
+    let task = linear();
+    let considered = first_candidates(&task, 3);
     let outcomes: Vec<_> = considered.iter().map(|c| (c.id, failed().expect("an outcome"))).collect();
     let selection = select(&task, &considered, &outcomes, &[], ours(tolerance(&task)));
     assert_eq!(selection.winner.id, reference(&task).id);
@@ -138,8 +112,8 @@ fn when_all_fail_the_naive_one_is_left() {
 
 #[test]
 fn rows_carry_no_samples() {
-    let task = task();
-    let considered = considered(&task, 2);
+    let task = linear();
+    let considered = first_candidates(&task, 2);
     let selection = select(&task, &considered, &[(considered[1].id, measured(0.25, 10))], &[], ours(tolerance(&task)));
     let Outcome::Measured(m) = &selection.rows[0].outcome else { panic!("measured") };
     assert!(m.samples.is_empty());
@@ -148,8 +122,8 @@ fn rows_carry_no_samples() {
 
 #[test]
 fn what_is_right_but_not_exact_enough_does_not_win() {
-    let task = task();
-    let considered = considered(&task, 3);
+    let task = linear();
+    let considered = first_candidates(&task, 3);
     let with_error =
         |error| Outcome::Measured(Measurement { samples: vec![0.1; 10], raced: 10, error, conditions: None, algorithm: None });
     let outcomes = [(considered[1].id, with_error(1e-6)), (considered[2].id, measured(0.5, 10))];
@@ -160,8 +134,8 @@ fn what_is_right_but_not_exact_enough_does_not_win() {
 
 /// A linear layer on a GPU: the naive kernel, then cuBLASLt, then others.
 fn with_vendor(seconds: f64, algorithm: Option<i64>) -> (TuningTask, Vec<Candidate>, Vec<(CandidateId, Outcome)>) {
-    let task = TuningTask { target: Target::Cuda { sm: 90 }, ..task() };
-    let considered = considered(&task, 3);
+    let task = TuningTask { target: Target::Cuda { sm: 90 }, ..linear() };
+    let considered = first_candidates(&task, 3);
     assert!(considered[1].vendor.is_some());
     let Outcome::Measured(of_vendor) = measured(seconds, 100) else { panic!("measured") };
     let of_vendor = Outcome::Measured(Measurement { algorithm, ..of_vendor });

@@ -4,8 +4,6 @@ use std::collections::{BTreeMap, HashMap};
 
 use aotfarm_protocol::{CandidateId, Outcome, Params, Target, TaskKey, TuningRecord};
 
-use crate::ranking::rank;
-
 /// Compute capabilities whose records may help others: those of NVIDIA from Turing on.
 const GPUS: [u32; 12] = [75, 80, 86, 87, 88, 89, 90, 100, 103, 110, 120, 121];
 
@@ -40,7 +38,7 @@ pub type Similar = HashMap<TaskKey, Vec<(String, Params)>>;
 /// largest relative error that is right.
 pub fn fastest_points(records: impl IntoIterator<Item = TuningRecord>, allowed: f64) -> Vec<(String, Params)> {
     let raced = |record: TuningRecord| {
-        let rank = rank(&record.outcome, allowed).filter(|rank| rank.raced)?;
+        let rank = record.outcome.rank(allowed).filter(|rank| rank.raced)?;
         Some((rank.seconds, record.family, record.params))
     };
     let mut raced: Vec<_> = records.into_iter().filter_map(raced).collect();

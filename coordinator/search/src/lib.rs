@@ -12,7 +12,6 @@
 //! | `shares` | heavy tasks get most of the time and units; the tasks of a core share a search |
 //! | `search`, `task`, `units` | the state machine |
 //! | `known` | outcomes of earlier searches, of this task and of similar ones |
-//! | `ranking` | what orders candidates |
 //! | `finalists`, `model_race`, `segments` | the last stage, in the whole model |
 //!
 //! * **Known work is not done twice**: outcomes from TuningRecords count like fresh ones. Only what
@@ -32,7 +31,6 @@ mod finalists;
 mod known;
 pub mod model_race;
 mod outline;
-mod ranking;
 mod reference;
 mod search;
 pub mod segments;
@@ -52,7 +50,6 @@ pub use finalists::{Configuration, Finalists};
 pub use known::{Known, KnownOutcomes, Similar, fastest_points, relatives};
 pub use model_race::{Change, Verdict};
 pub use outline::{CandidateOutline, SelectionOutline, SpecOutline, TaskOutline, TaskRef, VariantOutline};
-pub use ranking::{Rank, rank};
 pub use search::{Overview, Search};
 pub use settings::Settings;
 pub use space::SearchSpace;

@@ -1,5 +1,7 @@
 //! How the tasks of a variant share its budget: by their estimated work.
 
+use std::collections::HashMap;
+
 use crate::effort::Effort;
 use crate::outline::SpecOutline;
 use crate::settings::Settings;
@@ -17,17 +19,29 @@ struct Work<'a> {
     totals: Vec<f64>,
     /// Indices of specs, the heaviest first.
     order: Vec<usize>,
+    /// For each spec and point the heaviest spec of the same core, if that is another one.
+    representatives: Vec<Vec<Option<usize>>>,
 }
 
 impl<'a> Work<'a> {
     fn new(specs: &'a [SpecOutline]) -> Self {
         let points = specs.iter().map(|s| s.tasks.len()).max().unwrap_or(1);
-        let mut work = Self { specs, totals: Vec::new(), order: (0..specs.len()).collect() };
+        let mut work = Self { specs, totals: Vec::new(), order: (0..specs.len()).collect(), representatives: Vec::new() };
         let total = |point| (0..specs.len()).map(|spec| work.of(spec, point)).sum::<f64>().max(1.0);
         let totals = (0..points).map(total).collect();
         let mut order = work.order.clone();
         order.sort_by(|a, b| work.of(*b, 0).total_cmp(&work.of(*a, 0)).then(a.cmp(b)));
-        (work.totals, work.order) = (totals, order);
+        let core = |spec: usize, point: usize| specs[spec].tasks.get(point).and_then(|task| task.core);
+        let mut heaviest = HashMap::new();
+        for (&spec, point) in order.iter().flat_map(|spec| (0..points).map(move |point| (spec, point))) {
+            if let Some(core) = core(spec, point) {
+                heaviest.entry((core, point)).or_insert(spec);
+            }
+        }
+        let representative = |spec, point| core(spec, point).map(|core| heaviest[&(core, point)]).filter(|first| *first != spec);
+        let representatives =
+            (0..specs.len()).map(|spec| (0..points).map(|point| representative(spec, point)).collect()).collect();
+        (work.totals, work.order, work.representatives) = (totals, order, representatives);
         work
     }
 
@@ -36,18 +50,11 @@ impl<'a> Work<'a> {
         self.specs[spec].tasks.get(point).map_or(0.0, |t| f64::from(t.calls) * t.flops.max(1.0))
     }
 
-    /// The heaviest spec of the same core, if that is another one.
-    fn representative(&self, spec: usize, point: usize) -> Option<usize> {
-        let core = |other: usize| self.specs[other].tasks.get(point).and_then(|t| t.core);
-        let first = self.order.iter().copied().find(|&other| core(other) == core(spec))?;
-        (core(spec).is_some() && first != spec).then_some(first)
-    }
-
     /// The share of its point's budget. Half of what a member would have goes to its
     /// representative, which searches for both.
     fn share(&self, spec: usize, point: usize) -> f64 {
-        let given = |other: &usize| self.representative(*other, point) == Some(spec);
-        let own = if self.representative(spec, point).is_some() { 0.5 } else { 1.0 };
+        let given = |other: &usize| self.representatives[*other][point] == Some(spec);
+        let own = if self.representatives[spec][point].is_some() { 0.5 } else { 1.0 };
         let received: f64 = self.order.iter().filter(|other| given(other)).map(|other| self.of(*other, point) / 2.0).sum();
         (own * self.of(spec, point) + received) / self.totals[point]
     }
@@ -63,7 +70,7 @@ pub(crate) fn share_out(specs: &[SpecOutline], settings: &Settings, strategy: &S
         None => strategy.effort(work.of(spec, 0) / work.totals[0]),
     };
     let share = |spec: usize, point: usize| {
-        let representative = work.representative(spec, point);
+        let representative = work.representatives[spec][point];
         Share {
             representative: representative.filter(|_| strategy.has_representatives),
             heavy: work.of(spec, point) >= HEAVY * work.totals[point],

@@ -2,12 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use aotfarm_protocol::{CandidateId, Outcome, TaskKey};
+use aotfarm_protocol::{CandidateId, Outcome, Rank, TaskKey};
 
 use crate::action::Cost;
 use crate::effort::Effort;
 use crate::outline::{CandidateOutline, TaskOutline};
-use crate::ranking::{Rank, rank};
 use crate::tally::Tally;
 
 /// Milliseconds that every Measure item gets at least. A guess: some ten rounds of a kernel that
@@ -115,9 +114,9 @@ impl TaskSearch {
 
     /// The candidates that have a time and are exact enough, the fastest first, with their seconds.
     pub(crate) fn timed(&self) -> Vec<(f64, &CandidateOutline)> {
-        let rank = |c: &CandidateOutline| self.outcomes.get(&c.id).and_then(|outcome| rank(outcome, self.allowed));
+        let rank = |c: &CandidateOutline| self.outcomes.get(&c.id).and_then(|outcome| outcome.rank(self.allowed));
         let mut timed: Vec<(Rank, &CandidateOutline)> = self.considered.iter().filter_map(|c| Some((rank(c)?, c))).collect();
-        timed.sort_by(|(a, _), (b, _)| a.cmp(b));
+        timed.sort_by(|(a, _), (b, _)| a.compare(b));
         timed.into_iter().map(|(rank, c)| (rank.seconds, c)).collect()
     }
 

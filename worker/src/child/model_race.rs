@@ -5,12 +5,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use aotfarm_protocol::{ModelRaceSpec, RANK_QUANTILE, quantile};
+use aotfarm_protocol::{ModelRaceSpec, RANK_QUANTILE, point_text, quantile};
 use aotfarm_runtime::{Model, Session, Tensor, TensorRef};
 use serde::{Deserialize, Serialize};
 
 use super::talk::{read_job, say};
-use crate::dims;
 
 /// Timed runs of each artifact, at least and at most.
 const ROUNDS: std::ops::RangeInclusive<usize> = 3..=100;
@@ -51,7 +50,7 @@ fn race(job: &ModelRaceJob) -> Result<Vec<Vec<Vec<f64>>>, String> {
     let Some(first) = models.first() else { return Ok(vec![Vec::new(); spec.points.len()]) };
     let time = |point| {
         time(&mut sessions, first, Duration::from_millis(spec.budget_ms), point)
-            .map_err(|e| format!("at {}: {e}", dims::describe(point)))
+            .map_err(|e| format!("at {}: {e}", point_text(point)))
     };
     spec.points.iter().map(time).collect()
 }
@@ -64,7 +63,7 @@ fn time(
     point: &BTreeMap<String, i64>,
 ) -> Result<Vec<Vec<f64>>, String> {
     let zeros = |port: &aotfarm_protocol::Port| {
-        let shape = port.dims.iter().map(|d| dims::size(d, point)).collect::<Result<Vec<_>, _>>()?;
+        let shape = port.shape_at(point).map_err(|e| format!("input `{}`: {e}", port.name))?;
         Tensor::zeros(port.dtype, shape).map_err(|e| format!("input `{}`: {e}", port.name))
     };
     let inputs = model.metadata().inputs.iter().map(zeros).collect::<Result<Vec<_>, _>>()?;

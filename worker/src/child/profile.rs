@@ -4,14 +4,13 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use aotfarm_protocol::{DType, Port, ProfileSpec};
+use aotfarm_protocol::{DType, Port, ProfileSpec, point_text};
 use aotfarm_runtime::{Model, Session, Tensor, TensorRef, bench, compare};
 use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 
 use super::operand::Random;
 use super::talk::{read_job, say};
-use crate::dims;
 
 /// Runs before the clock starts.
 const WARM_UP: u32 = 1;
@@ -114,7 +113,7 @@ fn time(
     spec: &ProfileSpec,
     point: &BTreeMap<String, i64>,
 ) -> Result<Row, String> {
-    let at = |e: String| format!("at {}: {e}", dims::describe(point));
+    let at = |e: String| format!("at {}: {e}", point_text(point));
     let mut random = Random::new(0x5EED);
     let inputs = ports.iter().zip(examples).map(|(port, example)| random_like(port, example, point, &mut random));
     let inputs = inputs.collect::<Result<Vec<_>, _>>().map_err(at)?;
@@ -143,8 +142,7 @@ fn time(
 /// An input of the port's shape at `point`, each of its elements one of the check case's: what the model takes there, as an index or a
 /// divisor, it takes here.
 fn random_like(port: &Port, example: &Tensor, point: &BTreeMap<String, i64>, random: &mut Random) -> Result<Tensor, String> {
-    let shape = port.dims.iter().map(|d| dims::size(d, point)).collect::<Result<Vec<_>, _>>();
-    let shape = shape.map_err(|e| format!("input `{}`: {e}", port.name))?;
+    let shape = port.shape_at(point).map_err(|e| format!("input `{}`: {e}", port.name))?;
     let mut tensor = Tensor::zeros(port.dtype, shape).map_err(|e| format!("input `{}`: {e}", port.name))?;
     let size = port.dtype.size();
     let values = example.bytes().chunks_exact(size).collect::<Vec<_>>();

@@ -53,9 +53,10 @@ impl ChildProgram {
     /// # Errors
     /// If the system does not tell where the program lies.
     pub fn this_program() -> io::Result<Self> {
-        // The link under /proc stays valid when the file is replaced by a newer one.
+        // The link under /proc stays valid when the file is replaced by a newer one; what it points
+        // to does not.
         let exe = PathBuf::from("/proc/self/exe");
-        let program = if exe.exists() { exe.read_link()? } else { std::env::current_exe()? };
+        let program = if exe.exists() { exe } else { std::env::current_exe()? };
         Ok(Self { program, args: vec![Self::SUBCOMMAND.into()], env: Vec::new() })
     }
 

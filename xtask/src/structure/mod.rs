@@ -7,6 +7,7 @@ mod modules;
 mod paths;
 #[cfg(test)]
 mod planted;
+mod version;
 
 use std::path::Path;
 
@@ -24,6 +25,7 @@ pub fn check(root: &Path) -> anyhow::Result<()> {
     let crates = Crate::read_all(&workspace)?;
     circles::check(&crates, circles::KNOWN_CIRCLES)?;
     glossary::check(&root.join("ARCHITECTURE.md"), &crates)?;
+    version::check(root, &root.join("compiler/build.rs"), &workspace)?;
     eprintln!("xtask: structure holds");
     Ok(())
 }

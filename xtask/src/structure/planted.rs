@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 use super::modules::Crate;
-use super::{circles, glossary, imports, workspace};
+use super::{circles, glossary, imports, version, workspace};
 
 /// A workspace with one source file or manifest for each pair, and a library `aotfarm-…` for each folder.
 struct Planted {
@@ -48,6 +48,13 @@ impl Planted {
 
     fn imports(&self) -> Result<(), String> {
         imports::check(&workspace(&self.root).expect("a workspace"), &[]).map_err(|e| e.to_string())
+    }
+
+    /// With a build script of these rooms.
+    fn version(&self, rooms: &[&str]) -> Result<(), String> {
+        let script = self.root.join("build.rs");
+        fs::write(&script, format!("const ROOMS: [&str; {}] = {rooms:?};", rooms.len())).expect("a script in the checkout");
+        version::check(&self.root, &script, &workspace(&self.root).expect("a workspace")).map_err(|e| e.to_string())
     }
 
     fn circles(&self, known: &[&[&str]]) -> Result<(), String> {
@@ -242,4 +249,23 @@ fn words_have_one_type() {
     assert!(uneven.contains("has not one type for each word"), "{uneven}");
     let rows: String = (0..26).map(|i| format!("| w{i} | m | `protocol::Job` |\n")).collect();
     assert!(planted.glossary(rows.trim_end()).expect_err("too many").contains("26 words"));
+}
+
+#[test]
+fn the_version_covers_what_compiler_and_search_are_made_of() {
+    let on = |room: &str| format!("[dependencies]\naotfarm-{room} = {{ path = \"../{room}\" }}\n");
+    let tests = "[dev-dependencies]\naotfarm-client = { path = \"../client\" }\n";
+    let rooms = [
+        ("abi", String::new()),
+        ("client", String::new()),
+        ("ir", on("abi")),
+        ("compiler", on("ir") + tests),
+        ("search", String::new()),
+    ];
+    let planted = Planted::new(&rooms.each_ref().map(|(room, text)| (*room, text.as_str())), &[]);
+    assert_eq!(planted.version(&["abi", "compiler/src", "ir/src", "search"]), Ok(()));
+    let lacking = planted.version(&["compiler/src", "ir", "search"]).expect_err("one is missing");
+    assert!(lacking.ends_with("abi is no part of the compiler's version: name it in ROOMS"), "{lacking}");
+    let needless = planted.version(&["abi", "client", "compiler/src", "ir", "search"]).expect_err("one too many");
+    assert!(needless.ends_with("client is in ROOMS, but neither compiler nor search is made of it"), "{needless}");
 }

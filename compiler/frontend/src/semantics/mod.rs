@@ -1,5 +1,7 @@
 //! One meaning, two spellings: the operators that ATen and ONNX share, normalised. The readers translate names and arguments;
-//! what an operator means (broadcasts, axes, optional operands, paddings, parts) is here, one file for each group.
+//! what an operator means (broadcasts, axes, optional operands, paddings, parts) is here, one file
+//! for each group of `ir/ops` (and `conv`, whose windows are a subject of their own; and `equal`,
+//! for all of them).
 //!
 //! What a specification alone knows stays with its reader: torch's type promotion in `aten`, ONNX's known integers in `onnx`.
 
@@ -7,12 +9,12 @@ pub(crate) mod activation;
 pub(crate) mod conv;
 mod equal;
 pub(crate) mod gather;
-pub(crate) mod norm;
+pub(crate) mod normalisation;
 pub(crate) mod order;
 pub(crate) mod pointwise;
-pub(crate) mod pool;
+pub(crate) mod pooling;
 pub(crate) mod product;
-pub(crate) mod reduce;
+pub(crate) mod reduction;
 pub(crate) mod resample;
 pub(crate) mod source;
 pub(crate) mod transposed;

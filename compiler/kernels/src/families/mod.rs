@@ -8,8 +8,9 @@
 //! 2. `conv_fast/mod.rs`: a unit struct `ConvFast` with [`CandidateFamily`]; its id is
 //!    `conv_fast@1`. What it can do says `supports`, which points it has `enumerate`, and the
 //!    template is embedded as `Template { name: "cpu/conv_fast.c.j2", text:
-//!    include_str!("template.c.j2") }`. The name is a label that stays for good: see
-//!    `Template::name`. Sizes of caches, registers and the like come from `Machine`.
+//!    include_str!("template.c.j2") }`. That name is no path, though it looks like one: it is a label
+//!    that kernels carry and that stays for good, see `Template::name`. Sizes of caches, registers
+//!    and the like come from `Machine`.
 //! 3. Below: `mod conv_fast;`, and `&conv_fast::ConvFast` where it should stand among equals.
 //! 4. `BLESS=1 cargo test -p aotfarm-kernels every_family`: writes `conv_fast/golden.c`
 //!    (`golden.cu`), the rendering of its best point for a small task. Read it. `cargo test -p

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Barrier;
 
-use aotfarm_abi::cc;
 use aotfarm_abi::kernel::{Call, Kernel, PACK_ONLY, PACK_SUFFIX};
+use aotfarm_abi::{cc, isa};
 use aotfarm_protocol::{DType, Lattice, Operand, OperandRole, Target, Values};
 use libloading::Library;
 use rand::{RngExt as _, SeedableRng as _};
@@ -20,6 +20,7 @@ use self::gpu::{Gpu, Nvrtc};
 
 pub mod emulated;
 pub mod gpu;
+pub mod samples;
 use crate::candidate::Candidate;
 use crate::family::CandidateFamily;
 use crate::measure::{operands, tolerance};
@@ -48,18 +49,7 @@ fn compiler() -> Option<String> {
 
 /// Whether this machine itself runs code for the target.
 fn is_native(target: Target) -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return match target {
-        Target::Cpu(aotfarm_protocol::CpuIsa::X86_64V3) => {
-            std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma")
-        }
-        Target::Cpu(aotfarm_protocol::CpuIsa::X86_64V4) => {
-            std::arch::is_x86_feature_detected!("avx512vl") && std::arch::is_x86_feature_detected!("avx512bw")
-        }
-        _ => false,
-    };
-    #[cfg(not(target_arch = "x86_64"))]
-    return cfg!(target_arch = "aarch64") && target == Target::Cpu(aotfarm_protocol::CpuIsa::Aarch64);
+    target.architecture() == Some(std::env::consts::ARCH) && isa::missing(&target.to_string()).is_empty()
 }
 
 /// What builds a target's units and runs them.

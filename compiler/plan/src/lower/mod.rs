@@ -141,6 +141,13 @@ fn step(l: &mut Lowering<'_>, n: usize) -> Result<(), PlanError> {
         Op::Pool { .. } => pool::pool(l, node),
         Op::Softmax { .. } | Op::LayerNorm { .. } => rows::rows(l, node),
         op if is_nestable(op) => loops::loops(l, node, None),
-        _ => Err(l.error(node, "the passes should have replaced it; run passes::run before lowering")),
+        Op::AdaptiveAvgPool { .. } if l.graph.ty(node.inputs[0]).shape[2..].iter().any(|size| size.as_const().is_none()) => {
+            Err(l.error(node, "its windows change with the size of the image; export the model with a fixed height and width"))
+        }
+        _ => {
+            let why = "no kernel computes it and no pass replaced it: run passes::run before; what is new needs a pass in \
+                       plan/src/passes or a file in plan/src/lower";
+            Err(l.error(node, why))
+        }
     }
 }

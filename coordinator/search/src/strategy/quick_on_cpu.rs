@@ -8,14 +8,13 @@
 
 use std::collections::BTreeSet;
 
-use aotfarm_protocol::Digest;
+use aotfarm_protocol::{Digest, Rank};
 
 use super::definition::{Opening, Strategy, Timing};
 use super::field::{add, fill_up};
 use super::member;
 use crate::effort::Effort;
 use crate::outline::CandidateOutline;
-use crate::ranking::{Rank, rank};
 use crate::task::TaskSearch;
 use crate::view::View;
 
@@ -92,12 +91,12 @@ fn searched_before(view: &View<'_>) -> Option<Vec<CandidateOutline>> {
         return None;
     }
     let known = view.known()?;
-    let rank = |outcome| rank(outcome, view.task().allowed);
-    let mut timed: Vec<(Rank, _)> = known.values().filter_map(|k| Some((rank(&k.outcome)?, k))).collect();
+    let allowed = view.task().allowed;
+    let mut timed: Vec<(Rank, _)> = known.values().filter_map(|k| Some((k.outcome.rank(allowed)?, k))).collect();
     if timed.len() < SEARCHED {
         return None;
     }
-    timed.sort_by(|(a, _), (b, _)| a.cmp(b));
+    timed.sort_by(|(a, _), (b, _)| a.compare(b));
     let naive = view.naive().family;
     let families: BTreeSet<&str> = known.values().map(|k| k.family.as_str()).chain([naive.as_str()]).collect();
     // A member leaves new families to its representative.

@@ -43,7 +43,7 @@ fn outcome(spec: usize, point: usize, label: &str) -> Outcome {
 
 fn brief(outcome: &Outcome) -> String {
     match outcome {
-        Outcome::Measured(m) => format!("{:.0} us x{} raced {}", m.quantile(0.2) * 1e6, m.samples.len(), m.raced),
+        Outcome::Measured(m) => format!("{:.0} us x{} raced {}", m.rank_seconds() * 1e6, m.samples.len(), m.raced),
         Outcome::BuildFailed { .. } => "build failed".to_owned(),
         Outcome::Crashed { .. } => "crashed".to_owned(),
         Outcome::TimedOut { .. } => "timed out".to_owned(),

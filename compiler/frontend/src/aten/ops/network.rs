@@ -9,7 +9,7 @@ use crate::aten::program::Argument;
 use crate::aten::scope::Val;
 use crate::semantics::conv::{self, Same};
 use crate::semantics::pointwise::{self};
-use crate::semantics::{self, Emit, Result, norm, pool, product, source, view};
+use crate::semantics::{self, Emit, Result, normalisation, pooling, product, source, view};
 
 pub(super) static ROWS: &[Row] = &[
     row("aten.conv2d.default", convolution),
@@ -89,7 +89,7 @@ fn batch_norm(c: &mut Call, training: &str) -> Result<Val> {
     };
     let affine = [c.opt_tensor("weight")?, c.opt_tensor("bias")?];
     let eps = c.float("eps", 1e-5)?;
-    tensor(norm::batch_norm(&mut c.emit(), x, affine, [mean, variance], eps)?)
+    tensor(normalisation::batch_norm(&mut c.emit(), x, affine, [mean, variance], eps)?)
 }
 
 fn linear(c: &mut Call) -> Result<Val> {
@@ -121,7 +121,7 @@ fn layer_norm(c: &mut Call) -> Result<Val> {
     let (x, shape, eps) = (c.tensor("input")?, c.sizes("normalized_shape")?, c.float("eps", 1e-5)?);
     let affine = [c.opt_tensor("weight")?, c.opt_tensor("bias")?];
     let dtype = c.ty(x).dtype;
-    tensor(norm::layer_norm(&mut c.emit(), x, &shape, affine, dtype, eps)?)
+    tensor(normalisation::layer_norm(&mut c.emit(), x, &shape, affine, dtype, eps)?)
 }
 
 fn max_pool(c: &mut Call) -> Result<Val> {
@@ -135,7 +135,7 @@ fn max_pool_with_indices(c: &mut Call) -> Result<Val> {
     let (true, Val::Tensor(largest)) = (is_read, &largest) else { return Ok(largest) };
     let (x, window, ceil_mode) = pooled(c)?;
     let places = over_batch(c, x, |e, x| {
-        let places = pool::places_of_largest(e, x, window, ceil_mode)?;
+        let places = pooling::places_of_largest(e, x, window, ceil_mode)?;
         let size = semantics::product(&e.shape(x)[2..]);
         let size = source::number(e, &size, DType::I64)?;
         e.binary(BinaryOp::Mod, places, size)
@@ -146,7 +146,7 @@ fn max_pool_with_indices(c: &mut Call) -> Result<Val> {
 fn avg_pool(c: &mut Call) -> Result<Val> {
     if let Some(divisor) = c.opt_float("divisor_override")? {
         let (x, window, ceil_mode) = pooled(c)?;
-        return tensor(over_batch(c, x, |e, x| pool::sum_over(e, x, window, ceil_mode, divisor))?);
+        return tensor(over_batch(c, x, |e, x| pooling::sum_over(e, x, window, ceil_mode, divisor))?);
     }
     let count_include_pad = c.flag("count_include_pad", true)?;
     pooling(c, PoolOp::Avg { count_include_pad })
@@ -161,12 +161,12 @@ fn pooled(c: &mut Call) -> Result<(ValueId, Window, bool)> {
 
 fn pooling(c: &mut Call, op: PoolOp) -> Result<Val> {
     let (x, window, ceil_mode) = pooled(c)?;
-    tensor(over_batch(c, x, |e, x| pool::pool(e, op, x, window, ceil_mode))?)
+    tensor(over_batch(c, x, |e, x| pooling::pool(e, op, x, window, ceil_mode))?)
 }
 
 fn adaptive_avg_pool(c: &mut Call) -> Result<Val> {
     let (x, output) = (c.tensor("self")?, c.pair("output_size", [1, 1])?);
-    tensor(over_batch(c, x, |e, x| pool::adaptive_average(e, x, output))?)
+    tensor(over_batch(c, x, |e, x| pooling::adaptive_average(e, x, output))?)
 }
 
 fn attention(c: &mut Call) -> Result<Val> {
@@ -188,5 +188,5 @@ fn softmax(c: &mut Call) -> Result<Val> {
         None => x,
     };
     let axis = c.axis("dim", c.rank(x), None)?;
-    tensor(norm::softmax(&mut c.emit(), x, axis)?)
+    tensor(normalisation::softmax(&mut c.emit(), x, axis)?)
 }

@@ -6,7 +6,7 @@ use aotfarm_protocol::DType;
 use super::row::{Row, row, tensor};
 use crate::aten::call::Call;
 use crate::aten::scope::Val;
-use crate::semantics::{Result, reduce};
+use crate::semantics::{Result, reduction};
 
 pub(super) static ROWS: &[Row] = &[
     row("aten.mean.default", |c| reduction(c, ReduceOp::Mean)),
@@ -43,7 +43,7 @@ fn reduction(c: &mut Call, op: ReduceOp) -> Result<Val> {
     if matches!(op, ReduceOp::Any | ReduceOp::All) && c.opt_ints("dim")?.is_some_and(|dim| dim.is_empty()) {
         axes.clear();
     }
-    let y = reduce::reduce(&mut c.emit(), op, x, axes, keepdim)?;
+    let y = reduction::reduce(&mut c.emit(), op, x, axes, keepdim)?;
     // Any and all of bytes are bytes.
     tensor(if own == DType::U8 && matches!(op, ReduceOp::Any | ReduceOp::All) { c.cast(y, own)? } else { y })
 }

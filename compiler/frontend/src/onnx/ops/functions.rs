@@ -6,7 +6,7 @@ use super::super::node::{NodeCall, one};
 use super::super::scope::Known;
 use super::{Map, binary};
 use crate::semantics::activation::{self, with_number};
-use crate::semantics::{self, Emit, Result, norm, order, pointwise, reduce, source};
+use crate::semantics::{self, Emit, Result, normalisation, order, pointwise, reduction, source};
 
 pub(super) static ROWS: &[(&str, Map)] = &[
     ("Tan", |c| {
@@ -135,10 +135,10 @@ pub(super) fn along_softmax(c: &mut NodeCall, f: fn(&mut Emit<'_>, ValueId, usiz
 }
 
 pub(super) fn log_softmax(e: &mut Emit<'_>, x: ValueId, axis: usize) -> Result<ValueId> {
-    let most = reduce::reduce(e, ReduceOp::Max, x, vec![axis], true)?;
+    let most = reduction::reduce(e, ReduceOp::Max, x, vec![axis], true)?;
     let below = e.binary(BinaryOp::Sub, x, most)?;
     let parts = e.unary(UnaryOp::Exp, below)?;
-    let sum = reduce::reduce(e, ReduceOp::Sum, parts, vec![axis], true)?;
+    let sum = reduction::reduce(e, ReduceOp::Sum, parts, vec![axis], true)?;
     let sum = e.unary(UnaryOp::Log, sum)?;
     e.binary(BinaryOp::Sub, below, sum)
 }
@@ -153,7 +153,7 @@ fn hardmax(e: &mut Emit<'_>, x: ValueId, axis: usize) -> Result<ValueId> {
 }
 
 pub(super) fn softmax(e: &mut Emit<'_>, x: ValueId, axis: usize) -> Result<ValueId> {
-    norm::softmax(e, x, axis)
+    normalisation::softmax(e, x, axis)
 }
 
 /// The axes that a reduction is over, and whether they stay; `None` where it is told to reduce nothing.
@@ -174,7 +174,7 @@ fn reduced(c: &mut NodeCall, before: Part, after: Part) -> Result<Vec<Known>> {
     let mut e = c.emit();
     let mut y = before(&mut e, x)?;
     if let Some((axes, keepdim)) = over {
-        y = reduce::reduce(&mut e, ReduceOp::Sum, y, axes, keepdim)?;
+        y = reduction::reduce(&mut e, ReduceOp::Sum, y, axes, keepdim)?;
     }
     one(after(&mut e, y)?)
 }
@@ -187,18 +187,18 @@ fn log_sum_exp(c: &mut NodeCall) -> Result<Vec<Known>> {
     let is_empty = axes.iter().any(|axis| shape[*axis].as_const() == Some(0));
     let mut e = c.emit();
     if is_empty {
-        let sum = reduce::reduce(&mut e, ReduceOp::Sum, x, axes, keepdim)?;
+        let sum = reduction::reduce(&mut e, ReduceOp::Sum, x, axes, keepdim)?;
         let (shape, dtype) = (e.shape(sum), e.dtype(sum));
         return one(source::full(&mut e, Number::float(f64::NEG_INFINITY), shape, dtype)?);
     }
-    let most = reduce::reduce(&mut e, ReduceOp::Max, x, axes.clone(), true)?;
+    let most = reduction::reduce(&mut e, ReduceOp::Max, x, axes.clone(), true)?;
     // An infinite largest element is no distance that others can be measured from.
     let zero = e.full(0.0, e.dtype(x))?;
     let is_infinite = activation::is_infinite(&mut e, most, true, true)?;
     let most = pointwise::select(&mut e, is_infinite, zero, most)?;
     let below = e.binary(BinaryOp::Sub, x, most)?;
     let parts = e.unary(UnaryOp::Exp, below)?;
-    let sum = reduce::reduce(&mut e, ReduceOp::Sum, parts, axes.clone(), true)?;
+    let sum = reduction::reduce(&mut e, ReduceOp::Sum, parts, axes.clone(), true)?;
     let sum = e.unary(UnaryOp::Log, sum)?;
     let y = e.binary(BinaryOp::Add, sum, most)?;
     one(if keepdim { y } else { semantics::view::without(&mut e, y, &axes)? })

@@ -9,7 +9,7 @@ use super::functions::composed;
 use crate::semantics::activation::with_number;
 use crate::semantics::conv::{self, Same};
 use crate::semantics::resample::{Taps, interpolate};
-use crate::semantics::{Emit, Result, pool, reduce, transposed, view};
+use crate::semantics::{Emit, Result, pooling, reduction, transposed, view};
 
 pub(super) static ROWS: &[(&str, Map)] = &[
     ("Conv", convolution),
@@ -20,11 +20,11 @@ pub(super) static ROWS: &[(&str, Map)] = &[
         pooling(c, PoolOp::Avg { count_include_pad })
     }),
     ("LpPool", lp_pool),
-    ("GlobalAveragePool", |c| composed(c, pool::global_average)),
+    ("GlobalAveragePool", |c| composed(c, pooling::global_average)),
     ("GlobalMaxPool", |c| {
         composed(c, |e, x| {
             let axes = (2..e.rank(x)).collect();
-            reduce::reduce(e, ReduceOp::Max, x, axes, true)
+            reduction::reduce(e, ReduceOp::Max, x, axes, true)
         })
     }),
     ("GlobalLpPool", |c| {
@@ -32,7 +32,7 @@ pub(super) static ROWS: &[(&str, Map)] = &[
         composed(c, |e, x| {
             let axes = (2..e.rank(x)).collect();
             let x = powers(e, x, p)?;
-            let sum = reduce::reduce(e, ReduceOp::Sum, x, axes, true)?;
+            let sum = reduction::reduce(e, ReduceOp::Sum, x, axes, true)?;
             root(e, sum, p)
         })
     }),
@@ -171,13 +171,13 @@ fn pooling(c: &mut NodeCall, op: PoolOp) -> Result<Vec<Known>> {
         return Err("its kernel_shape is missing".into());
     }
     let (window, ceil_mode) = (window(c, image, kernel, rank)?, c.int("ceil_mode", 0) != 0);
-    let y = pool::pool(&mut c.emit(), op, image, window, ceil_mode)?;
+    let y = pooling::pool(&mut c.emit(), op, image, window, ceil_mode)?;
     let mut results = one(as_before(c, y, rank)?)?;
     if op == PoolOp::Max && c.gives(1) {
         if c.int("storage_order", 0) != 0 {
             return Err("indices in column-major order (`storage_order` 1) are not supported; export it with 0".into());
         }
-        let places = pool::places_of_largest(&mut c.emit(), image, window, ceil_mode)?;
+        let places = pooling::places_of_largest(&mut c.emit(), image, window, ceil_mode)?;
         results.extend(one(as_before(c, places, rank)?)?);
     }
     Ok(results)
@@ -209,7 +209,7 @@ fn lp_pool(c: &mut NodeCall) -> Result<Vec<Known>> {
     let (window, ceil_mode) = (window(c, image, kernel, rank)?, c.int("ceil_mode", 0) != 0);
     let mut e = c.emit();
     let image = powers(&mut e, image, p)?;
-    let sum = pool::sum_over(&mut e, image, window, ceil_mode, 1.0)?;
+    let sum = pooling::sum_over(&mut e, image, window, ceil_mode, 1.0)?;
     let y = root(&mut e, sum, p)?;
     one(as_before(c, y, rank)?)
 }

@@ -8,7 +8,7 @@ use super::super::scope::Known;
 use super::Map;
 use super::functions::log_softmax;
 use crate::semantics::activation::with_number;
-use crate::semantics::{Result, gather, order, pointwise, reduce, view};
+use crate::semantics::{Result, gather, order, pointwise, reduction, view};
 
 pub(super) static ROWS: &[(&str, Map)] = &[
     ("NegativeLogLikelihoodLoss", |c| {
@@ -60,11 +60,11 @@ fn likelihood(c: &mut NodeCall, x: ValueId) -> Result<ValueId> {
         return Ok(loss);
     }
     let axes: Vec<usize> = (0..e.rank(loss)).collect();
-    let sum = reduce::reduce(&mut e, ReduceOp::Sum, loss, axes.clone(), false)?;
+    let sum = reduction::reduce(&mut e, ReduceOp::Sum, loss, axes.clone(), false)?;
     match reduction.as_str() {
         "sum" => Ok(sum),
         "" | "mean" => {
-            let count = reduce::reduce(&mut e, ReduceOp::Sum, weights, axes, false)?;
+            let count = reduction::reduce(&mut e, ReduceOp::Sum, weights, axes, false)?;
             e.binary(BinaryOp::Div, sum, count)
         }
         other => Err(format!("reduction `{other}` is not supported").into()),

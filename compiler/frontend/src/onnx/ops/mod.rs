@@ -15,7 +15,7 @@ use super::proto::NodeProto;
 use super::scope::Known;
 use super::tensor::{self, Sizes};
 use crate::semantics::view::Repeats;
-use crate::semantics::{self, Emit, Refusal, Result, gather, order, pointwise, product, reduce, source, view};
+use crate::semantics::{self, Emit, Refusal, Result, gather, order, pointwise, product, reduction, source, view};
 
 type Map = fn(&mut NodeCall) -> Result<Vec<Known>>;
 
@@ -307,13 +307,13 @@ fn reduction(c: &mut NodeCall, op: ReduceOp) -> Result<Vec<Known>> {
         ReduceOp::Max | ReduceOp::Min if axes.iter().any(|axis| shape[*axis].as_const() == Some(0)) => {
             let value = if op == ReduceOp::Max { order::least(dtype) } else { order::most(dtype) };
             let mut e = c.emit();
-            let sum = reduce::reduce(&mut e, ReduceOp::Sum, x, axes, keepdim)?;
+            let sum = reduction::reduce(&mut e, ReduceOp::Sum, x, axes, keepdim)?;
             let shape = e.shape(sum);
             return one(source::full(&mut e, value, shape, dtype)?);
         }
         op => op,
     };
-    one(reduce::reduce(&mut c.emit(), op, x, axes, keepdim)?)
+    one(reduction::reduce(&mut c.emit(), op, x, axes, keepdim)?)
 }
 
 fn identity(c: &mut NodeCall) -> Result<Vec<Known>> {

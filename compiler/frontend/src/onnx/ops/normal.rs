@@ -8,7 +8,7 @@ use super::Map;
 use super::functions::{along_softmax, composed, softmax, squared};
 use super::images::{powers, root};
 use crate::semantics::activation::with_number;
-use crate::semantics::{self, Emit, Result, norm, pointwise, pool, reduce, view};
+use crate::semantics::{self, Emit, Result, normalisation, pointwise, pooling, reduction, view};
 
 pub(super) static ROWS: &[(&str, Map)] = &[
     ("BatchNormalization", batch_norm),
@@ -31,19 +31,19 @@ fn batch_norm(c: &mut NodeCall) -> Result<Vec<Known>> {
     }
     let (x, affine) = (c.tensor(0)?, [c.opt_tensor(1)?, c.opt_tensor(2)?]);
     let (statistics, eps) = ([c.tensor(3)?, c.tensor(4)?], c.float("epsilon", 1e-5));
-    one(norm::batch_norm(&mut c.emit(), x, affine, statistics, eps)?)
+    one(normalisation::batch_norm(&mut c.emit(), x, affine, statistics, eps)?)
 }
 
 /// The mean over axes, and what is left of `x` without it.
 fn centred(e: &mut Emit<'_>, x: ValueId, axes: Vec<usize>) -> Result<[ValueId; 2]> {
-    let mean = reduce::reduce(e, ReduceOp::Mean, x, axes, true)?;
+    let mean = reduction::reduce(e, ReduceOp::Mean, x, axes, true)?;
     Ok([mean, e.binary(BinaryOp::Sub, x, mean)?])
 }
 
 /// `1 / √(mean(x²) + eps)` over axes.
 fn inverse_size(e: &mut Emit<'_>, x: ValueId, axes: Vec<usize>, eps: f64) -> Result<ValueId> {
     let square = squared(e, x)?;
-    let mean = reduce::reduce(e, ReduceOp::Mean, square, axes, true)?;
+    let mean = reduction::reduce(e, ReduceOp::Mean, square, axes, true)?;
     let mean = with_number(e, BinaryOp::Add, mean, eps)?;
     e.unary(UnaryOp::Rsqrt, mean)
 }
@@ -62,7 +62,7 @@ fn layer_norm(c: &mut NodeCall) -> Result<Vec<Known>> {
         Some(id) if e.shape(id) != shape => view::expand(&mut e, id, shape.clone()).map(Some),
         other => Ok(other),
     });
-    let y = norm::layer_norm(&mut e, x, &shape, [scale?, shift?], filled, eps)?;
+    let y = normalisation::layer_norm(&mut e, x, &shape, [scale?, shift?], filled, eps)?;
     let mut results = one(y)?;
     if gives {
         let x = e.cast(x, stash)?;
@@ -142,7 +142,7 @@ fn lp_norm(c: &mut NodeCall) -> Result<Vec<Known>> {
     let (axis, p) = (c.axis("axis", -1, c.rank(x))?, c.int("p", 2) as f64);
     composed(c, |e, x| {
         let size = powers(e, x, p)?;
-        let size = reduce::reduce(e, ReduceOp::Sum, size, vec![axis], true)?;
+        let size = reduction::reduce(e, ReduceOp::Sum, size, vec![axis], true)?;
         let size = root(e, size, p)?;
         let is_zero = with_number(e, BinaryOp::Eq, size, 0.0)?;
         let y = e.binary(BinaryOp::Div, x, size)?;
@@ -157,7 +157,7 @@ fn mean_variance(c: &mut NodeCall) -> Result<Vec<Known>> {
     composed(c, |e, x| {
         let [_, rest] = centred(e, x, axes.clone())?;
         let square = squared(e, rest)?;
-        let variance = reduce::reduce(e, ReduceOp::Mean, square, axes, true)?;
+        let variance = reduction::reduce(e, ReduceOp::Mean, square, axes, true)?;
         let deviation = e.unary(UnaryOp::Sqrt, variance)?;
         let deviation = with_number(e, BinaryOp::Add, deviation, 1e-9)?;
         e.binary(BinaryOp::Div, rest, deviation)
@@ -180,7 +180,7 @@ fn lrn(c: &mut NodeCall) -> Result<Vec<Known>> {
         let before = (size - 1) / 2;
         let image = view::pad(e, image, vec![[0; 2], [0; 2], [before, size - 1 - before], [0; 2]], Number::ZERO)?;
         let window = Window { kernel: [size, 1], stride: [1, 1], pad: [[0; 2]; 2], dilation: [1, 1] };
-        let mean = pool::pool(e, PoolOp::Avg { count_include_pad: true }, image, window, false)?;
+        let mean = pooling::pool(e, PoolOp::Avg { count_include_pad: true }, image, window, false)?;
         let mean = e.reshape(mean, shape.clone())?;
         let scale = pointwise::times(e, mean, Number::float(alpha))?;
         let scale = with_number(e, BinaryOp::Add, scale, bias)?;

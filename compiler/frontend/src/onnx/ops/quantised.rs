@@ -8,7 +8,7 @@ use super::super::scope::Known;
 use super::super::tensor;
 use super::Map;
 use crate::semantics::activation::with_number;
-use crate::semantics::{self, Emit, Result, order, pointwise, product, reduce, view};
+use crate::semantics::{self, Emit, Result, order, pointwise, product, reduction, view};
 
 pub(super) static ROWS: &[(&str, Map)] = &[
     ("QuantizeLinear", quantize),
@@ -99,8 +99,10 @@ fn quantize_by_range(c: &mut NodeCall) -> Result<Vec<Known>> {
     let x = c.tensor(0)?;
     let axes = semantics::axes(&[], c.rank(x))?;
     let mut e = c.emit();
-    let (most, least) =
-        (reduce::reduce(&mut e, ReduceOp::Max, x, axes.clone(), false)?, reduce::reduce(&mut e, ReduceOp::Min, x, axes, false)?);
+    let (most, least) = (
+        reduction::reduce(&mut e, ReduceOp::Max, x, axes.clone(), false)?,
+        reduction::reduce(&mut e, ReduceOp::Min, x, axes, false)?,
+    );
     let (most, least) = (with_number(&mut e, BinaryOp::Max, most, 0.0)?, with_number(&mut e, BinaryOp::Min, least, 0.0)?);
     let span = e.binary(BinaryOp::Sub, most, least)?;
     let scale = with_number(&mut e, BinaryOp::Div, span, 255.0)?;

@@ -6,46 +6,12 @@ use std::ffi::{c_char, c_int, c_void};
 use std::path::Path;
 use std::ptr::{self, null_mut};
 
+use aotfarm_abi::vendor::cublaslt::*;
 use aotfarm_protocol::{Activation, DType, Extent, VendorMatMul};
 use cudarc::driver::sys::CUstream;
 
 use super::library::{Descriptor, Handle, Operands, Status, Way, api, convert, fastest};
 use crate::child::gpu::driver::{Gpu, Memory, Region};
-
-/// `cublasComputeType_t`.
-const COMPUTE_32F: c_int = 68;
-const COMPUTE_32F_FAST_TF32: c_int = 77;
-/// `cudaDataType_t`.
-const R_32F: c_int = 0;
-const R_16F: c_int = 2;
-const R_16BF: c_int = 14;
-/// `cublasOperation_t`.
-const TRANSPOSE: c_int = 1;
-/// `cublasLtMatmulDescAttributes_t`.
-const DESC_TRANSA: c_int = 3;
-const DESC_EPILOGUE: c_int = 7;
-const DESC_BIAS_POINTER: c_int = 8;
-/// `cublasLtEpilogue_t`: one of the first three, and the last one added.
-const EPILOGUE_DEFAULT: u32 = 1;
-const EPILOGUE_RELU: u32 = 2;
-const EPILOGUE_GELU: u32 = 32;
-const EPILOGUE_BIAS: u32 = 4;
-/// `cublasLtMatrixLayoutAttribute_t`.
-const LAYOUT_BATCH_COUNT: c_int = 5;
-const LAYOUT_BATCH_STRIDE: c_int = 6;
-/// `cublasLtMatmulPreferenceAttributes_t`.
-const PREFER_MAX_WORKSPACE: c_int = 1;
-/// Of A, B, C and D.
-const PREFER_MIN_ALIGNMENT: [c_int; 4] = [5, 6, 7, 8];
-
-// Artifacts ask by the same three, so that they get the same proposals (`abi/artifact/vendor.c`).
-
-/// Memory that an algorithm may ask for: what NVIDIA recommends for Hopper.
-const MAX_WORKSPACE: usize = 32 << 20;
-/// What is sure of the addresses of an artifact's operands.
-const ALIGNMENT: u32 = 16;
-/// Algorithms that are tried.
-const ALGORITHMS: usize = 4;
 
 /// `cublasLtMatmulAlgo_t`.
 #[repr(C)]
@@ -177,8 +143,8 @@ impl CublasLt {
             unsafe {
                 let made = (api.create_layout)(&raw mut layout, data_type(dtype)?, rows as u64, columns as u64, rows);
                 api.check("describe a matrix", made)?;
-                api.set(api.set_layout, layout, LAYOUT_BATCH_COUNT, &count)?;
-                api.set(api.set_layout, layout, LAYOUT_BATCH_STRIDE, &stride)?;
+                api.set(api.set_layout, layout, MATRIX_BATCH, &count)?;
+                api.set(api.set_layout, layout, MATRIX_STRIDE, &stride)?;
             }
             Ok(layout)
         };
@@ -199,11 +165,11 @@ impl CublasLt {
         unsafe {
             api.check("describe the product", (api.create_product)(&raw mut descriptor, compute, R_32F))?;
             if product.b_transposed {
-                api.set(api.set_product, descriptor, DESC_TRANSA, &TRANSPOSE)?;
+                api.set(api.set_product, descriptor, PRODUCT_TRANSA, &TRANSPOSE)?;
             }
-            api.set(api.set_product, descriptor, DESC_EPILOGUE, &epilogue)?;
+            api.set(api.set_product, descriptor, PRODUCT_EPILOGUE, &epilogue)?;
             if let Some(bias) = &bias {
-                api.set(api.set_product, descriptor, DESC_BIAS_POINTER, &bias.region().address())?;
+                api.set(api.set_product, descriptor, PRODUCT_BIAS, &bias.region().address())?;
             }
         }
         Ok(Described { cublaslt: self, stream: gpu.raw_stream(), product: descriptor, a, b, d, _bias: bias })
@@ -225,19 +191,19 @@ impl Described<'_> {
         let api = &self.cublaslt.api;
         let preference = api.descriptor(api.create_preference)?;
         let nothing = Heuristic { algorithm: Algorithm([0; 8]), workspace: 0, status: -1, waves: 0.0, reserved: [0; 4] };
-        let (mut found, mut tried) = (0, [nothing; ALGORITHMS]);
+        let (mut found, mut tried) = (0, [nothing; PROPOSALS]);
         // SAFETY: attributes with the types of the documentation; room for as many results as are asked for.
         unsafe {
-            api.set(api.set_preference, preference, PREFER_MAX_WORKSPACE, &MAX_WORKSPACE)?;
-            for attribute in PREFER_MIN_ALIGNMENT {
-                api.set(api.set_preference, preference, attribute, &ALIGNMENT)?;
+            api.set(api.set_preference, preference, PREFER_WORKSPACE, &PROPOSAL_BYTES)?;
+            for attribute in (PREFER_ALIGNMENT..).take(4) {
+                api.set(api.set_preference, preference, attribute, &PROPOSAL_ALIGN)?;
             }
             let Self { product, a, b, d, .. } = *self;
-            let (handle, room) = (self.cublaslt.handle, ALGORITHMS as c_int);
+            let (handle, room) = (self.cublaslt.handle, PROPOSALS as c_int);
             let chosen = (api.choose)(handle, product, a, b, d, d, preference, room, tried.as_mut_ptr(), &raw mut found);
             api.check("choose cuBLASLt's algorithm", chosen)?;
         }
-        let found = (found.max(0) as usize).min(ALGORITHMS);
+        let found = (found.max(0) as usize).min(PROPOSALS);
         Ok(tried[..found].to_vec())
     }
 

@@ -4,22 +4,14 @@ use std::ffi::{c_char, c_int, c_void};
 use std::path::Path;
 use std::ptr::null_mut;
 
+use aotfarm_abi::vendor::cudnn::{
+    BFLOAT16, CROSS_CORRELATION, FLOAT, FMA_MATH, HALF, IDENTITY, IMPLICIT_PRECOMP_GEMM, NHWC, RELU, TENSOR_OP_MATH,
+};
 use aotfarm_protocol::{DType, VendorConv};
 
 use super::library::{Descriptor, Handle, Operands, Status, Way, api, convert, fastest};
 use crate::child::gpu::driver::{Gpu, Memory, Region};
 
-const NHWC: c_int = 1;
-const CROSS_CORRELATION: c_int = 1;
-const FLOAT: c_int = 0;
-const HALF: c_int = 2;
-const BFLOAT16: c_int = 9;
-const TENSOR_OP_MATH: c_int = 1;
-const FMA_MATH: c_int = 3;
-const RELU: c_int = 1;
-const IDENTITY: c_int = 5;
-/// The only algorithm that takes an identity for its activation.
-const IMPLICIT_PRECOMP_GEMM: c_int = 1;
 const ALGORITHMS: usize = 8;
 /// Memory that an algorithm may ask for.
 const MAX_WORKSPACE: usize = 1 << 30;

@@ -291,13 +291,7 @@ impl<'a> Shape<'a> {
             if point.split == 1 { 900 + point.px * 14 } else { 900 * (1 + point.split) + point.px * (6 + 10 / point.split) };
         let tiles = self.tiles(point).at(&self.task.point) * point.split;
         // The blocks of a cluster run on one part of the machine, and leave the rest of it idle.
-        let sms = match point.split {
-            1 => self.conv.machine.processors,
-            2 => 128,
-            3 => 126,
-            4 => 120,
-            _ => 96,
-        };
+        let sms = self.conv.machine.clustered_guess[point.split as usize - 1];
         let slots = point.blocks * sms;
         if point.persistent {
             let each =
