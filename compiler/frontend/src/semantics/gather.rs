@@ -3,7 +3,7 @@
 use aotfarm_ir::{BinaryOp, Expr, Op, ReduceOp, ValueId};
 use aotfarm_protocol::DType;
 
-use super::{Emit, Result, pointwise, source};
+use super::{Emit, Result, along, pointwise, source};
 
 /// `x` with `axis` replaced by the shape of `indices`.
 pub(crate) fn take(e: &mut Emit<'_>, x: ValueId, indices: ValueId, axis: usize) -> Result<ValueId> {
@@ -33,15 +33,18 @@ pub(crate) fn put(e: &mut Emit<'_>, x: ValueId, indices: ValueId, values: ValueI
     let positions = source::range(e, 0, &size, 1, DType::I64)?;
     let positions = e.reshape(positions, vec![size.clone(), Expr::one()])?;
     let meets = e.binary(BinaryOp::Eq, positions, indices)?;
+    let (is_met, which) = last_met(e, meets, order, 1)?;
+    let spread = take(e, values, which, axis)?;
+    let is_met = e.reshape(is_met, along(e.rank(x), axis, size))?;
+    pointwise::select(e, is_met, spread, x)
+}
+
+/// Whether anything along `axis` meets, and the last of `order` that does; where nothing does, some place that there is.
+pub(crate) fn last_met(e: &mut Emit<'_>, meets: ValueId, order: ValueId, axis: usize) -> Result<(ValueId, ValueId)> {
     let nothing = e.full(-1i64, DType::I64)?;
     let candidates = pointwise::select(e, meets, order, nothing)?;
-    let which = e.push(Op::Reduce { op: ReduceOp::Max, axes: vec![1], keepdim: false }, &[candidates])?;
+    let which = e.push(Op::Reduce { op: ReduceOp::Max, axes: vec![axis], keepdim: false }, &[candidates])?;
     let zero = e.full(0i64, DType::I64)?;
     let is_met = e.binary(BinaryOp::Ge, which, zero)?;
-    let which = e.binary(BinaryOp::Max, which, zero)?;
-    let spread = take(e, values, which, axis)?;
-    let mut along = vec![Expr::one(); e.rank(x)];
-    along[axis] = size;
-    let is_met = e.reshape(is_met, along)?;
-    pointwise::select(e, is_met, spread, x)
+    Ok((is_met, e.binary(BinaryOp::Max, which, zero)?))
 }

@@ -3,7 +3,7 @@
 use aotfarm_ir::{BinaryOp, Expr, ValueId};
 use aotfarm_protocol::DType;
 
-use super::{Emit, Result, gather, pointwise, product, source, view};
+use super::{Emit, Result, along, gather, pointwise, product, source, view};
 
 /// `x` with the axes that are indexed merged into one.
 struct Merged {
@@ -96,21 +96,14 @@ pub(crate) fn put(e: &mut Emit<'_>, x: ValueId, indices: &[Option<ValueId>], val
     if order.is_sorted() {
         return Ok(x);
     }
-    let mut inverse = vec![0; order.len()];
-    order.iter().enumerate().for_each(|(to, &from)| inverse[from] = to);
-    view::permute(e, x, inverse)
+    view::permute_back(e, x, &order)
 }
 
 /// One element of `values` put at each of `indices` along `axis`, where both have the shape of `x` but for that axis; of several for one
 /// place the last.
 pub(crate) fn put_elements(e: &mut Emit<'_>, x: ValueId, indices: ValueId, values: ValueId, axis: usize) -> Result<ValueId> {
     let (meets, order) = meetings(e, x, indices, axis)?;
-    let nothing = e.full(-1i64, DType::I64)?;
-    let candidates = pointwise::select(e, meets, order, nothing)?;
-    let which = super::reduction::reduce(e, aotfarm_ir::ReduceOp::Max, candidates, vec![axis + 1], false)?;
-    let zero = e.full(0i64, DType::I64)?;
-    let is_met = e.binary(BinaryOp::Ge, which, zero)?;
-    let which = e.binary(BinaryOp::Max, which, zero)?;
+    let (is_met, which) = gather::last_met(e, meets, order, axis + 1)?;
     let spread = gather::elements(e, values, which, axis)?;
     pointwise::select(e, is_met, spread, x)
 }
@@ -133,11 +126,7 @@ fn meetings(e: &mut Emit<'_>, x: ValueId, indices: ValueId, axis: usize) -> Resu
         let (x, indices) = (e.ty(x), e.ty(indices));
         return Err(format!("scattering with indices {indices} that leave out parts of {x} is not supported").into());
     }
-    let along = |at: usize, size: &Expr| {
-        let mut along = vec![Expr::one(); shape.len() + 1];
-        along[at] = size.clone();
-        along
-    };
+    let along = |at: usize, size: &Expr| along(shape.len() + 1, at, size.clone());
     let positions = source::range(e, 0, &shape[axis], 1, DType::I64)?;
     let positions = e.reshape(positions, along(axis, &shape[axis]))?;
     let order = source::range(e, 0, &among[axis], 1, DType::I64)?;

@@ -142,6 +142,13 @@ pub(crate) fn axes(list: &[i64], rank: usize) -> Result<Vec<usize>> {
     Ok(if axes.is_empty() || rank == 0 { (0..rank).collect() } else { axes })
 }
 
+/// A shape of that rank which is `size` along one axis and 1 along all others.
+pub(crate) fn along(rank: usize, axis: usize, size: Expr) -> Vec<Expr> {
+    let mut shape = vec![Expr::one(); rank];
+    shape[axis] = size;
+    shape
+}
+
 /// The product of sizes.
 pub(crate) fn product(sizes: &[Expr]) -> Expr {
     sizes.iter().fold(Expr::one(), |a, b| &a * b)

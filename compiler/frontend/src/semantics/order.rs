@@ -3,14 +3,13 @@
 use aotfarm_ir::{BinaryOp, Expr, Number, ReduceOp, ValueId};
 use aotfarm_protocol::DType;
 
-use super::{Emit, Result, gather, pointwise, reduction, source, view};
+use super::{Emit, Result, along, gather, pointwise, reduction, source, view};
 
 /// A vector of the positions of `axis`, in as many dimensions as `x` has.
 fn positions(e: &mut Emit<'_>, x: ValueId, axis: usize) -> Result<ValueId> {
-    let mut along = vec![Expr::one(); e.rank(x)];
-    along[axis] = e.shape(x)[axis].clone();
-    let places = source::range(e, 0, &along[axis], 1, DType::I64)?;
-    e.reshape(places, along)
+    let size = e.shape(x)[axis].clone();
+    let places = source::range(e, 0, &size, 1, DType::I64)?;
+    e.reshape(places, along(e.rank(x), axis, size))
 }
 
 /// `x` in a type that can be compared.
@@ -63,10 +62,8 @@ pub(crate) fn sorted_places(e: &mut Emit<'_>, x: ValueId, axis: usize, descendin
     let before = e.cast(before, DType::I64)?;
     let rank = reduction::reduce(e, ReduceOp::Sum, before, vec![axis + 1], false)?;
     // The place at each rank is the one whose rank it is.
-    let mut along = vec![Expr::one(); e.rank(x) + 1];
-    along[axis] = count.clone();
     let wanted = source::range(e, 0, count, 1, DType::I64)?;
-    let wanted = e.reshape(wanted, along)?;
+    let wanted = e.reshape(wanted, along(e.rank(x) + 1, axis, count.clone()))?;
     let rank = view::unsqueeze(e, rank, vec![axis])?;
     let met = e.binary(BinaryOp::Eq, wanted, rank)?;
     let nothing = e.full(-1i64, DType::I64)?;

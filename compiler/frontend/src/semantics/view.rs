@@ -3,7 +3,7 @@
 use aotfarm_ir::{BinaryOp, Expr, GraphDim, Number, Op, ValueId};
 use aotfarm_protocol::DType;
 
-use super::{Emit, Result, gather, pointwise, product, source};
+use super::{Emit, Result, along, gather, pointwise, product, source};
 
 /// Most parts that a tensor is split into; each is a node.
 const MAX_PARTS: i64 = 1 << 16;
@@ -44,6 +44,13 @@ pub(crate) fn as_matrix(e: &mut Emit<'_>, x: ValueId, axis: usize) -> Result<Val
 
 pub(crate) fn permute(e: &mut Emit<'_>, x: ValueId, axes: Vec<usize>) -> Result<ValueId> {
     e.push(Op::Permute { axes }, &[x])
+}
+
+/// What [`permute`] with these axes was made of.
+pub(crate) fn permute_back(e: &mut Emit<'_>, x: ValueId, axes: &[usize]) -> Result<ValueId> {
+    let mut inverse = vec![0; axes.len()];
+    axes.iter().enumerate().for_each(|(to, &from)| inverse[from] = to);
+    permute(e, x, inverse)
 }
 
 /// The axes in the opposite order.
@@ -157,11 +164,7 @@ pub(crate) fn replace(e: &mut Emit<'_>, base: ValueId, op: &Op, part: ValueId) -
     let shape = e.shape(base);
     match op {
         Op::Reshape { .. } => e.reshape(part, shape),
-        Op::Permute { axes } => {
-            let mut inverse = vec![0; axes.len()];
-            axes.iter().enumerate().for_each(|(to, &from)| inverse[from] = to);
-            permute(e, part, inverse)
-        }
+        Op::Permute { axes } => permute_back(e, part, axes),
         Op::Slice { axis, start, end, step: 1 } => {
             let size = &shape[*axis];
             let mut parts = Vec::with_capacity(3);
@@ -210,9 +213,7 @@ fn replace_every(
     let which = e.binary(BinaryOp::Max, which, zero)?;
     let which = e.binary(BinaryOp::Min, which, last)?;
     let spread = gather::take(e, part, which, axis)?;
-    let mut along = vec![Expr::one(); e.rank(base)];
-    along[axis] = size;
-    let chosen = e.reshape(chosen, along)?;
+    let chosen = e.reshape(chosen, along(e.rank(base), axis, size))?;
     pointwise::select(e, chosen, spread, base)
 }
 
