@@ -86,8 +86,7 @@ pub(crate) fn group_norm(e: &mut Emit<'_>, x: ValueId, groups: i64, affine: [Opt
     let x = e.reshape(x, vec![shape[0].clone(), groups, &each * &rest])?;
     let mut y = e.push(Op::LayerNorm { axes: 1, eps }, &[x])?;
     y = e.reshape(y, shape.clone())?;
-    let mut along = vec![Expr::one(); shape.len() - 1];
-    along[0] = channels;
+    let along = super::along(shape.len() - 1, 0, channels);
     for (op, given) in [BinaryOp::Mul, BinaryOp::Add].into_iter().zip(affine) {
         if let Some(given) = given {
             let given = e.cast(given, wide(dtype))?;

@@ -115,8 +115,7 @@ pub(crate) fn resize(
         Kind::Linear => vec![0, 1],
         _ => vec![-1, 0, 1, 2],
     };
-    let mut along = vec![Expr::one(); e.rank(x)];
-    along[axis] = to.size.clone();
+    let along = super::along(e.rank(x), axis, to.size.clone());
     let mut sum = None;
     for tap in taps {
         let offset = e.full(f64::from(tap), DType::F32)?;

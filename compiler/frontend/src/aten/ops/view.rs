@@ -210,8 +210,7 @@ fn meshgrid(c: &mut Call) -> Result<Val> {
         shape[place(i)] = semantics::product(&c.shape(*x));
     }
     let along = |c: &mut Call, i: usize, x: ValueId| {
-        let mut own = vec![Expr::one(); shape.len()];
-        own[place(i)] = shape[place(i)].clone();
+        let own = semantics::along(shape.len(), place(i), shape[place(i)].clone());
         let mut e = c.emit();
         let x = e.reshape(x, own)?;
         view::expand(&mut e, x, shape.clone())
